@@ -1,0 +1,4 @@
+//! backstay: a gRPC control plane for HAProxy.
+
+pub mod error;
+pub mod schema;

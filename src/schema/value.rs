@@ -1,0 +1,151 @@
+//! Objects as the interpreters pass them on: a message without its Rust type.
+
+/// Position of a field in its message's table, not its number on the wire.
+pub type FieldIndex = usize;
+
+/// One value of a field.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// `bool`.
+    Bool(bool),
+    /// `int32` and `int64`.
+    Int(i64),
+    /// `double`.
+    Double(f64),
+    /// `string`.
+    Str(Box<str>),
+    /// `bytes`.
+    Bytes(bytes::Bytes),
+    /// The number of an enum value; its token is looked up in the table.
+    Enum(i32),
+    /// A message.
+    Object(Object),
+    /// A repeated field. Never empty inside an object: an empty list is an absent field.
+    List(Vec<Value>),
+}
+
+/// The set fields of a message, ordered by position. Absent fields are not stored.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Object {
+    fields: Vec<(u32, Value)>,
+    /// Words of a `*` group that no parameter begins with, kept with the line they stood on.
+    residue: Vec<Box<str>>,
+}
+
+impl Object {
+    /// An object with nothing set.
+    pub fn new() -> Self {
+        Object::default()
+    }
+
+    /// The value of a field, if set.
+    pub fn get(&self, field: FieldIndex) -> Option<&Value> {
+        self.position(field).ok().map(|at| &self.fields[at].1)
+    }
+
+    /// The value of a field for changing, if set.
+    pub fn get_mut(&mut self, field: FieldIndex) -> Option<&mut Value> {
+        self.position(field).ok().map(|at| &mut self.fields[at].1)
+    }
+
+    /// Sets a field.
+    pub fn set(&mut self, field: FieldIndex, value: Value) {
+        match self.position(field) {
+            Ok(at) => self.fields[at].1 = value,
+            Err(at) => self.fields.insert(at, (field as u32, value)),
+        }
+    }
+
+    /// Appends to a repeated field.
+    pub fn push(&mut self, field: FieldIndex, value: Value) {
+        match self.get_mut(field) {
+            Some(Value::List(list)) => list.push(value),
+            _ => self.set(field, Value::List(vec![value])),
+        }
+    }
+
+    /// Clears a field and returns what it held.
+    pub fn take(&mut self, field: FieldIndex) -> Option<Value> {
+        self.position(field).ok().map(|at| self.fields.remove(at).1)
+    }
+
+    /// The object in a message field, made when absent.
+    pub fn object_mut(&mut self, field: FieldIndex) -> &mut Object {
+        if !matches!(self.get(field), Some(Value::Object(_))) {
+            self.set(field, Value::Object(Object::new()));
+        }
+        match self.get_mut(field) {
+            Some(Value::Object(object)) => object,
+            _ => unreachable!("set just above"),
+        }
+    }
+
+    /// The object in a message field.
+    pub fn object(&self, field: FieldIndex) -> Option<&Object> {
+        match self.get(field) {
+            Some(Value::Object(object)) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// The text of a string field.
+    pub fn str(&self, field: FieldIndex) -> Option<&str> {
+        match self.get(field) {
+            Some(Value::Str(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The number of an integer field.
+    pub fn int(&self, field: FieldIndex) -> Option<i64> {
+        match self.get(field) {
+            Some(Value::Int(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The number of an enum field.
+    pub fn enum_number(&self, field: FieldIndex) -> Option<i32> {
+        match self.get(field) {
+            Some(Value::Enum(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// True when a bool field is set and true.
+    pub fn flag(&self, field: FieldIndex) -> bool {
+        matches!(self.get(field), Some(Value::Bool(true)))
+    }
+
+    /// The items of a repeated field, none when absent.
+    pub fn list(&self, field: FieldIndex) -> &[Value] {
+        match self.get(field) {
+            Some(Value::List(list)) => list,
+            _ => &[],
+        }
+    }
+
+    /// Set fields in order of position.
+    pub fn iter(&self) -> impl Iterator<Item = (FieldIndex, &Value)> {
+        self.fields.iter().map(|(field, value)| (*field as usize, value))
+    }
+
+    /// True when neither a field nor residue is set.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty() && self.residue.is_empty()
+    }
+
+    /// Unknown words of the line this object was read from.
+    pub fn residue(&self) -> &[Box<str>] {
+        &self.residue
+    }
+
+    /// Replaces the unknown words.
+    pub fn set_residue(&mut self, words: Vec<Box<str>>) {
+        self.residue = words;
+    }
+
+    fn position(&self, field: FieldIndex) -> Result<usize, usize> {
+        self.fields.binary_search_by_key(&(field as u32), |(at, _)| *at)
+    }
+}
