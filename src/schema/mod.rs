@@ -4,3 +4,4 @@
 
 pub mod tables;
 pub mod value;
+pub mod words;
