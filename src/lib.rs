@@ -1,4 +1,6 @@
 //! backstay: a gRPC control plane for HAProxy.
 
+pub mod configuration;
 pub mod error;
+pub mod grpc;
 pub mod schema;

@@ -1,0 +1,48 @@
+//! What the configuration needs from the rooms above it: a check of a candidate, and reloads.
+//!
+//! `process` implements them and `main` joins them, so that nothing here knows a process or a socket.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::error::Result;
+
+/// A boxed future, so that the traits below can be used as objects.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Says whether HAProxy would accept a configuration.
+pub trait Check: Send + Sync {
+    /// Checks the whole text of a candidate. `label` names it in messages (a transaction id, or `candidate`).
+    ///
+    /// Fails with `CONFIGURATION_REJECTED`, whose detail is what HAProxy printed and whose metadata names `line` and
+    /// `section` where known. Runs outside any lock.
+    fn check<'a>(&'a self, candidate: &'a [u8], label: &'a str) -> Pending<'a, Result<()>>;
+}
+
+/// Makes HAProxy load the file that has just been written.
+pub trait Reload: Send + Sync {
+    /// Asks for a reload within the reload delay and returns its id; joins the one that is pending already.
+    fn request(&self, version: i64) -> String;
+
+    /// Reloads at once, together with a pending one, and waits for the result.
+    ///
+    /// `RELOAD_FAILED` when HAProxy refused or, with metadata `pending`, when nothing runs that could reload.
+    fn force(&self, version: i64) -> Pending<'_, Result<()>>;
+
+    /// Sets who is told of results. Called once, before the first request.
+    fn listen(&self, listener: Arc<dyn ReloadListener>);
+}
+
+/// Told by the reload queue what became of a reload.
+pub trait ReloadListener: Send + Sync {
+    /// The version of the file that a reload starting now would load.
+    fn version(&self) -> i64;
+
+    /// HAProxy runs `version`: it becomes the last good one.
+    fn accepted(&self, version: i64) -> Pending<'_, ()>;
+
+    /// HAProxy refused `version`: file and memory go back to the last good state under a new version.
+    /// Returns the versions that were taken back.
+    fn refused(&self, version: i64, message: String) -> Pending<'_, Vec<i64>>;
+}

@@ -1,0 +1,3 @@
+//! gRPC: one generic handler over the method table.
+
+pub mod call;
