@@ -2,6 +2,7 @@
 //!
 //! Pure: bytes in, bytes out. Compiled into build.rs too, so that a fault of the schema fails the build.
 
+pub mod load;
 pub mod tables;
 pub mod value;
 pub mod words;

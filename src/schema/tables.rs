@@ -163,8 +163,9 @@ pub struct Resource {
     pub keyword: Box<str>,
     /// Sections that may hold it, in the order of the parent enum; empty for sections.
     pub parents: Vec<Parent>,
-    /// Field that identifies it: the name, or `index`.
-    pub identity: FieldIndex,
+    /// Path to the field that identifies it: the name, or `index`. Two steps when it stands in flattened parameters;
+    /// empty for singletons.
+    pub identity: Vec<FieldIndex>,
     /// At most one such section exists and it has no name (`global`).
     pub singleton: bool,
     /// The name is derived from the address when the line has none (binds).
@@ -176,7 +177,7 @@ pub struct Resource {
 pub struct Parent {
     /// Section keyword (`log-forward`).
     pub section: Box<str>,
-    /// Its word in `parent_type` (`log_forward`), and the name of its own query parameter when there is one.
+    /// Its word in `parent_type` (`log_forward`).
     pub token: Box<str>,
 }
 
@@ -234,6 +235,8 @@ pub struct Method {
     pub verb: Verb,
     /// The configuration resource it works on.
     pub resource: Option<MessageId>,
+    /// It works on the first section of the resource's kind, which it does not name.
+    pub singleton: bool,
     /// REST bindings.
     pub http: Vec<HttpRule>,
     /// HTTP status of success when it is not what the verb implies (0: implied).
