@@ -5,4 +5,5 @@
 pub mod load;
 pub mod tables;
 pub mod value;
+pub mod wire;
 pub mod words;
