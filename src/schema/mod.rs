@@ -2,7 +2,11 @@
 //!
 //! Pure: bytes in, bytes out. Compiled into build.rs too, so that a fault of the schema fails the build.
 
+pub mod check;
+pub mod json;
 pub mod load;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod tables;
 pub mod value;
 pub mod wire;

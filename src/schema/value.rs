@@ -34,8 +34,8 @@ pub struct Object {
 
 impl Object {
     /// An object with nothing set.
-    pub fn new() -> Self {
-        Object::default()
+    pub const fn new() -> Self {
+        Object { fields: Vec::new(), residue: Vec::new() }
     }
 
     /// The value of a field, if set.

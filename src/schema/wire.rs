@@ -39,19 +39,20 @@ pub fn encode(tables: &Tables, message: MessageId, object: &Object, out: &mut Ve
 }
 
 /// What is wrong, and in which field; the path grows from the inside out.
+#[derive(Debug)]
 struct Fault {
     path: Vec<Box<str>>,
     what: &'static str,
 }
 
-type Decoded<T = ()> = std::result::Result<T, Box<Fault>>;
+type Decoded<T = ()> = std::result::Result<T, Fault>;
 
 impl Fault {
-    fn new(what: &'static str) -> Box<Self> {
-        Box::new(Fault { path: Vec::new(), what })
+    fn new(what: &'static str) -> Self {
+        Fault { path: Vec::new(), what }
     }
 
-    fn into_error(self: Box<Self>) -> Error {
+    fn into_error(self) -> Error {
         let path = self.path.iter().rev().map(|part| &**part).collect::<Vec<_>>().join(".");
         if path.is_empty() {
             return Error::new(Reason::MalformedRequest, format!("message: {}", self.what));

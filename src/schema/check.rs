@@ -1,0 +1,156 @@
+//! The rules of the schema, checked over a whole object at once.
+
+use super::json::Reading;
+use super::tables::{EnumType, Field, Kind, MessageId, Tables};
+use super::value::{Object, Value};
+use crate::error::Violation;
+
+/// All broken rules, in the order of [`MessageType::json_order`](super::tables::MessageType::json_order), which is
+/// the order in which /v2 looks for the one it reports. Paths are JSON keys: `balance.algorithm`,
+/// `return_hdrs.0.name`. At most one violation is reported for a value.
+pub fn check(tables: &Tables, message: MessageId, object: &Object, location: &'static str) -> Vec<Violation> {
+    run(tables, message, object, location, &[])
+}
+
+/// All broken rules of a JSON body, the words that no enum has among them.
+pub fn check_reading(tables: &Tables, message: MessageId, reading: &Reading) -> Vec<Violation> {
+    run(tables, message, &reading.object, "body", &reading.refused)
+}
+
+fn run(
+    tables: &Tables,
+    message: MessageId,
+    object: &Object,
+    location: &'static str,
+    refused: &[Violation],
+) -> Vec<Violation> {
+    let mut checker = Checker { tables, location, refused, path: String::new(), found: Vec::new() };
+    checker.object(message, object);
+    checker.found
+}
+
+struct Checker<'a> {
+    tables: &'a Tables,
+    location: &'static str,
+    /// Found while reading; put at their places in the order.
+    refused: &'a [Violation],
+    /// Path of the object being checked, with a dot at its end unless empty.
+    path: String,
+    found: Vec<Violation>,
+}
+
+static EMPTY: Object = Object::new();
+
+impl Checker<'_> {
+    fn object(&mut self, message: MessageId, object: &Object) {
+        let tables = self.tables;
+        let table = &tables.messages[message];
+        for &at in &table.json_order {
+            let field = &table.fields[at];
+            let value = object.get(at);
+            if let (true, Kind::Message(inner)) = (field.flatten, field.kind) {
+                // The keys of an absent part may still be required.
+                self.object(inner, object.object(at).unwrap_or(&EMPTY));
+            } else if !self.take_refused(field) {
+                match value {
+                    Some(value) => self.field(field, value),
+                    None if field.check.required => self.fault(&field.json, 602, "is required".to_owned()),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Moves what reading found for this field, or for items of its list, to the result.
+    fn take_refused(&mut self, field: &Field) -> bool {
+        if self.refused.is_empty() {
+            return false;
+        }
+        let mut taken = false;
+        for violation in self.refused {
+            let rest = violation.field.strip_prefix(&*self.path).and_then(|rest| rest.strip_prefix(&*field.json));
+            let own = match (rest, field.kind) {
+                (Some(""), _) => true,
+                (Some(rest), Kind::Enum(_)) => field.repeated && rest.starts_with('.'),
+                _ => false,
+            };
+            if own {
+                self.found.push(violation.clone());
+                taken = true;
+            }
+        }
+        taken
+    }
+
+    fn field(&mut self, field: &Field, value: &Value) {
+        let Value::List(list) = value else { return self.value(field, &field.json, value) };
+        for (index, item) in list.iter().enumerate() {
+            self.value(field, &format!("{}.{index}", field.json), item);
+        }
+    }
+
+    fn value(&mut self, field: &Field, name: &str, value: &Value) {
+        let fault = match (field.kind, value) {
+            (Kind::Message(inner), Value::Object(object)) => {
+                let length = self.path.len();
+                self.path.push_str(name);
+                self.path.push('.');
+                self.object(inner, object);
+                self.path.truncate(length);
+                return;
+            }
+            (Kind::Enum(id), Value::Enum(number)) => {
+                let table = &self.tables.enums[id];
+                table.value(*number).is_none().then(|| (606, table.expected()))
+            }
+            (_, Value::Int(number)) => integer(field, *number),
+            (_, Value::Str(text)) => string(field, text),
+            _ => None,
+        };
+        if let Some((code, message)) = fault {
+            self.fault(name, code, message);
+        }
+    }
+
+    fn fault(&mut self, name: &str, code: u16, message: String) {
+        let field = format!("{}{name}", self.path);
+        self.found.push(Violation { field, message, code, location: self.location });
+    }
+}
+
+fn integer(field: &Field, number: i64) -> Option<(u16, String)> {
+    let narrow = field.kind == Kind::Int32;
+    let min = field.check.min.or(narrow.then_some(i32::MIN.into()));
+    let max = field.check.max.or(narrow.then_some(i32::MAX.into()));
+    match (min, max) {
+        (Some(min), _) if number < min => Some((609, format!("should be greater than or equal to {min}"))),
+        (_, Some(max)) if number > max => Some((608, format!("should be less than or equal to {max}"))),
+        _ if field.numbers.is_empty() || field.numbers.contains(&number) => None,
+        _ => Some((606, one_of(field.numbers.iter().map(ToString::to_string)))),
+    }
+}
+
+fn string(field: &Field, text: &str) -> Option<(u16, String)> {
+    let check = &field.check;
+    // Where an explicit empty string is a value, it is set; the pattern may still refuse it.
+    if check.required && !check.nullable && text.is_empty() {
+        return Some((602, "is required".to_owned()));
+    }
+    let pattern = check.pattern.as_ref()?;
+    (!pattern.is_match(text)).then(|| (605, format!("should match '{}'", check.pattern_text)))
+}
+
+fn one_of(words: impl Iterator<Item = String>) -> String {
+    format!("should be one of [{}]", words.collect::<Vec<_>>().join(" "))
+}
+
+impl EnumType {
+    /// What is expected of a value, for messages: `should be one of [enabled disabled]`.
+    pub fn expected(&self) -> String {
+        one_of(self.values.iter().map(|value| value.token.to_string()))
+    }
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

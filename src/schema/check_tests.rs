@@ -1,0 +1,100 @@
+use super::*;
+use crate::error::{Error, Result};
+use crate::schema::json::{self, JsonRules};
+use crate::schema::sample;
+use serde_json::Value as Json;
+
+fn sample_data() -> Json {
+    serde_json::from_str(include_str!("../../tests/data/v2_bodies.json")).unwrap()
+}
+
+/// What the gateway does with a body.
+fn accept(tables: &Tables, message: MessageId, body: &[u8]) -> Result<Object> {
+    let reading = json::read(tables, message, body, JsonRules { drop_zero: true })?;
+    let violations = check_reading(tables, message, &reading);
+    if violations.is_empty() { Ok(reading.object) } else { Err(Error::invalid(violations)) }
+}
+
+#[test]
+fn observed_bodies_get_the_observed_answers() {
+    let data = sample_data();
+    let tables = sample::tables(&data["models"]);
+    for record in data["records"].as_array().unwrap() {
+        let message = tables.message_by_name[record["model"].as_str().unwrap()];
+        let body = record["body"].as_str().unwrap();
+        match accept(&tables, message, body.as_bytes()) {
+            Ok(object) => {
+                let mut answer = Vec::new();
+                json::write(&tables, message, &object, &mut answer);
+                assert_eq!(Some(std::str::from_utf8(&answer).unwrap()), record["answer"].as_str(), "{body}");
+            }
+            Err(error) => {
+                let row = error.reason().row();
+                assert_eq!(record["status"], row.status, "{body}: {error}");
+                if let Some(expected) = record["message"].as_str() {
+                    assert_eq!(error.message(), expected, "{body}");
+                    assert_eq!(record["code"], error.violations()[0].code, "{body}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_violation_is_reported_in_the_order_of_keys() {
+    let data = sample_data();
+    let tables = sample::tables(&data["models"]);
+    let backend = tables.message_by_name["backend"];
+    let body = br#"{"name":"a b","mode":"foo","balance":{},"cookie":{"name":"x y"},"adv_check":""}"#;
+    let reading = json::read(&tables, backend, body, JsonRules::default()).unwrap();
+    let found: Vec<(String, u16)> =
+        check_reading(&tables, backend, &reading).into_iter().map(|v| (v.field, v.code)).collect();
+    let expected = [("adv_check", 606), ("balance.algorithm", 602), ("cookie.name", 605), ("mode", 606), ("name", 605)];
+    assert_eq!(found, expected.map(|(field, code)| (field.to_owned(), code)));
+}
+
+#[test]
+fn objects_from_the_wire_are_held_to_the_same_rules() {
+    let data = sample_data();
+    let tables = sample::tables(&data["models"]);
+    let server = tables.message_by_name["server"];
+    let table = &tables.messages[server];
+    let params = table.fields.iter().position(|field| field.flatten).unwrap();
+    let Kind::Message(inner) = table.fields[params].kind else { panic!("a flattened field is a message") };
+    let port = tables.messages[inner].by_json["agent-port"];
+    let check_field = tables.messages[inner].by_json["check"];
+    let mut object = Object::new();
+    object.object_mut(params).set(port, Value::Int(1 << 40));
+    object.object_mut(params).set(check_field, Value::Enum(77));
+    object.set(table.by_json["name"], Value::Str("".into()));
+    let found: Vec<String> = check(&tables, server, &object, "server")
+        .into_iter()
+        .map(|v| format!("{} {} {} {}", v.code, v.field, v.location, v.message))
+        .collect();
+    let expected = [
+        "608 agent-port server should be less than or equal to 65535",
+        "606 check server should be one of [enabled disabled]",
+        "602 address server is required",
+        "602 name server is required",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn listed_numbers_and_the_width_of_int32_bound_integers() {
+    let models = serde_json::json!({"m": {"fields": {
+        "code": {"type": "integer", "enum": [200, 400]},
+        "narrow": {"type": "integer", "minimum": 0, "maximum": 9},
+    }}});
+    let mut tables = sample::tables(&models);
+    tables.messages[0].fields[1].check = super::super::tables::Check::default();
+    let found = |code: i64, narrow: i64| {
+        let mut object = Object::new();
+        object.set(0, Value::Int(code));
+        object.set(1, Value::Int(narrow));
+        check(&tables, 0, &object, "body").into_iter().map(|v| v.message).collect::<Vec<_>>()
+    };
+    assert_eq!(found(200, i64::from(i32::MAX)), Vec::<String>::new());
+    let expected = ["should be one of [200 400]", "should be less than or equal to 2147483647"];
+    assert_eq!(found(201, 1 << 40), expected);
+}
