@@ -1,6 +1,7 @@
 //! backstay: a gRPC control plane for HAProxy.
 
 pub mod configuration;
+pub mod document;
 pub mod error;
 pub mod grpc;
 pub mod schema;
