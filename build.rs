@@ -2,7 +2,16 @@
 //!
 //! `schema.bin`: what the program needs at start. `reflection.bin`: the same with comments, for reflection and
 //! documentation. A fault of the schema ends the build with its file and element.
-#![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, clippy::exit, clippy::print_stdout, clippy::print_stderr, clippy::needless_pass_by_value, reason = "a build script ends by panicking")]
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::exit,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::needless_pass_by_value,
+    reason = "a build script ends by panicking"
+)]
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};

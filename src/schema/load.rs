@@ -9,9 +9,10 @@ use prost_reflect::{
     MessageDescriptor, MethodDescriptor, ServiceDescriptor, Value,
 };
 
+use super::json::json_order;
 use super::tables::{
-    Check, EnumType, EnumValue, Field, HttpRule, Kind, MessageType, Method, Parent, Resource, ResourceKind, ServiceType,
-    Tables, Verb,
+    Check, EnumType, EnumValue, Field, HttpRule, Kind, MessageType, Method, Parent, Resource, ResourceKind,
+    ServiceType, Tables, Verb,
 };
 
 /// The shared on/off enum.
@@ -146,11 +147,8 @@ impl Loader {
 
     fn add_enum(&mut self, item: &EnumDescriptor) {
         let file = item.parent_file().name().to_owned();
-        let mut out = EnumType {
-            full_name: item.full_name().into(),
-            toggle: item.full_name() == TOGGLE,
-            ..EnumType::default()
-        };
+        let mut out =
+            EnumType { full_name: item.full_name().into(), toggle: item.full_name() == TOGGLE, ..EnumType::default() };
         let ours = item.full_name().starts_with("backstay.");
         for value in item.values().filter(|v| v.number() != 0) {
             let rules = rules(&value.options(), &self.options.value);
@@ -440,10 +438,16 @@ impl Loader {
         let mut twice = Vec::new();
         for method in &self.tables.methods {
             for rule in &method.http {
-                let shape: String =
-                    rule.path.split('/').map(|s| if s.starts_with('{') { "/{}".into() } else { format!("/{s}") }).collect();
+                let shape: String = rule
+                    .path
+                    .split('/')
+                    .map(|s| if s.starts_with('{') { "/{}".into() } else { format!("/{s}") })
+                    .collect();
                 if let Some(other) = seen.insert((rule.method.clone(), shape), method.path.clone()) {
-                    twice.push((method.path.to_string(), format!("{} {} belongs to {other} too", rule.method, rule.path)));
+                    twice.push((
+                        method.path.to_string(),
+                        format!("{} {} belongs to {other} too", rule.method, rule.path),
+                    ));
                 }
             }
         }
@@ -454,7 +458,7 @@ impl Loader {
 
     fn order_json(&mut self) {
         for message in &mut self.tables.messages {
-            message.json_order = (0..message.fields.len()).collect();
+            message.json_order = json_order(&message.fields);
         }
     }
 }

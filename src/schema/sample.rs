@@ -1,4 +1,4 @@
-//! Tables for tests of the interpreters, made from short descriptions of models in `tests/data/`.
+//! Tables for tests of the interpreters: the real ones, and small ones from short descriptions.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,12 @@ use serde_json::Value as Json;
 use super::json::json_order;
 use super::tables::{Check, EnumType, EnumValue, Field, Kind, MessageId, MessageType, Tables};
 
-/// Builds tables from a map of model name to model.
+/// The tables of `proto/`.
+pub(crate) fn schema() -> Tables {
+    crate::schema::load::load(include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"))).unwrap()
+}
+
+/// Builds tables from a map of model name to model, in the words of Swagger.
 pub(crate) fn tables(models: &Json) -> Tables {
     let mut builder = Builder { models, tables: Tables::default(), enums: HashMap::new() };
     for (name, model) in models.as_object().unwrap() {

@@ -215,7 +215,8 @@ proptest! {
             bytes.truncate(cut.index(bytes.len() + 1).max(at + 1));
         }
         if let (Ok(mine), Ok(theirs)) = (ours(&bytes), dynamic(&bytes)) {
-            prop_assert_eq!(mine, ours(&theirs.encode_to_vec()).unwrap());
+            // As bytes: a damaged double may be NaN, which equals nothing.
+            prop_assert_eq!(bytes_of(&mine), bytes_of(&ours(&theirs.encode_to_vec()).unwrap()));
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct Reading {
     pub object: Object,
     /// Paths of keys that no field has, in sorted order per object. /v2 ignores them.
     pub unknown: Vec<String>,
-    /// Words that no value of their enum has. The fields are absent from the object;
+    /// Words that no value of their enum has (the empty one counts as absent). The fields are absent from the object;
     /// [`check_reading`](crate::schema::check::check_reading) reports them together with all else.
     pub refused: Vec<Violation>,
 }
@@ -163,10 +163,12 @@ impl<'a> Reader<'a> {
             (Kind::String | Kind::Bytes | Kind::Enum(_), Json::Null | Json::String(_)) => {
                 let text = json.as_str().unwrap_or_default();
                 match field.kind {
-                    Kind::Enum(_) if text.is_empty() && drop_zero => return Ok(None),
                     Kind::Enum(id) => {
                         let Some(number) = self.tables.enums[id].number(text) else {
-                            self.refuse(id);
+                            // The empty word is the JSON of `..._UNSPECIFIED`.
+                            if item || !text.is_empty() {
+                                self.refuse(id);
+                            }
                             return Ok(None);
                         };
                         Value::Enum(number)
