@@ -290,6 +290,7 @@ impl Loader {
             identity: Vec::new(),
             singleton: flag(rules, "singleton"),
             derived_name: flag(rules, "derived_name"),
+            order: rules.get_field_by_name("order").and_then(|v| v.as_i32()).unwrap_or(0).unsigned_abs(),
         })
     }
 

@@ -170,6 +170,8 @@ pub struct Resource {
     pub singleton: bool,
     /// The name is derived from the address when the line has none (binds).
     pub derived_name: bool,
+    /// Rank among the lines of a section: the first line of a kind goes before those with a higher rank.
+    pub order: u32,
 }
 
 /// A section that may hold a resource.

@@ -24,6 +24,16 @@ pub enum Value {
     List(Vec<Value>),
 }
 
+impl Value {
+    fn clear_residue(&mut self) {
+        match self {
+            Value::Object(object) => object.clear_residue(),
+            Value::List(items) => items.iter_mut().for_each(Value::clear_residue),
+            _ => {}
+        }
+    }
+}
+
 /// The set fields of a message, ordered by position. Absent fields are not stored.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Object {
@@ -138,6 +148,14 @@ impl Object {
     /// Unknown words of the line this object was read from.
     pub fn residue(&self) -> &[Box<str>] {
         &self.residue
+    }
+
+    /// Forgets unknown words, in nested objects too.
+    pub fn clear_residue(&mut self) {
+        self.residue.clear();
+        for (_, value) in &mut self.fields {
+            value.clear_residue();
+        }
     }
 
     /// Replaces the unknown words.

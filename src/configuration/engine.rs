@@ -1,0 +1,439 @@
+//! Create, read, replace and delete for every resource, as pure functions over a document.
+//!
+//! Nothing here knows a single resource: what a resource is stands in the schema. Versions, transactions and files are
+//! the store's.
+
+use std::sync::Arc;
+
+use super::address::{Key, Place};
+use super::layout::{Layouts, SectionLayout, begins_with, said_by};
+use crate::document::{Document, LineKind, Section};
+use crate::error::{Error, Reason, Result, Violation};
+use crate::schema::Schema;
+use crate::schema::tables::{MessageId, Resource, ResourceKind};
+use crate::schema::template::PrintFault;
+use crate::schema::value::{Object, Value};
+
+/// Name under which the n-th `defaults` section without a name is known. Never written to the file.
+const UNNAMED_DEFAULTS: &str = "unnamed_defaults_";
+
+/// CRUD over documents. Cheap to share, never changes.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) schema: Arc<Schema>,
+    pub(super) layouts: Layouts,
+}
+
+/// A changed document and whatever could not be written.
+#[derive(Debug)]
+pub struct Edited {
+    /// The document after the change.
+    pub document: Document,
+    /// Paths of fields that are set but have no place in the line, such as fields of another rule type.
+    pub unused: Vec<String>,
+}
+
+impl Engine {
+    /// An engine over a schema.
+    pub fn new(schema: Arc<Schema>) -> Engine {
+        let layouts = Layouts::new(&schema);
+        Engine { schema, layouts }
+    }
+
+    /// The schema it works by.
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// All objects of a resource at a place, in the order of the file. An unknown parent has none.
+    pub fn list(&self, document: &Document, resource: MessageId, place: &Place) -> Result<Vec<Object>> {
+        let rules = self.rules(resource)?;
+        if rules.kind == ResourceKind::Section {
+            return Ok(self.sections(document, rules).map(|(at, name)| self.read(document, resource, at, &name)).collect());
+        }
+        match self.parent(document, place) {
+            Some(at) => Ok(self.lines(document, resource, at).map(|(_, object)| object).collect()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// One object.
+    pub fn get(&self, document: &Document, resource: MessageId, place: &Place, key: &Key) -> Result<Object> {
+        let rules = self.rules(resource)?;
+        if rules.kind == ResourceKind::Section {
+            let name = key.name();
+            return match self.section_at(document, rules, key) {
+                Some(at) => Ok(self.read(document, resource, at, name)),
+                None if matches!(key, Key::Singleton) => Ok(Object::new()),
+                None => Err(self.not_found(resource, place, key)),
+            };
+        }
+        let at = self.known_parent(document, place)?;
+        self.find(document, resource, at, key)
+            .map(|(_, object)| object)
+            .ok_or_else(|| self.not_found(resource, place, key))
+    }
+
+    /// Adds an object.
+    pub fn create(&self, document: &Document, resource: MessageId, place: &Place, object: &Object) -> Result<Edited> {
+        let rules = self.rules(resource)?;
+        match rules.kind {
+            ResourceKind::Section => self.create_section(document, resource, rules, object),
+            ResourceKind::NamedLine => {
+                let at = self.known_parent(document, place)?;
+                let name = self.identity(resource, object).unwrap_or_default().to_owned();
+                if !name.is_empty() && self.find(document, resource, at, &Key::Name(name.clone())).is_some() {
+                    return Err(Error::new(
+                        Reason::ObjectExists,
+                        format!("{} {name} already exists in {place}", self.noun(resource)),
+                    ));
+                }
+                let (text, unused) = self.line_text(resource, object, &[])?;
+                let layout = self.layout(document, at)?;
+                let section = &document.sections()[at];
+                let position = self.behind_last(section, layout, resource);
+                self.insert(document, at, position, &text, unused)
+            }
+            ResourceKind::IndexedLine => {
+                let at = self.known_parent(document, place)?;
+                let index = self.index_of(resource, object).unwrap_or(-1);
+                let positions: Vec<usize> = self.lines(document, resource, at).map(|(line, _)| line).collect();
+                let section = &document.sections()[at];
+                let position = match usize::try_from(index) {
+                    Ok(index) if index < positions.len() => positions[index],
+                    Ok(index) if index == positions.len() => {
+                        self.behind_last(section, self.layout(document, at)?, resource)
+                    }
+                    _ => return Err(self.out_of_range(resource, place, index, positions.len())),
+                };
+                let (text, unused) = self.line_text(resource, object, &[])?;
+                self.insert(document, at, position, &text, unused)
+            }
+        }
+    }
+
+    /// Replaces an object whole. No byte changes when it already is as wanted.
+    pub fn replace(
+        &self,
+        document: &Document,
+        resource: MessageId,
+        place: &Place,
+        key: &Key,
+        object: &Object,
+    ) -> Result<Edited> {
+        let rules = self.rules(resource)?;
+        if rules.kind == ResourceKind::Section {
+            return self.replace_section(document, resource, rules, place, key, object);
+        }
+        let at = self.known_parent(document, place)?;
+        let (line, old) =
+            self.find(document, resource, at, key).ok_or_else(|| self.not_found(resource, place, key))?;
+        let mut wanted = object.clone();
+        if rules.kind == ResourceKind::NamedLine {
+            let name = self.identity(resource, object).unwrap_or_default();
+            if !name.is_empty()
+                && name != key.name()
+                && self.find(document, resource, at, &Key::Name(name.to_owned())).is_some()
+            {
+                return Err(Error::new(
+                    Reason::ObjectExists,
+                    format!("{} {name} already exists in {place}", self.noun(resource)),
+                ));
+            }
+        } else if let (Some(field), Key::Index(index)) = (rules.identity.first(), key) {
+            wanted.set(*field, Value::Int(*index));
+        }
+        let mut same = wanted.clone();
+        same.set_residue(old.residue().to_vec());
+        let (text, unused) = self.line_text(resource, &wanted, old.residue())?;
+        if same == old || self.reads_as(resource, &text, &old) {
+            return Ok(Edited { document: document.clone(), unused });
+        }
+        let mut section = Section::clone(&document.sections()[at]);
+        section.replace_line(line, &text)?;
+        Ok(Edited { document: document.with_section(at, section), unused })
+    }
+
+    /// Removes an object.
+    pub fn delete(&self, document: &Document, resource: MessageId, place: &Place, key: &Key) -> Result<Edited> {
+        let rules = self.rules(resource)?;
+        if rules.kind == ResourceKind::Section {
+            let at = self.section_at(document, rules, key).ok_or_else(|| self.not_found(resource, place, key))?;
+            let mut document = document.clone();
+            document.remove_section(at);
+            return Ok(Edited { document, unused: Vec::new() });
+        }
+        let at = self.known_parent(document, place)?;
+        let (line, _) = self.find(document, resource, at, key).ok_or_else(|| self.not_found(resource, place, key))?;
+        let mut section = Section::clone(&document.sections()[at]);
+        section.remove_line(line)?;
+        Ok(Edited { document: document.with_section(at, section), unused: Vec::new() })
+    }
+
+    // ---------------------------------------------------------------- finding
+
+    pub(super) fn rules(&self, resource: MessageId) -> Result<&Resource> {
+        self.schema.tables.messages[resource].resource.as_ref().ok_or_else(|| Error::internal("not a resource"))
+    }
+
+    /// Position of the section that a place names.
+    pub(super) fn parent(&self, document: &Document, place: &Place) -> Option<usize> {
+        let kind = place.section.as_deref()?;
+        match kind {
+            "global" => document.find("global", ""),
+            "defaults" => self.defaults(document, &place.name),
+            _ => document.find(kind, &place.name),
+        }
+    }
+
+    fn known_parent(&self, document: &Document, place: &Place) -> Result<usize> {
+        self.parent(document, place)
+            .ok_or_else(|| Error::new(Reason::ParentNotFound, format!("{place} does not exist")).with("parent", place))
+    }
+
+    /// A `defaults` section by its listed name; the last one when no name is given.
+    fn defaults(&self, document: &Document, name: &str) -> Option<usize> {
+        if name.is_empty() {
+            return document.sections().iter().rposition(|s| s.kind() == "defaults");
+        }
+        document.find("defaults", name).or_else(|| {
+            let number: usize = name.strip_prefix(UNNAMED_DEFAULTS)?.parse().ok()?;
+            let unnamed = document.sections().iter().enumerate().filter(|(_, s)| s.kind() == "defaults" && s.name().is_empty());
+            unnamed.map(|(at, _)| at).nth(number.checked_sub(1)?)
+        })
+    }
+
+    /// Sections of a kind with their listed names.
+    fn sections<'a>(&self, document: &'a Document, rules: &'a Resource) -> impl Iterator<Item = (usize, String)> + 'a {
+        let mut unnamed = 0;
+        document.sections().iter().enumerate().filter(|(_, s)| s.kind() == &*rules.keyword).map(move |(at, section)| {
+            let mut name = section.name().to_owned();
+            if name.is_empty() && !rules.singleton {
+                unnamed += 1;
+                name = format!("{UNNAMED_DEFAULTS}{unnamed}");
+            }
+            (at, name)
+        })
+    }
+
+    fn section_at(&self, document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
+        match key {
+            // The deprecated view of `defaults` shows the section that comes first by its listed name.
+            Key::Singleton => self.sections(document, rules).min_by(|a, b| a.1.cmp(&b.1)).map(|(at, _)| at),
+            Key::Name(name) if &*rules.keyword == "defaults" => {
+                if name.is_empty() { None } else { self.defaults(document, name) }
+            }
+            Key::Name(name) => document.find(&rules.keyword, name),
+            Key::Index(_) => None,
+        }
+    }
+
+    pub(super) fn layout(&self, document: &Document, at: usize) -> Result<&SectionLayout> {
+        let kind = document.sections()[at].kind();
+        self.layouts.get(kind).ok_or_else(|| Error::internal(format!("no layout for {kind}")))
+    }
+
+    /// Readable lines of a resource in a section, with their line numbers.
+    fn lines<'a>(
+        &'a self,
+        document: &'a Document,
+        resource: MessageId,
+        at: usize,
+    ) -> impl Iterator<Item = (usize, Object)> + 'a {
+        let section = &document.sections()[at];
+        let keyword = self.schema.tables.messages[resource].resource.as_ref().map_or("", |r| &*r.keyword);
+        let mut index = 0;
+        said_by(section, keyword).filter_map(move |line| {
+            let object = self.line_object(resource, &line.words, index)?;
+            index += 1;
+            Some((line.at, object))
+        })
+    }
+
+    /// Reads one line as an object with its derived identity.
+    pub(super) fn line_object(&self, resource: MessageId, words: &[&str], index: i64) -> Option<Object> {
+        let mut object = self.schema.grammar.parse_line(&self.schema.tables, resource, words)?;
+        let rules = self.schema.tables.messages[resource].resource.as_ref()?;
+        match rules.kind {
+            ResourceKind::IndexedLine => object.set(*rules.identity.first()?, Value::Int(index)),
+            ResourceKind::NamedLine if rules.derived_name && self.identity(resource, &object).is_none() => {
+                set_path(&mut object, &rules.identity, Value::Str((*words.get(1)?).into()));
+            }
+            _ => {}
+        }
+        Some(object)
+    }
+
+    fn find(&self, document: &Document, resource: MessageId, at: usize, key: &Key) -> Option<(usize, Object)> {
+        match key {
+            Key::Index(index) => self.lines(document, resource, at).nth(usize::try_from(*index).ok()?),
+            Key::Name(name) => {
+                let section = &document.sections()[at];
+                let keyword = &*self.schema.tables.messages[resource].resource.as_ref()?.keyword;
+                // A name stands in its line as it is: lines without it need not be read.
+                let finder = memchr::memmem::Finder::new(name.as_bytes());
+                section.lines().enumerate().filter(|(_, line)| begins_with(line, keyword)).find_map(|(number, line)| {
+                    finder.find(line.raw())?;
+                    let object = self.line_object(resource, &line.words().words, 0)?;
+                    (self.identity(resource, &object)? == name).then_some((number, object))
+                })
+            }
+            Key::Singleton => None,
+        }
+    }
+
+    /// The name of an object.
+    pub(super) fn identity<'o>(&self, resource: MessageId, object: &'o Object) -> Option<&'o str> {
+        match self.schema.tables.messages[resource].resource.as_ref()?.identity[..] {
+            [field] => object.str(field),
+            [params, field] => object.object(params)?.str(field),
+            _ => None,
+        }
+    }
+
+    fn index_of(&self, resource: MessageId, object: &Object) -> Option<i64> {
+        object.int(*self.schema.tables.messages[resource].resource.as_ref()?.identity.first()?)
+    }
+
+    // ---------------------------------------------------------------- placing
+
+    /// Where a new last line of a resource goes: behind the last line with its keyword, readable or not; without one,
+    /// before the first line of a kind that comes later, else to the end. Never into an `.if` block.
+    fn behind_last(&self, section: &Section, layout: &SectionLayout, resource: MessageId) -> usize {
+        let keyword = layout.children.iter().find(|c| c.message == resource).map_or("", |c| &*c.keyword);
+        let last = section.lines().enumerate().filter(|(_, line)| begins_with(line, keyword)).last();
+        if let Some((at, _)) = last {
+            return outside(section, at + 1);
+        }
+        self.before_later(section, layout, layout.order(resource)).unwrap_or_else(|| section.end_of_content())
+    }
+
+    /// Position of the first line whose rank is above `order`, unless it stands in an `.if` block.
+    pub(super) fn before_later(&self, section: &Section, layout: &SectionLayout, order: u32) -> Option<usize> {
+        let later = super::layout::said(section)
+            .find(|line| layout.child_of(&line.words).is_some_and(|child| child.order > order))?;
+        // The start of the block, when it stands in one.
+        let mut at = later.at;
+        while is_inside(section, at) {
+            at -= 1;
+        }
+        Some(at)
+    }
+
+    fn insert(
+        &self,
+        document: &Document,
+        at: usize,
+        position: usize,
+        text: &str,
+        unused: Vec<String>,
+    ) -> Result<Edited> {
+        let mut section = Section::clone(&document.sections()[at]);
+        if position >= section.end_of_content() {
+            section.append_line(text)?;
+        } else {
+            section.insert_lines(position, &[text])?;
+        }
+        Ok(Edited { document: document.with_section(at, section), unused })
+    }
+
+    // ---------------------------------------------------------------- writing
+
+    /// The line of an object, with unknown words of the line that it replaces.
+    fn line_text(&self, resource: MessageId, object: &Object, residue: &[Box<str>]) -> Result<(String, Vec<String>)> {
+        let grammar = &self.schema.grammar;
+        let printed = if residue.is_empty() {
+            grammar.print_line(&self.schema.tables, resource, object)
+        } else {
+            let mut whole = object.clone();
+            whole.set_residue(residue.to_vec());
+            grammar.print_line(&self.schema.tables, resource, &whole)
+        };
+        let printed = printed.map_err(refused)?;
+        Ok((printed.text, printed.unused))
+    }
+
+    /// True when a text reads as `old`, apart from derived identities.
+    fn reads_as(&self, resource: MessageId, text: &str, old: &Object) -> bool {
+        let words = crate::schema::words::split(text).words;
+        let index = self.index_of(resource, old).unwrap_or(0);
+        self.line_object(resource, &words, index).is_some_and(|object| object == *old)
+    }
+
+    // ---------------------------------------------------------------- messages
+
+    /// A resource's name for people: `server`.
+    pub(super) fn noun(&self, resource: MessageId) -> String {
+        let name = &self.schema.tables.messages[resource].full_name;
+        let last = name.rsplit('.').next().unwrap_or(name);
+        let mut out = String::new();
+        for (at, c) in last.char_indices() {
+            if c.is_ascii_uppercase() && at > 0 {
+                out.push('_');
+            }
+            out.push(c.to_ascii_lowercase());
+        }
+        out
+    }
+
+    pub(super) fn not_found(&self, resource: MessageId, place: &Place, key: &Key) -> Error {
+        let noun = self.noun(resource);
+        let what = match key {
+            Key::Name(name) => format!("{noun} {name}"),
+            Key::Index(index) => format!("{noun} with index {index}"),
+            Key::Singleton => noun,
+        };
+        let message = match &place.section {
+            Some(_) => format!("{what} does not exist in {place}"),
+            None => format!("{what} does not exist"),
+        };
+        Error::new(Reason::ObjectNotFound, message)
+    }
+
+    fn out_of_range(&self, resource: MessageId, place: &Place, index: i64, length: usize) -> Error {
+        Error::new(
+            Reason::IndexOutOfRange,
+            format!(
+                "index {index} is out of range: {place} has {length} {}, so 0 to {length} are possible",
+                self.noun(resource)
+            ),
+        )
+        .with("length", length)
+    }
+}
+
+/// A value that cannot be written, as an error of the caller.
+pub(super) fn refused(fault: PrintFault) -> Error {
+    let violation =
+        Violation { field: fault.path.clone(), message: fault.message.clone(), code: 0, location: "body" };
+    Error::new(Reason::InvalidValue, format!("{}: {}", fault.path, fault.message)).with_violation(violation)
+}
+
+fn set_path(object: &mut Object, path: &[usize], value: Value) {
+    match *path {
+        [field] => object.set(field, value),
+        [params, field] => object.object_mut(params).set(field, value),
+        _ => {}
+    }
+}
+
+/// The next position at or behind `at` that is not inside an `.if` block of the section.
+pub(super) fn outside(section: &Section, at: usize) -> usize {
+    let mut position = at;
+    while position < section.len() && is_inside(section, position) {
+        position += 1;
+    }
+    position
+}
+
+/// True when a line inserted at `at` would be inside an `.if` block of the section.
+pub(super) fn is_inside(section: &Section, at: usize) -> bool {
+    at.checked_sub(1).and_then(|before| section.line(before)).is_some_and(|line| {
+        let opens = |text: &str| text.trim_start().starts_with(".if") || text.trim_start().starts_with(".el");
+        line.depth() > section.depth() || (line.kind() == LineKind::Directive && line.text().is_some_and(opens))
+    })
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

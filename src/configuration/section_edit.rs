@@ -1,0 +1,347 @@
+//! Sections as objects: reading their fields, and changing just the lines whose value differs.
+
+use std::collections::BTreeMap;
+
+use super::address::{Key, Place};
+use super::engine::{Edited, Engine, outside, refused};
+use super::layout::{SectionLayout, said};
+use crate::document::{Document, Section};
+use crate::error::{Error, Reason, Result};
+use crate::schema::tables::{MessageId, Resource};
+use crate::schema::template::SlotId;
+use crate::schema::value::{Object, Value};
+use crate::schema::words::split;
+
+/// Lines of this rank and above are what the settings of a section apply to: settings stand before them.
+const FIRST_SERVER_ORDER: u32 = 90;
+
+impl Engine {
+    /// Reads a section with the name that lists show.
+    pub(super) fn read(&self, document: &Document, resource: MessageId, at: usize, name: &str) -> Object {
+        let section = &document.sections()[at];
+        let mut object = self.header_object(resource, section);
+        if let Some(rules) = &self.schema.tables.messages[resource].resource
+            && let ([field], false) = (&rules.identity[..], name.is_empty())
+        {
+            object.set(*field, Value::Str(name.into()));
+        }
+        self.read_lines(resource, section, &mut object);
+        object
+    }
+
+    fn header_object(&self, resource: MessageId, section: &Section) -> Object {
+        self.schema.grammar.parse_line(&self.schema.tables, resource, &section.header_words()).unwrap_or_default()
+    }
+
+    fn read_lines(&self, resource: MessageId, section: &Section, object: &mut Object) {
+        let tables = &self.schema.tables;
+        let Some(layout) = self.layouts.get(section.kind()) else { return };
+        let Some(grammar) = self.schema.grammar.section(resource) else { return };
+        for line in said(section) {
+            match layout.child_of(&line.words) {
+                Some(child) => {
+                    for (field, message) in &layout.mirrors {
+                        if *message == child.message
+                            && object.get(*field).is_none()
+                            && let Some(first) = self.line_object(*message, &line.words, 0)
+                        {
+                            object.set(*field, Value::Object(first));
+                        }
+                    }
+                }
+                None => {
+                    grammar.read(tables, &line.words, object);
+                }
+            }
+        }
+    }
+
+    pub(super) fn create_section(
+        &self,
+        document: &Document,
+        resource: MessageId,
+        rules: &Resource,
+        object: &Object,
+    ) -> Result<Edited> {
+        let name = self.identity(resource, object).unwrap_or_default();
+        if rules.singleton && document.find(&rules.keyword, "").is_some()
+            || !rules.singleton && document.find(&rules.keyword, name).is_some()
+        {
+            return Err(Error::new(Reason::ObjectExists, format!("{} {name} already exists", self.noun(resource))));
+        }
+        self.check_from(document, resource, object)?;
+        let header = self.schema.grammar.print_line(&self.schema.tables, resource, object).map_err(refused)?;
+        let section = Section::new(&header.text, document.style())?;
+        let mut document = document.clone();
+        let at = if rules.singleton { 0 } else { document.place_for_new(&rules.keyword) };
+        document.insert_section(at, section);
+        self.write_fields(&document, resource, at, object)
+    }
+
+    pub(super) fn replace_section(
+        &self,
+        document: &Document,
+        resource: MessageId,
+        rules: &Resource,
+        place: &Place,
+        key: &Key,
+        object: &Object,
+    ) -> Result<Edited> {
+        let at = match (self.section_of(document, rules, key), rules.singleton || matches!(key, Key::Singleton)) {
+            (Some(at), _) => at,
+            (None, true) => {
+                let section = Section::new(&rules.keyword, document.style())?;
+                let mut document = document.clone();
+                let at = if rules.singleton { 0 } else { document.place_for_new(&rules.keyword) };
+                document.insert_section(at, section);
+                return self.write_fields(&document, resource, at, object);
+            }
+            (None, false) => return Err(self.not_found(resource, place, key)),
+        };
+        self.check_from(document, resource, object)?;
+        let document = self.write_header(document, resource, at, object)?;
+        self.write_fields(&document, resource, at, object)
+    }
+
+    /// The header keeps its name; only what else it says may change.
+    fn write_header(&self, document: &Document, resource: MessageId, at: usize, object: &Object) -> Result<Document> {
+        let message = &self.schema.tables.messages[resource];
+        let section = &document.sections()[at];
+        let Some(from) = message.field_named("from").filter(|_| !section.name().is_empty()) else {
+            return Ok(document.clone());
+        };
+        let old = self.header_object(resource, section);
+        if old.str(from) == object.str(from) {
+            return Ok(document.clone());
+        }
+        let mut header = old.clone();
+        header.take(from);
+        if let Some(value) = object.get(from) {
+            header.set(from, value.clone());
+        }
+        let printed = self.schema.grammar.print_line(&self.schema.tables, resource, &header).map_err(refused)?;
+        let mut section = Section::clone(section);
+        section.set_header_text(&printed.text)?;
+        Ok(document.with_section(at, section))
+    }
+
+    /// A section cannot take its settings from a `defaults` section that is not there.
+    fn check_from(&self, document: &Document, resource: MessageId, object: &Object) -> Result<()> {
+        let Some(from) = self.schema.tables.messages[resource].field_named("from") else { return Ok(()) };
+        match object.str(from) {
+            Some(name) if !name.is_empty() && document.find("defaults", name).is_none() => Err(Error::new(
+                Reason::InvalidValue,
+                format!(
+                    "from: object {} references missing defaults section {name}",
+                    self.identity(resource, object).unwrap_or_default()
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the lines of a section's fields say what `object` says. Lines that already do stay as they are.
+    fn write_fields(&self, document: &Document, resource: MessageId, at: usize, object: &Object) -> Result<Edited> {
+        let tables = &self.schema.tables;
+        let Some(grammar) = self.schema.grammar.section(resource) else {
+            return Ok(Edited { document: document.clone(), unused: Vec::new() });
+        };
+        let layout = self.layout(document, at)?;
+        let section = &document.sections()[at];
+        let mut old: BTreeMap<SlotId, Vec<usize>> = BTreeMap::new();
+        for line in said(section) {
+            if layout.child_of(&line.words).is_none()
+                && let Some(slot) = grammar.owner(tables, &line.words)
+            {
+                old.entry(slot).or_default().push(line.at);
+            }
+        }
+        let mut wanted: BTreeMap<SlotId, Vec<String>> = BTreeMap::new();
+        let mut first_children = Vec::new();
+        for (slot, text) in grammar.print(tables, object).map_err(refused)? {
+            let words = split(&text).words;
+            match layout.child_of(&words) {
+                // A field that mirrors the first child of a kind.
+                Some(child) => first_children.push((child.message, text)),
+                // A successor may own what a deprecated field writes.
+                None => {
+                    let owner = grammar.owner(tables, &words).unwrap_or(slot);
+                    wanted.entry(owner).or_default().push(text);
+                }
+            }
+        }
+        let mut edit = FieldEdit::new(section);
+        let slots: std::collections::BTreeSet<SlotId> = old.keys().chain(wanted.keys()).copied().collect();
+        for slot in slots {
+            let old = old.get(&slot).map_or(&[][..], Vec::as_slice);
+            let new = wanted.get(&slot).map_or(&[][..], Vec::as_slice);
+            let says = |texts: &mut dyn Iterator<Item = &str>| {
+                let mut object = Object::new();
+                for text in texts {
+                    grammar.read(tables, &split(text).words, &mut object);
+                }
+                without_residue(tables, resource, object)
+            };
+            let before = says(&mut old.iter().filter_map(|at| section.line(*at)?.text()));
+            if before == says(&mut new.iter().map(String::as_str)) {
+                continue;
+            }
+            edit.slot(old, new, grammar.repeated(slot), &|old, new| self.with_residue(resource, old, new));
+        }
+        let section = edit.apply(self, layout)?;
+        let mut document = document.with_section(at, section);
+        for (message, text) in first_children {
+            document = self.put_first(&document, at, message, &text)?;
+        }
+        Ok(Edited { document, unused: Vec::new() })
+    }
+
+    /// Unknown parameters of a line that is rewritten stay on it.
+    fn with_residue(&self, resource: MessageId, old: &str, new: &str) -> String {
+        let tables = &self.schema.tables;
+        let residue = self.schema.grammar.section(resource).map(|g| g.residue(tables, &split(old).words));
+        match residue {
+            Some(words) if !words.is_empty() => format!("{new} {}", words.join(" ")),
+            _ => new.to_owned(),
+        }
+    }
+
+    /// Puts a line of a child kind first, unless the section has an equal one.
+    fn put_first(&self, document: &Document, at: usize, message: MessageId, text: &str) -> Result<Document> {
+        let section = &document.sections()[at];
+        let wanted = self.line_object(message, &split(text).words, 0);
+        if said(section).any(|line| self.line_object(message, &line.words, 0) == wanted) {
+            return Ok(document.clone());
+        }
+        let layout = self.layout(document, at)?;
+        let first = said(section).find(|line| layout.child_of(&line.words).is_some_and(|c| c.message == message));
+        let mut section = Section::clone(section);
+        match first {
+            Some(line) => section.insert_lines(line.at, &[text]).map(|_| ())?,
+            None => match self.before_later(&section, layout, layout.order(message)) {
+                Some(position) => section.insert_lines(position, &[text]).map(|_| ())?,
+                None => section.append_line(text).map(|_| ())?,
+            },
+        }
+        Ok(document.with_section(at, section))
+    }
+
+    fn section_of(&self, document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
+        if rules.singleton { document.find(&rules.keyword, "") } else { self.section_at(document, rules, key) }
+    }
+}
+
+fn without_residue(
+    _tables: &crate::schema::tables::Tables,
+    _resource: MessageId,
+    mut object: Object,
+) -> Object {
+    object.clear_residue();
+    object
+}
+
+/// Edits of a section's lines, collected first so that positions stay those of the section before.
+struct FieldEdit<'a> {
+    section: &'a Section,
+    /// New text by line; nothing: the line goes.
+    changed: BTreeMap<usize, Option<String>>,
+    /// New lines behind a line, in order.
+    behind: BTreeMap<usize, Vec<String>>,
+    /// New lines that have no line of their kind to stand behind.
+    new: Vec<String>,
+}
+
+impl<'a> FieldEdit<'a> {
+    fn new(section: &'a Section) -> Self {
+        FieldEdit { section, changed: BTreeMap::new(), behind: BTreeMap::new(), new: Vec::new() }
+    }
+
+    /// Changes the lines of one field from `old` to `new`, keeping those that already say what is wanted.
+    fn slot(
+        &mut self,
+        old: &[usize],
+        new: &[String],
+        repeated: bool,
+        with_residue: &dyn Fn(&str, &str) -> String,
+    ) {
+        let text = |at: usize| self.section.line(at).and_then(|l| l.text()).unwrap_or_default();
+        // A single value: its last line counts, so that one is rewritten and the others go.
+        let (mut old, new) = (old.to_vec(), new);
+        if !repeated && new.len() == 1 && old.len() > 1 {
+            for at in old.drain(..old.len() - 1) {
+                self.changed.insert(at, None);
+            }
+        }
+        let same = |at: usize, new: &str| split(text(at)).words == split(new).words;
+        let prefix = old.iter().zip(new).take_while(|(at, new)| same(**at, new)).count();
+        let suffix = old[prefix..]
+            .iter()
+            .rev()
+            .zip(new[prefix..].iter().rev())
+            .take_while(|(at, new)| same(**at, new))
+            .count();
+        let (gone, come) = (&old[prefix..old.len() - suffix], &new[prefix..new.len() - suffix]);
+        let shared = gone.len().min(come.len());
+        for (at, new) in gone.iter().zip(come) {
+            self.changed.insert(*at, Some(with_residue(text(*at), new)));
+        }
+        for at in &gone[shared..] {
+            self.changed.insert(*at, None);
+        }
+        let rest = &come[shared..];
+        if rest.is_empty() {
+            return;
+        }
+        match old[..prefix + shared].last().or_else(|| old.last()) {
+            Some(at) => self.behind.entry(*at).or_default().extend_from_slice(rest),
+            None => self.new.extend_from_slice(rest),
+        }
+    }
+
+    fn apply(self, engine: &Engine, layout: &SectionLayout) -> Result<Section> {
+        let mut section = Section::clone(self.section);
+        let place = self.place_for_new(engine, layout);
+        let mut lines: Vec<usize> = self.changed.keys().chain(self.behind.keys()).copied().collect();
+        lines.sort_unstable();
+        lines.dedup();
+        // From the end, so that earlier positions stay valid.
+        let mut new_done = self.new.is_empty();
+        for at in lines.into_iter().rev() {
+            if !new_done && place > at {
+                section.splice(place..place, &self.new)?;
+                new_done = true;
+            }
+            if let Some(texts) = self.behind.get(&at) {
+                let behind = outside(&section, at + 1);
+                section.splice(behind..behind, texts)?;
+            }
+            match self.changed.get(&at) {
+                Some(Some(text)) => section.replace_line(at, text)?,
+                Some(None) => section.remove_line(at)?,
+                None => {}
+            }
+        }
+        if !new_done {
+            section.splice(place..place, &self.new)?;
+        }
+        Ok(section)
+    }
+
+    /// Where lines of fields go that the section has not had: behind the last field before the first server, else to
+    /// the top.
+    fn place_for_new(&self, engine: &Engine, layout: &SectionLayout) -> usize {
+        let Some(grammar) = layout.message.and_then(|m| engine.schema.grammar.section(m)) else { return 0 };
+        let mut place = 0;
+        for line in said(self.section) {
+            match layout.child_of(&line.words) {
+                Some(child) if child.order >= FIRST_SERVER_ORDER => break,
+                Some(_) => {}
+                None if grammar.owner(&engine.schema.tables, &line.words).is_some() => {
+                    place = outside(self.section, line.at + 1);
+                }
+                None => {}
+            }
+        }
+        place
+    }
+}
