@@ -13,57 +13,58 @@ pub(super) fn identity(kind: &str, name: &str) -> u64 {
     hasher.finish()
 }
 
-/// An open-addressing table of positions. It holds no names: those are compared in the sections, so a copy is one
-/// `memcpy` and moving all later positions by one is one pass over integers.
+/// An open-addressing table of positions. It holds no names: those are compared in the sections, so a copy is two
+/// `memcpy`s and moving all later positions by one is one pass over integers.
 ///
-/// Invariant: at most half of the slots are taken; every section has exactly one slot, reachable from its home slot
-/// over taken slots only.
+/// A position is stored plus one, 0 is none. Invariants: at most half of the slots are taken; each slot holds the
+/// first section of its identity, reachable from the identity's home slot over taken slots only; the others of that
+/// identity follow in `next`, ascending, so that a file full of equal names costs no more than another.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Index {
-    /// Position + 1, or 0 for a free slot. The length is a power of two, or zero.
+    /// The length is a power of two.
     slots: Vec<u32>,
+    /// For each section the next one of the same identity.
+    next: Vec<u32>,
 }
 
 impl Index {
     pub(super) fn build(sections: &[Arc<Section>]) -> Index {
         let size = (sections.len() * 4).next_power_of_two().max(16);
-        let mut index = Index { slots: vec![0; size] };
-        for (at, section) in sections.iter().enumerate() {
-            index.place(section.identity(), at);
+        let mut index = Index { slots: vec![0; size], next: vec![0; sections.len()] };
+        // Backwards, so that each becomes the first of its identity.
+        for at in (0..sections.len()).rev() {
+            let slot = index.slot_for(sections, sections[at].identity());
+            index.next[at] = std::mem::replace(&mut index.slots[slot], at as u32 + 1);
         }
         index
     }
 
-    fn place(&mut self, identity: u64, at: usize) {
-        let mask = self.slots.len() - 1;
-        let mut slot = identity as usize & mask;
-        while self.slots[slot] != 0 {
-            slot = (slot + 1) & mask;
-        }
-        self.slots[slot] = at as u32 + 1;
-    }
-
-    /// Positions of the sections of that identity, in no order.
+    /// Positions of the sections of that kind and name, ascending.
     pub(super) fn matches<'a>(
         &'a self,
         sections: &'a [Arc<Section>],
         kind: &'a str,
         name: &'a str,
     ) -> impl Iterator<Item = usize> + 'a {
-        let hash = identity(kind, name);
-        self.candidates(hash).filter(move |&at| {
-            sections.get(at).is_some_and(|s| s.identity() == hash && s.kind() == kind && s.name() == name)
+        let mut link = self.slots[self.slot_for(sections, identity(kind, name))];
+        std::iter::from_fn(move || {
+            let at = (link as usize).checked_sub(1)?;
+            link = self.next[at];
+            Some(at)
         })
+        .filter(move |&at| sections[at].kind() == kind && sections[at].name() == name)
     }
 
-    fn candidates(&self, identity: u64) -> impl Iterator<Item = usize> + '_ {
-        let mask = self.slots.len().wrapping_sub(1);
+    /// The slot that holds that identity, or the free one where it belongs.
+    fn slot_for(&self, sections: &[Arc<Section>], identity: u64) -> usize {
+        let mask = self.slots.len() - 1;
         let mut slot = identity as usize & mask;
-        std::iter::from_fn(move || {
-            let value = *self.slots.get(slot)?;
+        while let Some(at) = (self.slots[slot] as usize).checked_sub(1)
+            && sections[at].identity() != identity
+        {
             slot = (slot + 1) & mask;
-            (value != 0).then(|| value as usize - 1)
-        })
+        }
+        slot
     }
 
     /// Takes over that a section was inserted at `at`; `sections` is the list with it.
@@ -72,76 +73,75 @@ impl Index {
             *self = Index::build(sections);
             return;
         }
-        for slot in &mut self.slots {
-            *slot += u32::from(*slot > at as u32);
+        for links in [&mut self.slots, &mut self.next] {
+            for link in links {
+                *link += u32::from(*link > at as u32);
+            }
         }
-        self.place(sections[at].identity(), at);
+        self.next.insert(at, 0);
+        self.link(sections, at);
     }
 
-    /// Takes over that the section at `at` was removed; `sections` is the list without it.
-    pub(super) fn removed(&mut self, sections: &[Arc<Section>], at: usize, gone: &Section) {
-        if !self.free(at, gone.identity()) {
-            *self = Index::build(sections);
-            return;
-        }
-        for slot in &mut self.slots {
-            *slot -= u32::from(*slot > at as u32 + 1);
-        }
-        // The slots behind the gap, up to the next free one, may have been pushed there by it.
-        self.settle(sections, gone.identity());
-    }
-
-    /// Takes over that the section at `at` got another identity.
-    pub(super) fn renamed(&mut self, sections: &[Arc<Section>], at: usize, old: u64) {
-        if !self.free(at, old) {
-            *self = Index::build(sections);
-            return;
-        }
-        self.settle(sections, old);
-        self.place(sections[at].identity(), at);
-    }
-
-    fn slot_of(&self, at: usize, identity: u64) -> Option<usize> {
-        let mask = self.slots.len().wrapping_sub(1);
-        let mut slot = identity as usize & mask;
-        loop {
-            match *self.slots.get(slot)? {
-                0 => return None,
-                value if value as usize == at + 1 => return Some(slot),
-                _ => slot = (slot + 1) & mask,
+    /// Takes over that the section at `at` is about to be removed; `sections` is the list that still has it.
+    pub(super) fn removing(&mut self, sections: &[Arc<Section>], at: usize) {
+        self.unlink(sections, at);
+        self.next.remove(at);
+        for links in [&mut self.slots, &mut self.next] {
+            for link in links {
+                *link -= u32::from(*link > at as u32 + 1);
             }
         }
     }
 
-    fn free(&mut self, at: usize, identity: u64) -> bool {
-        match self.slot_of(at, identity) {
-            Some(slot) => {
-                self.slots[slot] = 0;
-                true
-            }
-            None => false,
+    /// Enters the section at `at`, which is not entered yet. Positions in the table are those of `sections`.
+    pub(super) fn link(&mut self, sections: &[Arc<Section>], at: usize) {
+        let own = at as u32 + 1;
+        let slot = self.slot_for(sections, sections[at].identity());
+        let mut before = None;
+        let mut link = self.slots[slot];
+        while link != 0 && link < own {
+            before = Some(link as usize - 1);
+            link = self.next[link as usize - 1];
+        }
+        self.next[at] = link;
+        match before {
+            Some(before) => self.next[before] = own,
+            None => self.slots[slot] = own,
         }
     }
 
-    /// Places again every entry of the run of slots that held `identity`, so that no gap hides one.
-    fn settle(&mut self, sections: &[Arc<Section>], identity: u64) {
+    /// Takes the section at `at` out. Positions in the table are those of `sections`, which still has it.
+    pub(super) fn unlink(&mut self, sections: &[Arc<Section>], at: usize) {
+        let own = at as u32 + 1;
+        let behind = std::mem::take(&mut self.next[at]);
+        let slot = self.slot_for(sections, sections[at].identity());
+        let mut link = self.slots[slot];
+        if link == own {
+            self.slots[slot] = behind;
+            if behind == 0 {
+                self.close_gap(sections, slot);
+            }
+            return;
+        }
+        while link != 0 {
+            let before = link as usize - 1;
+            link = self.next[before];
+            if link == own {
+                self.next[before] = behind;
+                return;
+            }
+        }
+    }
+
+    /// Places again the entries behind a slot that became free, which it would hide.
+    fn close_gap(&mut self, sections: &[Arc<Section>], gap: usize) {
         let mask = self.slots.len() - 1;
-        let mut slot = identity as usize & mask;
-        // The run up to the gap needs no move; then the one gap; then the entries that the gap may hide.
+        let mut slot = (gap + 1) & mask;
         while self.slots[slot] != 0 {
+            let link = std::mem::take(&mut self.slots[slot]);
+            let home = self.slot_for(sections, sections[link as usize - 1].identity());
+            self.slots[home] = link;
             slot = (slot + 1) & mask;
-        }
-        slot = (slot + 1) & mask;
-        let mut hidden = Vec::new();
-        while self.slots[slot] != 0 {
-            hidden.push(self.slots[slot] as usize - 1);
-            self.slots[slot] = 0;
-            slot = (slot + 1) & mask;
-        }
-        for at in hidden {
-            if let Some(section) = sections.get(at) {
-                self.place(section.identity(), at);
-            }
         }
     }
 }

@@ -117,14 +117,12 @@ impl Document {
 
     /// Position of the first section of that kind and name, in constant time. `name` is empty for sections without.
     pub fn find(&self, kind: &str, name: &str) -> Option<usize> {
-        self.index.matches(&self.sections, kind, name).min()
+        self.index.matches(&self.sections, kind, name).next()
     }
 
     /// Positions of all sections of that kind and name, ascending: more than one when the name is ambiguous.
     pub fn find_all(&self, kind: &str, name: &str) -> Vec<usize> {
-        let mut all: Vec<usize> = self.index.matches(&self.sections, kind, name).collect();
-        all.sort_unstable();
-        all
+        self.index.matches(&self.sections, kind, name).collect()
     }
 
     /// Where a new section of `kind` goes: behind the last of its kind, else at the end. From there to the next place
@@ -224,13 +222,17 @@ impl Document {
 
     /// Puts `section` at `at`, which exists, and keeps the index.
     fn swap(&mut self, at: usize, section: Section) -> Arc<Section> {
-        let sections = Arc::make_mut(&mut self.sections);
         let mut fresh = section;
         fresh.style = Arc::clone(&self.style);
-        fresh.entry = sections[at].entry;
-        let old = std::mem::replace(&mut sections[at], Arc::new(fresh));
-        if old.kind() != sections[at].kind() || old.name() != sections[at].name() {
-            Arc::make_mut(&mut self.index).renamed(&self.sections, at, old.identity());
+        fresh.entry = self.sections[at].entry;
+        let old = &self.sections[at];
+        let renamed = old.kind() != fresh.kind() || old.name() != fresh.name();
+        if renamed {
+            Arc::make_mut(&mut self.index).unlink(&self.sections, at);
+        }
+        let old = std::mem::replace(&mut Arc::make_mut(&mut self.sections)[at], Arc::new(fresh));
+        if renamed {
+            Arc::make_mut(&mut self.index).link(&self.sections, at);
         }
         old
     }
@@ -241,9 +243,8 @@ impl Document {
     }
 
     fn raw_remove(&mut self, at: usize) -> Arc<Section> {
-        let gone = Arc::make_mut(&mut self.sections).remove(at);
-        Arc::make_mut(&mut self.index).removed(&self.sections, at, &gone);
-        gone
+        Arc::make_mut(&mut self.index).removing(&self.sections, at);
+        Arc::make_mut(&mut self.sections).remove(at)
     }
 
     /// Completes the last line of the text before the section at `at`.
