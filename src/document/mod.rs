@@ -17,6 +17,8 @@ mod index;
 mod line;
 mod parse;
 mod patch;
+#[cfg(test)]
+mod properties;
 mod section;
 mod style;
 #[cfg(test)]
