@@ -26,8 +26,11 @@ mod error;
 #[path = "src/schema/mod.rs"]
 mod schema;
 
-/// Roots of the proto modules.
+/// Root of the proto modules.
 const PROTO: &str = "proto";
+
+/// Files of the configuration package that have hand-written services.
+const HAND_WRITTEN: [&str; 3] = ["transaction", "raw_configuration", "reload"];
 
 fn main() {
     println!("cargo::rerun-if-changed={PROTO}");
@@ -49,8 +52,29 @@ fn main() {
     let tables = schema::load::load(&slim).unwrap_or_else(|faults| fail_all(&faults));
     drop(tables);
 
+    structs(&full, &out);
     fs::write(out.join("schema.bin"), &slim).expect("OUT_DIR is writable");
     fs::write(out.join("reflection.bin"), &full).expect("OUT_DIR is writable");
+}
+
+/// Rust structs for the messages that hand-written services handle. Configuration resources need none.
+fn structs(encoded: &[u8], out: &Path) {
+    let set = prost_types::FileDescriptorSet::decode(encoded).expect("protox made it");
+    let by_hand = |package: &str, name: &str| {
+        !matches!(package, "backstay.configuration.v2")
+            || HAND_WRITTEN.iter().any(|file| name.ends_with(&format!("/{file}.proto")))
+    };
+    let file = set
+        .file
+        .into_iter()
+        .filter(|f| f.package().starts_with("backstay.") && f.package() != "backstay.type.v2")
+        .filter(|f| by_hand(f.package(), f.name()))
+        .collect();
+    let mut config = prost_build::Config::new();
+    config.out_dir(out).bytes(["."]);
+    if let Err(error) = config.compile_fds(prost_types::FileDescriptorSet { file }) {
+        fail(&error.to_string());
+    }
 }
 
 fn proto_files(folder: &Path, files: &mut Vec<PathBuf>) {

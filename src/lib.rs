@@ -4,4 +4,5 @@ pub mod configuration;
 pub mod document;
 pub mod error;
 pub mod grpc;
+pub mod proto;
 pub mod schema;
