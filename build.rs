@@ -22,7 +22,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, Value};
 #[allow(dead_code, unreachable_pub, reason = "only a part of the room is used here")]
 #[path = "src/error.rs"]
 mod error;
-#[allow(dead_code, unreachable_pub, reason = "only a part of the room is used here")]
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "only a part of the room is used here")]
 #[path = "src/schema/mod.rs"]
 mod schema;
 

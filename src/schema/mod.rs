@@ -3,8 +3,10 @@
 //! Pure: bytes in, bytes out. Compiled into build.rs too, so that a fault of the schema fails the build.
 
 pub mod check;
+pub mod comments;
 pub mod json;
 pub mod load;
+pub mod openapi;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod tables;

@@ -1,6 +1,7 @@
 //! Tables for tests of the interpreters: the real ones, and small ones from short descriptions.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use serde_json::Value as Json;
 
@@ -8,8 +9,10 @@ use super::json::json_order;
 use super::tables::{Check, EnumType, EnumValue, Field, Kind, MessageId, MessageType, Tables};
 
 /// The tables of `proto/`.
-pub(crate) fn schema() -> Tables {
-    crate::schema::load::load(include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"))).unwrap()
+pub(crate) fn schema() -> &'static Tables {
+    static SCHEMA: LazyLock<Tables> =
+        LazyLock::new(|| crate::schema::load::load(include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"))).unwrap());
+    &SCHEMA
 }
 
 /// Builds tables from a map of model name to model, in the words of Swagger.

@@ -147,3 +147,17 @@ fn lists_and_words_that_no_enum_has_are_written() {
     write_list(&tables, outer, [&object, &Object::new()], &mut out);
     assert_eq!(out, br#"[{"mode":9},{}]"#);
 }
+
+#[test]
+fn lists_of_objects_have_positions_in_their_paths() {
+    let tables = small();
+    let outer = tables.message_by_name["outer"];
+    let rules = JsonRules { drop_zero: true };
+    let readings = read_list(&tables, outer, br#"[{"name":"a"},{"zz":1,"mode":"x"}]"#, rules).unwrap();
+    assert_eq!(readings[1].unknown, ["1.zz"]);
+    let violations = crate::schema::check::check_list(&tables, outer, &readings);
+    assert_eq!(violations.iter().map(|v| &*v.field).collect::<Vec<_>>(), ["1.mode"]);
+    let error = read_list(&tables, outer, br#"[{},{"name":1}]"#, rules).unwrap_err();
+    assert_eq!(error.message(), "1.name: expected a string, found a number");
+    assert!(read_list(&tables, outer, b"{}", rules).is_err());
+}

@@ -51,11 +51,12 @@ fn write_keys(tables: &Tables, table: &MessageType, object: &Object, first: &mut
         }
         write_text(&field.json, out);
         out.push(b':');
-        write_value(tables, field, value, out);
+        write_field(tables, field, value, out);
     }
 }
 
-fn write_value(tables: &Tables, field: &Field, value: &Value, out: &mut Vec<u8>) {
+/// Appends the value of one field, for answers that are a part of a message: a list, a word, a bare number.
+pub fn write_field(tables: &Tables, field: &Field, value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
@@ -85,7 +86,7 @@ fn write_value(tables: &Tables, field: &Field, value: &Value, out: &mut Vec<u8>)
                 if at > 0 {
                     out.push(b',');
                 }
-                write_value(tables, field, item, out);
+                write_field(tables, field, item, out);
             }
             out.push(b']');
         }
