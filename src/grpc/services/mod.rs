@@ -1,0 +1,113 @@
+//! What the methods do: one generic service for all configuration resources, and a hand-written function for each
+//! other method. Each decodes nothing and formats nothing; it makes one call into the rooms below.
+
+mod filter;
+mod info;
+mod map_entries;
+mod maps;
+mod paging;
+mod raw;
+mod registry;
+mod reloads;
+mod resources;
+mod stick_tables;
+mod storage_maps;
+mod transactions;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use self::registry::Handler;
+use super::call::{Answer, Api, Call, Transport};
+use crate::configuration::address::Plan;
+use crate::configuration::engine::Engine;
+use crate::configuration::ports::Pending;
+use crate::configuration::store::Configuration;
+use crate::error::{Error, Reason, Result};
+use crate::process::reload::ReloadQueue;
+use crate::process::strategy::Presence;
+use crate::runtime::Runtime;
+use crate::schema::Schema;
+use crate::schema::tables::MethodId;
+use crate::stick_table::Hub;
+use crate::storage::maps::Maps;
+
+/// Everything that methods work on.
+pub struct Rooms {
+    /// The schema.
+    pub schema: Arc<Schema>,
+    /// CRUD over documents.
+    pub engine: Engine,
+    /// The managed file, its versions and transactions.
+    pub configuration: Arc<Configuration>,
+    /// Reloads.
+    pub reloads: Arc<ReloadQueue>,
+    /// HAProxy's runtime socket.
+    pub runtime: Runtime,
+    /// Watches of stick tables.
+    pub hub: Hub,
+    /// Map files.
+    pub maps: Maps,
+    /// How to find out whether HAProxy runs.
+    pub presence: Presence,
+    /// Whether `GetInfo` tells of the machine.
+    pub show_system_info: bool,
+}
+
+/// All methods, behind both transports.
+pub struct Services {
+    rooms: Arc<Rooms>,
+    plans: Vec<Option<Plan>>,
+    handlers: HashMap<MethodId, Handler>,
+}
+
+/// What a hand-written method gets besides its request.
+#[derive(Clone)]
+pub(super) struct Context {
+    rooms: Arc<Rooms>,
+    transport: Transport,
+}
+
+impl std::ops::Deref for Context {
+    type Target = Rooms;
+
+    fn deref(&self) -> &Rooms {
+        &self.rooms
+    }
+}
+
+impl Services {
+    /// All methods over the rooms.
+    pub fn new(rooms: Rooms) -> Services {
+        let plans = (0..rooms.schema.tables.methods.len()).map(|id| Plan::new(&rooms.schema, id)).collect();
+        let handlers = registry::handlers(&rooms.schema);
+        Services { rooms: Arc::new(rooms), plans, handlers }
+    }
+
+    /// Paths of methods that nothing answers. Empty, or the program is incomplete; a test looks.
+    pub fn unanswered(&self) -> Vec<&str> {
+        let tables = &self.rooms.schema.tables;
+        let answered = |id: &usize| self.plans[*id].is_some() || self.handlers.contains_key(id);
+        (0..tables.methods.len()).filter(|id| !answered(id)).map(|id| &*tables.methods[id].path).collect()
+    }
+
+    /// The rooms, for the gateway's headers and for shutting down.
+    pub fn rooms(&self) -> &Arc<Rooms> {
+        &self.rooms
+    }
+}
+
+impl Api for Services {
+    fn call(&self, call: Call) -> Pending<'_, Result<Answer>> {
+        if let Some(plan) = &self.plans[call.method] {
+            return Box::pin(resources::call(&self.rooms, plan, call));
+        }
+        match self.handlers.get(&call.method) {
+            Some(handler) => {
+                let context = Context { rooms: Arc::clone(&self.rooms), transport: call.transport };
+                handler(context, call)
+            }
+            None => Box::pin(async { Err(Error::new(Reason::Unsupported, "method is not supported")) }),
+        }
+    }
+}

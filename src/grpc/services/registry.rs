@@ -1,0 +1,151 @@
+//! Which function answers which hand-written method.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use prost::Message;
+use tokio_stream::{Stream, StreamExt as _};
+
+use super::{Context, info, map_entries, maps, raw, reloads, stick_tables, storage_maps, transactions};
+use crate::configuration::ports::Pending;
+use crate::error::{Error, Result};
+use crate::grpc::call::{Answer, Call};
+use crate::schema::Schema;
+use crate::schema::tables::MethodId;
+use crate::schema::value::Object;
+use crate::schema::wire;
+
+/// Answers one method.
+pub(super) type Handler = Box<dyn Fn(Context, Call) -> Pending<'static, Result<Answer>> + Send + Sync>;
+
+/// The messages of a streamed answer, as structs.
+pub(super) type Items<A> = Pin<Box<dyn Stream<Item = Result<A>> + Send>>;
+
+/// One message, or several that are joined.
+pub(super) enum Reply<A> {
+    /// One.
+    One(A),
+    /// Several.
+    Many(Items<A>),
+}
+
+/// The handlers of all hand-written methods.
+pub(super) fn handlers(schema: &Arc<Schema>) -> HashMap<MethodId, Handler> {
+    let mut table = Table { schema: Arc::clone(schema), handlers: HashMap::new() };
+    table.configuration();
+    table.runtime();
+    table.handlers
+}
+
+struct Table {
+    schema: Arc<Schema>,
+    handlers: HashMap<MethodId, Handler>,
+}
+
+impl Table {
+    fn configuration(&mut self) {
+        self.unary("configuration.v2.TransactionService/ListTransactions", transactions::list);
+        self.unary("configuration.v2.TransactionService/GetTransaction", transactions::get);
+        self.unary("configuration.v2.TransactionService/BeginTransaction", transactions::begin);
+        self.unary("configuration.v2.TransactionService/CommitTransaction", transactions::commit);
+        self.unary("configuration.v2.TransactionService/DeleteTransaction", transactions::delete);
+        self.unary("configuration.v2.RawConfigurationService/GetVersion", raw::version);
+        self.unary("configuration.v2.RawConfigurationService/GetRawConfiguration", raw::get);
+        self.unary("configuration.v2.RawConfigurationService/PushRawConfiguration", raw::push);
+        self.unary("configuration.v2.ReloadService/ListReloads", reloads::list);
+        self.unary("configuration.v2.ReloadService/GetReload", reloads::get);
+        self.stream("configuration.v2.ReloadService/WatchReload", reloads::watch);
+    }
+
+    fn runtime(&mut self) {
+        self.unary("runtime.v2.InfoService/GetInfo", info::get);
+        self.unary("runtime.v2.InfoService/GetProcessInfo", info::processes);
+        self.unary("runtime.v2.HealthService/GetHealth", info::health);
+        self.unary("runtime.v2.MapService/ListMaps", maps::list);
+        self.unary("runtime.v2.MapService/GetMap", maps::get);
+        self.unary("runtime.v2.MapService/CreateMap", maps::create);
+        self.unary("runtime.v2.MapService/AddMapEntries", maps::add_entries);
+        self.unary("runtime.v2.MapService/ClearMap", maps::clear);
+        self.reply("runtime.v2.MapEntryService/ListMapEntries", map_entries::list);
+        self.stream("runtime.v2.MapEntryService/ExportMapEntries", map_entries::export);
+        self.unary("runtime.v2.MapEntryService/GetMapEntry", map_entries::get);
+        self.unary("runtime.v2.MapEntryService/CreateMapEntry", map_entries::create);
+        self.unary("runtime.v2.MapEntryService/ReplaceMapEntry", map_entries::replace);
+        self.unary("runtime.v2.MapEntryService/DeleteMapEntry", map_entries::delete);
+        self.unary("runtime.v2.StickTableService/ListStickTables", stick_tables::list);
+        self.unary("runtime.v2.StickTableService/GetStickTable", stick_tables::get);
+        self.stream("runtime.v2.StickTableService/WatchStickTable", stick_tables::watch);
+        self.unary("runtime.v2.StickTableService/ClearStickTable", stick_tables::clear);
+        self.reply("runtime.v2.StickTableEntryService/ListStickTableEntries", stick_tables::entries);
+        self.unary("runtime.v2.StickTableEntryService/SetStickTableEntry", stick_tables::set_entry);
+        self.unary("storage.v2.StorageMapService/ListStorageMaps", storage_maps::list);
+        self.unary("storage.v2.StorageMapService/GetStorageMap", storage_maps::get);
+        self.unary("storage.v2.StorageMapService/CreateStorageMap", storage_maps::create);
+        self.unary("storage.v2.StorageMapService/ReplaceStorageMap", storage_maps::replace);
+        self.unary("storage.v2.StorageMapService/DeleteStorageMap", storage_maps::delete);
+    }
+
+    /// A method with one answer.
+    fn unary<Q, A, F, R>(&mut self, path: &str, function: F)
+    where
+        Q: Message + Default + 'static,
+        A: Message + 'static,
+        F: Fn(Context, Q) -> R + Send + Sync + Copy + 'static,
+        R: Future<Output = Result<A>> + Send + 'static,
+    {
+        self.reply(path, move |context, request| async move { function(context, request).await.map(Reply::One) });
+    }
+
+    /// A server-streaming method.
+    fn stream<Q, A, F, R>(&mut self, path: &str, function: F)
+    where
+        Q: Message + Default + 'static,
+        A: Message + 'static,
+        F: Fn(Context, Q) -> R + Send + Sync + Copy + 'static,
+        R: Future<Output = Result<Items<A>>> + Send + 'static,
+    {
+        self.reply(path, move |context, request| async move { function(context, request).await.map(Reply::Many) });
+    }
+
+    /// A method that answers either way, by what its caller needs.
+    fn reply<Q, A, F, R>(&mut self, path: &str, function: F)
+    where
+        Q: Message + Default + 'static,
+        A: Message + 'static,
+        F: Fn(Context, Q) -> R + Send + Sync + Copy + 'static,
+        R: Future<Output = Result<Reply<A>>> + Send + 'static,
+    {
+        let Some(id) = self.schema.tables.method_by_path.get(format!("/backstay.{path}").as_str()).copied() else {
+            return;
+        };
+        let schema = Arc::clone(&self.schema);
+        let handler = move |context: Context, call: Call| -> Pending<'static, Result<Answer>> {
+            let schema = Arc::clone(&schema);
+            Box::pin(async move {
+                let method = &schema.tables.methods[call.method];
+                let output = method.output;
+                let request = to_struct::<Q>(&schema, method.input, &call.request)?;
+                match function(context, request).await? {
+                    Reply::One(answer) => Ok(Answer::Message(to_object(&schema, output, &answer)?)),
+                    Reply::Many(items) => {
+                        let objects = items.map(move |item| item.and_then(|a| to_object(&schema, output, &a)));
+                        Ok(Answer::Stream(Box::pin(objects)))
+                    }
+                }
+            })
+        };
+        self.handlers.insert(id, Box::new(handler));
+    }
+}
+
+fn to_struct<Q: Message + Default>(schema: &Schema, message: usize, object: &Object) -> Result<Q> {
+    let mut bytes = Vec::new();
+    wire::encode(&schema.tables, message, object, &mut bytes);
+    Q::decode(bytes.as_slice()).map_err(Error::internal)
+}
+
+fn to_object<A: Message>(schema: &Schema, message: usize, answer: &A) -> Result<Object> {
+    wire::decode(&schema.tables, message, &answer.encode_to_vec())
+}

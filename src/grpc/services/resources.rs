@@ -1,0 +1,234 @@
+//! The generic service: list, get, create, replace, update and delete of any configuration resource.
+
+use super::{Rooms, filter::Filter, paging};
+use crate::configuration::address::{Key, Place, Plan};
+use crate::configuration::engine::Edited;
+use crate::configuration::options::{ChangeOptions, Outcome, Target};
+use crate::document::Document;
+use crate::error::{Error, Reason, Result, Violation};
+use crate::grpc::call::{Answer, Call, Transport};
+use crate::schema::mask::apply_mask;
+use crate::schema::tables::{MessageId, Verb};
+use crate::schema::value::{Object, Value};
+use crate::schema::check::check;
+
+/// Carries out a generic method.
+pub(super) async fn call(rooms: &Rooms, plan: &Plan, call: Call) -> Result<Answer> {
+    let method = &rooms.schema.tables.methods[call.method];
+    let Some(resource) = method.resource else { return Err(Error::internal("generic method without resource")) };
+    let place = plan.place(&rooms.schema, resource, &call.request)?;
+    let request = Request { rooms, plan, resource, place, call: &call };
+    match method.verb {
+        Verb::List => request.list(),
+        Verb::Get => request.get(),
+        Verb::Create => request.create().await,
+        Verb::Replace => request.replace().await,
+        Verb::Update => request.update().await,
+        Verb::Delete => request.delete().await,
+        Verb::Custom => Err(Error::internal("custom method without handler")),
+    }
+}
+
+struct Request<'a> {
+    rooms: &'a Rooms,
+    plan: &'a Plan,
+    resource: MessageId,
+    place: Place,
+    call: &'a Call,
+}
+
+impl Request<'_> {
+    fn list(&self) -> Result<Answer> {
+        let (plan, request) = (self.plan, &self.call.request);
+        let view = self.rooms.configuration.view(self.transaction())?;
+        let mut objects = self.rooms.engine.list(&view.document, self.resource, &self.place)?;
+        let acl_name = Plan::text(plan.acl_name, request);
+        if !acl_name.is_empty() {
+            let field = self.rooms.schema.tables.messages[self.resource].field_named("acl_name");
+            objects.retain(|object| field.and_then(|f| object.str(f)) == Some(acl_name));
+        }
+        let filter = Filter::parse(&self.rooms.schema.tables, self.resource, Plan::text(plan.filter, request))?;
+        objects.retain(|object| filter.matches(&self.rooms.schema.tables, object));
+        let size = plan.page_size.and_then(|f| request.int(f)).unwrap_or(0);
+        let page = paging::Page::new(size, Plan::text(plan.page_token, request), self.call.transport)?;
+        let (objects, next) = page.cut(objects, view.version)?;
+        let mut response = Object::new();
+        if let Some(field) = plan.result.filter(|_| !objects.is_empty()) {
+            response.set(field, Value::List(objects.into_iter().map(Value::Object).collect()));
+        }
+        set_int(&mut response, plan.result_version, view.version);
+        set_text(&mut response, plan.result_page, &next);
+        Ok(Answer::Message(response))
+    }
+
+    fn get(&self) -> Result<Answer> {
+        let key = self.plan.key(&self.call.request)?;
+        let view = self.rooms.configuration.view(self.transaction())?;
+        let object = self.rooms.engine.get(&view.document, self.resource, &self.place, &key)?;
+        let mut response = Object::new();
+        if let Some(field) = self.plan.result {
+            response.set(field, Value::Object(object));
+        }
+        set_int(&mut response, self.plan.result_version, view.version);
+        Ok(Answer::Message(response))
+    }
+
+    async fn create(&self) -> Result<Answer> {
+        let object = self.body()?;
+        self.check(object)?;
+        let engine = &self.rooms.engine;
+        self.change(|document| engine.create(document, self.resource, &self.place, object), Some(object.clone())).await
+    }
+
+    async fn replace(&self) -> Result<Answer> {
+        let object = self.body()?;
+        self.check(object)?;
+        let key = self.plan.key(&self.call.request)?;
+        let engine = &self.rooms.engine;
+        self.change(
+            |document| engine.replace(document, self.resource, &self.place, &key, object),
+            Some(object.clone()),
+        )
+        .await
+    }
+
+    async fn update(&self) -> Result<Answer> {
+        let (tables, engine) = (&self.rooms.schema.tables, &self.rooms.engine);
+        let key = self.plan.key(&self.call.request)?;
+        let paths = self.mask();
+        let view = self.rooms.configuration.view(self.transaction())?;
+        let mut object = engine.get(&view.document, self.resource, &self.place, &key)?;
+        apply_mask(tables, self.resource, &mut object, self.body()?, &paths)?;
+        self.check(&object)?;
+        let wanted = object.clone();
+        self.change(
+            move |document| engine.replace(document, self.resource, &self.place, &key, &wanted),
+            Some(object),
+        )
+        .await
+    }
+
+    async fn delete(&self) -> Result<Answer> {
+        let key: Key = self.plan.key(&self.call.request)?;
+        let engine = &self.rooms.engine;
+        self.change(|document| engine.delete(document, self.resource, &self.place, &key), None).await
+    }
+
+    /// Makes a change in whatever the request targets, and says what came of it.
+    async fn change(
+        &self,
+        edit: impl FnOnce(&Document) -> Result<Edited> + Send,
+        echo: Option<Object>,
+    ) -> Result<Answer> {
+        let (target, options) = self.target()?;
+        let strict = self.call.transport == Transport::Grpc;
+        let ((), outcome) = self
+            .rooms
+            .configuration
+            .change(target, options, |document| {
+                let edited = edit(document)?;
+                if strict && !edited.unused.is_empty() {
+                    return Err(unused(&edited.unused));
+                }
+                Ok((edited.document, ()))
+            })
+            .await?;
+        Ok(Answer::Message(self.outcome(outcome, echo)))
+    }
+
+    fn outcome(&self, outcome: Outcome, echo: Option<Object>) -> Object {
+        let mut response = Object::new();
+        if let (Some(field), Some(object)) = (self.plan.result, echo) {
+            response.set(field, Value::Object(object));
+        }
+        set_int(&mut response, self.plan.result_version, outcome.version);
+        set_text(&mut response, self.plan.result_reload, outcome.reload_id.as_deref().unwrap_or_default());
+        response
+    }
+
+    fn target(&self) -> Result<(Target<'_>, ChangeOptions)> {
+        let (plan, request) = (self.plan, &self.call.request);
+        let flag = |field: Option<usize>| field.is_some_and(|f| request.flag(f));
+        let options = ChangeOptions {
+            force_reload: flag(plan.force_reload),
+            validate_only: flag(plan.validate_only),
+            ..ChangeOptions::default()
+        };
+        let transaction = Plan::text(plan.transaction_id, request);
+        let version = plan.version.and_then(|f| request.int(f));
+        match (transaction, version) {
+            ("", None) => Err(Error::new(
+                Reason::TargetMissing,
+                "version or transaction not specified: version or transaction not specified, specify only one",
+            )),
+            ("", Some(version)) => Ok((Target::Version(version), options)),
+            (_, Some(_)) => {
+                Err(Error::new(Reason::TargetAmbiguous, "both version and transaction specified, specify only one"))
+            }
+            (_, None) if options.force_reload => Err(Error::new(
+                Reason::TargetAmbiguous,
+                "Both force_reload and transaction specified, specify only one",
+            )),
+            (transaction, None) => Ok((Target::Transaction(transaction), options)),
+        }
+    }
+
+    fn transaction(&self) -> Option<&str> {
+        Some(Plan::text(self.plan.transaction_id, &self.call.request)).filter(|id| !id.is_empty())
+    }
+
+    fn body(&self) -> Result<&Object> {
+        self.plan.body.and_then(|f| self.call.request.object(f)).ok_or_else(|| {
+            Error::invalid(vec![Violation {
+                field: "data".into(),
+                message: "is required".into(),
+                code: 602,
+                location: "body",
+            }])
+        })
+    }
+
+    /// Value rules. The gateway has checked what came over REST, where the paths are those of the body.
+    fn check(&self, object: &Object) -> Result<()> {
+        if self.call.transport == Transport::Rest {
+            return Ok(());
+        }
+        let violations = check(&self.rooms.schema.tables, self.resource, object, "body");
+        if violations.is_empty() { Ok(()) } else { Err(Error::invalid(violations)) }
+    }
+
+    /// Paths of the update mask.
+    fn mask(&self) -> Vec<String> {
+        let Some(mask) = self.plan.update_mask.and_then(|f| self.call.request.object(f)) else { return Vec::new() };
+        let paths = mask.iter().flat_map(|(_, value)| match value {
+            Value::List(items) => items.clone(),
+            _ => Vec::new(),
+        });
+        paths.filter_map(|item| if let Value::Str(path) = item { Some(path.to_string()) } else { None }).collect()
+    }
+}
+
+fn unused(paths: &[String]) -> Error {
+    let violations = paths
+        .iter()
+        .map(|path| Violation {
+            field: path.clone(),
+            message: "has no place in a line of this type".into(),
+            code: 0,
+            location: "body",
+        })
+        .collect();
+    Error::invalid(violations)
+}
+
+fn set_int(response: &mut Object, field: Option<usize>, value: i64) {
+    if let Some(field) = field {
+        response.set(field, Value::Int(value));
+    }
+}
+
+fn set_text(response: &mut Object, field: Option<usize>, value: &str) {
+    if let Some(field) = field.filter(|_| !value.is_empty()) {
+        response.set(field, Value::Str(value.into()));
+    }
+}
