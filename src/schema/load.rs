@@ -40,7 +40,13 @@ pub fn load(descriptor_set: &[u8]) -> Result<Tables, Vec<Fault>> {
     let fault = |text: String| vec![Fault { file: "descriptor set".into(), element: "-".into(), text }];
     let pool = DescriptorPool::decode(descriptor_set).map_err(|e| fault(e.to_string()))?;
     let options = Options::find(&pool).map_err(fault)?;
-    let mut loader = Loader { options, tables: Tables::default(), enums: HashMap::new(), faults: Vec::new() };
+    let mut loader = Loader {
+        options,
+        tables: Tables::default(),
+        enums: HashMap::new(),
+        patterns: HashMap::new(),
+        faults: Vec::new(),
+    };
     for (at, message) in pool.all_messages().enumerate() {
         loader.tables.message_by_name.insert(message.full_name().into(), at);
     }
@@ -128,6 +134,7 @@ struct Loader {
     options: Options,
     tables: Tables,
     enums: HashMap<Box<str>, usize>,
+    patterns: HashMap<Box<str>, regex::Regex>,
     faults: Vec<Fault>,
 }
 
@@ -226,13 +233,10 @@ impl Loader {
         let pattern = if pattern_text.is_empty() {
             None
         } else {
-            match regex::Regex::new(&pattern_text) {
-                Ok(pattern) => Some(pattern),
-                Err(error) => {
-                    self.fault(file, field.full_name(), format!("pattern: {error}"));
-                    None
-                }
-            }
+            self.pattern(&pattern_text).unwrap_or_else(|error| {
+                self.fault(file, field.full_name(), format!("pattern: {error}"));
+                None
+            })
         };
         let json = if field.json_name() == lower_camel(field.name()) { field.name() } else { field.json_name() };
         let is = |name: &str| rules.is_some_and(|r| flag(r, name));
@@ -259,6 +263,16 @@ impl Loader {
             },
             since: self.since(rules, file, field.full_name()),
         })
+    }
+
+    /// Most fields share a few patterns, and compiling is what makes loading slow.
+    fn pattern(&mut self, text: &str) -> Result<Option<regex::Regex>, regex::Error> {
+        if let Some(pattern) = self.patterns.get(text) {
+            return Ok(Some(pattern.clone()));
+        }
+        let pattern = regex::Regex::new(text)?;
+        self.patterns.insert(text.into(), pattern.clone());
+        Ok(Some(pattern))
     }
 
     fn resource(&mut self, rules: &DynamicMessage, message: &MessageType, file: &str) -> Option<Resource> {
