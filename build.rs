@@ -49,8 +49,9 @@ fn main() {
     let full = with_v2_keys(&compiler.encode_file_descriptor_set());
     let slim = without_comments(&full);
 
-    let tables = schema::load::load(&slim).unwrap_or_else(|faults| fail_all(&faults));
-    drop(tables);
+    if let Err(faults) = schema::Schema::compile(&slim) {
+        fail_all(&faults);
+    }
 
     structs(&full, &out);
     fs::write(out.join("schema.bin"), &slim).expect("OUT_DIR is writable");

@@ -216,7 +216,7 @@ impl Engine {
         })
     }
 
-    fn section_at(&self, document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
+    pub(super) fn section_at(&self, document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
         match key {
             // The deprecated view of `defaults` shows the section that comes first by its listed name.
             Key::Singleton => self.sections(document, rules).min_by(|a, b| a.1.cmp(&b.1)).map(|(at, _)| at),
@@ -252,7 +252,7 @@ impl Engine {
 
     /// Reads one line as an object with its derived identity.
     pub(super) fn line_object(&self, resource: MessageId, words: &[&str], index: i64) -> Option<Object> {
-        let mut object = self.schema.grammar.parse_line(&self.schema.tables, resource, words)?;
+        let mut object = self.schema.grammar.parse_line(resource, words)?;
         let rules = self.schema.tables.messages[resource].resource.as_ref()?;
         match rules.kind {
             ResourceKind::IndexedLine => object.set(*rules.identity.first()?, Value::Int(index)),
@@ -343,11 +343,11 @@ impl Engine {
     fn line_text(&self, resource: MessageId, object: &Object, residue: &[Box<str>]) -> Result<(String, Vec<String>)> {
         let grammar = &self.schema.grammar;
         let printed = if residue.is_empty() {
-            grammar.print_line(&self.schema.tables, resource, object)
+            grammar.print_line(resource, object)
         } else {
             let mut whole = object.clone();
             whole.set_residue(residue.to_vec());
-            grammar.print_line(&self.schema.tables, resource, &whole)
+            grammar.print_line(resource, &whole)
         };
         let printed = printed.map_err(refused)?;
         Ok((printed.text, printed.unused))

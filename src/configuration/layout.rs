@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::document::{LineKind, LineRef, Section};
 use crate::schema::Schema;
+use crate::schema::template::Keyword;
 use crate::schema::tables::{FieldIndex, Kind, MessageId, ResourceKind};
 
 /// Layouts of all kinds of sections.
@@ -65,8 +66,10 @@ impl Layouts {
                     keyword: resource.keyword.clone(),
                     order: resource.order,
                 });
-                for word in schema.grammar.keywords(id) {
-                    layout.by_word.entry(word.into()).or_default().push(at);
+                for keyword in schema.grammar.keywords(id) {
+                    if let Keyword::Word(word) = keyword {
+                        layout.by_word.entry(word.clone()).or_default().push(at);
+                    }
                 }
             }
         }

@@ -7,8 +7,8 @@ use super::engine::{Edited, Engine, outside, refused};
 use super::layout::{SectionLayout, said};
 use crate::document::{Document, Section};
 use crate::error::{Error, Reason, Result};
-use crate::schema::tables::{MessageId, Resource};
-use crate::schema::template::SlotId;
+use crate::schema::tables::{FieldIndex, Kind, MessageId, Resource};
+use crate::schema::template::{SectionGrammar, SlotId};
 use crate::schema::value::{Object, Value};
 use crate::schema::words::split;
 
@@ -30,11 +30,10 @@ impl Engine {
     }
 
     fn header_object(&self, resource: MessageId, section: &Section) -> Object {
-        self.schema.grammar.parse_line(&self.schema.tables, resource, &section.header_words()).unwrap_or_default()
+        self.schema.grammar.parse_line(resource, &section.header_words()).unwrap_or_default()
     }
 
     fn read_lines(&self, resource: MessageId, section: &Section, object: &mut Object) {
-        let tables = &self.schema.tables;
         let Some(layout) = self.layouts.get(section.kind()) else { return };
         let Some(grammar) = self.schema.grammar.section(resource) else { return };
         for line in said(section) {
@@ -50,7 +49,7 @@ impl Engine {
                     }
                 }
                 None => {
-                    grammar.read(tables, &line.words, object);
+                    grammar.read(&line.words, object);
                 }
             }
         }
@@ -70,7 +69,7 @@ impl Engine {
             return Err(Error::new(Reason::ObjectExists, format!("{} {name} already exists", self.noun(resource))));
         }
         self.check_from(document, resource, object)?;
-        let header = self.schema.grammar.print_line(&self.schema.tables, resource, object).map_err(refused)?;
+        let header = self.schema.grammar.print_line(resource, object).map_err(refused)?;
         let section = Section::new(&header.text, document.style())?;
         let mut document = document.clone();
         let at = if rules.singleton { 0 } else { document.place_for_new(&rules.keyword) };
@@ -119,7 +118,7 @@ impl Engine {
         if let Some(value) = object.get(from) {
             header.set(from, value.clone());
         }
-        let printed = self.schema.grammar.print_line(&self.schema.tables, resource, &header).map_err(refused)?;
+        let printed = self.schema.grammar.print_line(resource, &header).map_err(refused)?;
         let mut section = Section::clone(section);
         section.set_header_text(&printed.text)?;
         Ok(document.with_section(at, section))
@@ -142,7 +141,6 @@ impl Engine {
 
     /// Makes the lines of a section's fields say what `object` says. Lines that already do stay as they are.
     fn write_fields(&self, document: &Document, resource: MessageId, at: usize, object: &Object) -> Result<Edited> {
-        let tables = &self.schema.tables;
         let Some(grammar) = self.schema.grammar.section(resource) else {
             return Ok(Edited { document: document.clone(), unused: Vec::new() });
         };
@@ -151,21 +149,22 @@ impl Engine {
         let mut old: BTreeMap<SlotId, Vec<usize>> = BTreeMap::new();
         for line in said(section) {
             if layout.child_of(&line.words).is_none()
-                && let Some(slot) = grammar.owner(tables, &line.words)
+                && let Some(slot) = grammar.owner(&line.words)
             {
                 old.entry(slot).or_default().push(line.at);
             }
         }
         let mut wanted: BTreeMap<SlotId, Vec<String>> = BTreeMap::new();
         let mut first_children = Vec::new();
-        for (slot, text) in grammar.print(tables, object).map_err(refused)? {
+        let printed = grammar.print(object).map_err(refused)?;
+        for (slot, text) in printed.lines {
             let words = split(&text).words;
             match layout.child_of(&words) {
                 // A field that mirrors the first child of a kind.
                 Some(child) => first_children.push((child.message, text)),
                 // A successor may own what a deprecated field writes.
                 None => {
-                    let owner = grammar.owner(tables, &words).unwrap_or(slot);
+                    let owner = grammar.owner(&words).unwrap_or(slot);
                     wanted.entry(owner).or_default().push(text);
                 }
             }
@@ -178,28 +177,41 @@ impl Engine {
             let says = |texts: &mut dyn Iterator<Item = &str>| {
                 let mut object = Object::new();
                 for text in texts {
-                    grammar.read(tables, &split(text).words, &mut object);
+                    grammar.read(&split(text).words, &mut object);
                 }
-                without_residue(tables, resource, object)
+                object.clear_residue();
+                object
             };
             let before = says(&mut old.iter().filter_map(|at| section.line(*at)?.text()));
             if before == says(&mut new.iter().map(String::as_str)) {
                 continue;
             }
-            edit.slot(old, new, grammar.repeated(slot), &|old, new| self.with_residue(resource, old, new));
+            edit.slot(old, new, self.is_list(resource, &grammar.path(slot)), &|old, new| self.with_residue(resource, old, new));
         }
         let section = edit.apply(self, layout)?;
         let mut document = document.with_section(at, section);
         for (message, text) in first_children {
             document = self.put_first(&document, at, message, &text)?;
         }
-        Ok(Edited { document, unused: Vec::new() })
+        Ok(Edited { document, unused: printed.unused })
+    }
+
+    /// True when each item of the field at a path is a line of its own.
+    fn is_list(&self, resource: MessageId, path: &[FieldIndex]) -> bool {
+        let mut message = resource;
+        for (depth, field) in path.iter().enumerate() {
+            let field = &self.schema.tables.messages[message].fields[*field];
+            match field.kind {
+                Kind::Message(inner) if depth + 1 < path.len() => message = inner,
+                _ => return field.repeated,
+            }
+        }
+        false
     }
 
     /// Unknown parameters of a line that is rewritten stay on it.
     fn with_residue(&self, resource: MessageId, old: &str, new: &str) -> String {
-        let tables = &self.schema.tables;
-        let residue = self.schema.grammar.section(resource).map(|g| g.residue(tables, &split(old).words));
+        let residue = self.schema.grammar.section(resource).map(|g| residue_of(g, &split(old).words));
         match residue {
             Some(words) if !words.is_empty() => format!("{new} {}", words.join(" ")),
             _ => new.to_owned(),
@@ -231,13 +243,11 @@ impl Engine {
     }
 }
 
-fn without_residue(
-    _tables: &crate::schema::tables::Tables,
-    _resource: MessageId,
-    mut object: Object,
-) -> Object {
-    object.clear_residue();
-    object
+/// Unknown words of a line that a slot reads.
+fn residue_of(grammar: &SectionGrammar, words: &[&str]) -> Vec<Box<str>> {
+    let mut object = Object::new();
+    grammar.read(words, &mut object);
+    object.all_residue()
 }
 
 /// Edits of a section's lines, collected first so that positions stay those of the section before.
@@ -336,7 +346,7 @@ impl<'a> FieldEdit<'a> {
             match layout.child_of(&line.words) {
                 Some(child) if child.order >= FIRST_SERVER_ORDER => break,
                 Some(_) => {}
-                None if grammar.owner(&engine.schema.tables, &line.words).is_some() => {
+                None if grammar.owner(&line.words).is_some() => {
                     place = outside(self.section, line.at + 1);
                 }
                 None => {}

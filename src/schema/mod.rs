@@ -9,7 +9,34 @@ pub mod load;
 pub mod openapi;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod mask;
 pub mod tables;
+pub mod template;
 pub mod value;
 pub mod wire;
 pub mod words;
+
+use tables::Tables;
+use template::Grammar;
+
+/// Tables and compiled templates, made once at start.
+#[derive(Debug)]
+pub struct Schema {
+    /// Messages, fields, enums, methods.
+    pub tables: Tables,
+    /// Parser and printer of every line.
+    pub grammar: Grammar,
+}
+
+impl Schema {
+    /// Makes the schema from descriptors. `Err` lists every fault, each with its element.
+    pub fn compile(descriptor_set: &[u8]) -> Result<Schema, Vec<String>> {
+        let tables = load::load(descriptor_set).map_err(|faults| strings(&faults))?;
+        let grammar = Grammar::compile(&tables).map_err(|faults| strings(&faults))?;
+        Ok(Schema { tables, grammar })
+    }
+}
+
+fn strings<T: std::fmt::Display>(faults: &[T]) -> Vec<String> {
+    faults.iter().map(ToString::to_string).collect()
+}

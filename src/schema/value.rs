@@ -158,6 +158,27 @@ impl Object {
         }
     }
 
+    /// Unknown words of this object and of all nested ones, in order.
+    pub fn all_residue(&self) -> Vec<Box<str>> {
+        fn add(object: &Object, out: &mut Vec<Box<str>>) {
+            out.extend_from_slice(&object.residue);
+            for (_, value) in &object.fields {
+                match value {
+                    Value::Object(inner) => add(inner, out),
+                    Value::List(items) => items.iter().for_each(|item| {
+                        if let Value::Object(inner) = item {
+                            add(inner, out);
+                        }
+                    }),
+                    _ => {}
+                }
+            }
+        }
+        let mut out = Vec::new();
+        add(self, &mut out);
+        out
+    }
+
     /// Replaces the unknown words.
     pub fn set_residue(&mut self, words: Vec<Box<str>>) {
         self.residue = words;

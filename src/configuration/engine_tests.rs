@@ -1,0 +1,207 @@
+use super::*;
+use crate::schema::json::{self, JsonRules};
+
+fn engine() -> Engine {
+    Engine::new(Arc::new(Schema::compile(crate::proto::SCHEMA).unwrap()))
+}
+
+struct Case {
+    engine: Engine,
+    document: Document,
+}
+
+impl Case {
+    fn new(text: &str) -> Case {
+        Case { engine: engine(), document: Document::parse(text.as_bytes()) }
+    }
+
+    fn id(&self, name: &str) -> MessageId {
+        self.engine.schema.tables.message_by_name[format!("backstay.configuration.v2.{name}").as_str()]
+    }
+
+    fn object(&self, resource: &str, text: &str) -> Object {
+        let rules = JsonRules { drop_zero: true };
+        json::read(&self.engine.schema.tables, self.id(resource), text.as_bytes(), rules).unwrap().object
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.document.to_bytes()).unwrap()
+    }
+
+    fn json(&self, resource: &str, object: &Object) -> String {
+        let mut out = Vec::new();
+        json::write(&self.engine.schema.tables, self.id(resource), object, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn list(&self, resource: &str, place: &Place) -> Vec<String> {
+        let objects = self.engine.list(&self.document, self.id(resource), place).unwrap();
+        objects.iter().map(|o| self.json(resource, o)).collect()
+    }
+
+    fn create(&mut self, resource: &str, place: &Place, text: &str) -> Result<()> {
+        let object = self.object(resource, text);
+        self.document = self.engine.create(&self.document, self.id(resource), place, &object)?.document;
+        Ok(())
+    }
+
+    fn replace(&mut self, resource: &str, place: &Place, key: &Key, text: &str) -> Result<()> {
+        let object = self.object(resource, text);
+        self.document = self.engine.replace(&self.document, self.id(resource), place, key, &object)?.document;
+        Ok(())
+    }
+
+    fn delete(&mut self, resource: &str, place: &Place, key: &Key) -> Result<()> {
+        self.document = self.engine.delete(&self.document, self.id(resource), place, key)?.document;
+        Ok(())
+    }
+}
+
+fn inside(section: &str, name: &str) -> Place {
+    Place { section: Some(section.into()), name: name.to_owned() }
+}
+
+fn named(name: &str) -> Key {
+    Key::Name(name.to_owned())
+}
+
+const FILE: &str = "# mine\nglobal\n\tdaemon # yes\n\ndefaults\n  mode http\n\nfrontend f\n  bind :80\n  # why\n  http-request deny if { path /x }\n  http-request brandnew-action x\n  http-request allow\n  default_backend b\n\nbackend b\n  mode http # kept\n  server s1 127.0.0.1:1 check guid abc # one\n  server s2 127.0.0.1:2\n";
+
+#[test]
+fn servers_are_created_replaced_and_deleted_without_touching_other_bytes() {
+    let mut case = Case::new(FILE);
+    let place = inside("backend", "b");
+    case.create("Server", &place, r#"{"name":"s3","address":"10.0.0.3","port":80,"weight":5}"#).unwrap();
+    assert_eq!(case.text(), format!("{FILE}  server s3 10.0.0.3:80 weight 5\n"));
+    case.delete("Server", &place, &named("s3")).unwrap();
+    assert_eq!(case.text(), FILE);
+    let same = r#"{"name":"s1","address":"127.0.0.1","port":1,"check":"enabled"}"#;
+    case.replace("Server", &place, &named("s1"), same).unwrap();
+    assert_eq!(case.text(), FILE, "replacing an object with itself changes nothing");
+    case.replace("Server", &place, &named("s1"), r#"{"name":"s1","address":"127.0.0.1","port":9}"#).unwrap();
+    assert_eq!(case.text(), FILE.replace("127.0.0.1:1 check guid abc # one", "127.0.0.1:9 guid abc # one"));
+}
+
+#[test]
+fn names_are_unique_and_parents_must_exist() {
+    let mut case = Case::new(FILE);
+    let server = r#"{"name":"s2","address":"127.0.0.1"}"#;
+    let error = case.create("Server", &inside("backend", "b"), server).unwrap_err();
+    assert_eq!(error.reason(), Reason::ObjectExists);
+    let error = case.create("Server", &inside("backend", "zz"), server).unwrap_err();
+    assert_eq!(error.reason(), Reason::ParentNotFound);
+    let error = case.delete("Server", &inside("backend", "b"), &named("zz")).unwrap_err();
+    assert_eq!(error.reason(), Reason::ObjectNotFound);
+    assert!(case.list("Server", &inside("backend", "zz")).is_empty());
+    assert_eq!(case.text(), FILE);
+}
+
+#[test]
+fn unreadable_rules_keep_their_place_and_have_no_index() {
+    let mut case = Case::new(FILE);
+    let place = inside("frontend", "f");
+    assert_eq!(case.list("HttpRequestRule", &place).len(), 2);
+    case.create("HttpRequestRule", &place, r#"{"index":2,"type":"reject"}"#).unwrap();
+    case.create("HttpRequestRule", &place, r#"{"index":0,"type":"wait-for-handshake"}"#).unwrap();
+    case.create("HttpRequestRule", &place, r#"{"index":2,"type":"set-path","path_fmt":"/y"}"#).unwrap();
+    let rules: Vec<_> = case.text().lines().filter(|l| l.contains("http-request")).map(str::to_owned).collect();
+    assert_eq!(
+        rules,
+        [
+            "  http-request wait-for-handshake",
+            "  http-request deny if { path /x }",
+            "  http-request brandnew-action x",
+            "  http-request set-path /y",
+            "  http-request allow",
+            "  http-request reject",
+        ]
+    );
+    assert!(case.text().contains("  # why\n  http-request deny"), "a comment stays above its line");
+    let error = case.create("HttpRequestRule", &place, r#"{"index":9,"type":"reject"}"#).unwrap_err();
+    assert_eq!(error.reason(), Reason::IndexOutOfRange);
+    case.delete("HttpRequestRule", &place, &Key::Index(1)).unwrap();
+    assert!(!case.text().contains("http-request deny"));
+    assert_eq!(case.list("HttpRequestRule", &place).len(), 4);
+}
+
+#[test]
+fn an_acl_goes_before_the_rules_that_may_use_it() {
+    let mut case = Case::new(FILE);
+    case.create("Acl", &inside("frontend", "f"), r#"{"index":0,"acl_name":"a","criterion":"path","value":"/a"}"#).unwrap();
+    let text = case.text();
+    assert!(text.find("acl a path /a").unwrap() < text.find("http-request deny").unwrap(), "{text}");
+}
+
+#[test]
+fn sections_change_only_the_lines_that_differ() {
+    let mut case = Case::new(FILE);
+    let id = case.id("Backend");
+    let read = case.engine.get(&case.document, id, &Place::default(), &named("b")).unwrap();
+    assert_eq!(case.json("Backend", &read), r#"{"mode":"http","name":"b"}"#);
+    case.document = case.engine.replace(&case.document, id, &Place::default(), &named("b"), &read).unwrap().document;
+    assert_eq!(case.text(), FILE);
+    let wanted = r#"{"name":"b","mode":"http","balance":{"algorithm":"leastconn"},"server_timeout":5000}"#;
+    case.replace("Backend", &Place::default(), &named("b"), wanted).unwrap();
+    let expected = FILE.replace(
+        "  mode http # kept\n",
+        "  mode http # kept\n  balance leastconn\n  timeout server 5000\n",
+    );
+    let sorted = |text: &str| {
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&case.text()), sorted(&expected));
+    case.replace("Backend", &Place::default(), &named("b"), r#"{"name":"b","mode":"http"}"#).unwrap();
+    assert_eq!(case.text(), FILE, "removing the fields again gives the bytes back");
+}
+
+#[test]
+fn a_created_section_can_be_deleted_without_a_trace() {
+    let mut case = Case::new(FILE);
+    case.create("Backend", &Place::default(), r#"{"name":"c","mode":"tcp"}"#).unwrap();
+    assert!(case.text().ends_with("\nbackend c\n  mode tcp\n"), "{}", case.text());
+    case.delete("Backend", &Place::default(), &named("c")).unwrap();
+    assert_eq!(case.text(), FILE);
+}
+
+#[test]
+fn unnamed_defaults_have_a_name_that_is_never_written() {
+    let mut case = Case::new(FILE);
+    assert_eq!(case.list("Defaults", &Place::default()), [r#"{"mode":"http","name":"unnamed_defaults_1"}"#]);
+    let wanted = r#"{"name":"unnamed_defaults_1","mode":"tcp"}"#;
+    case.replace("Defaults", &Place::default(), &named("unnamed_defaults_1"), wanted).unwrap();
+    assert_eq!(case.text(), FILE.replace("defaults\n  mode http\n", "defaults\n  mode tcp\n"));
+}
+
+#[test]
+fn lines_in_conditional_blocks_are_read_and_stay_where_they_are() {
+    let text = "frontend f\n  bind :80\n.if feature(QUIC)\n  bind :443 name quic\n.endif\n  mode http\n";
+    let mut case = Case::new(text);
+    let place = inside("frontend", "f");
+    assert_eq!(case.list("Bind", &place).len(), 2);
+    case.create("Bind", &place, r#"{"name":"x","port":81}"#).unwrap();
+    assert_eq!(case.text(), text.replace(".endif\n", ".endif\n  bind :81 name x\n"));
+}
+
+#[test]
+fn a_bind_without_a_name_is_found_by_its_address() {
+    let mut case = Case::new(FILE);
+    let place = inside("frontend", "f");
+    assert_eq!(case.list("Bind", &place), [r#"{"name":":80","port":80}"#]);
+    case.replace("Bind", &place, &named(":80"), r#"{"name":":80","port":80}"#).unwrap();
+    assert_eq!(case.text(), FILE);
+    case.delete("Bind", &place, &named(":80")).unwrap();
+    assert!(!case.text().contains("bind"));
+}
+
+#[test]
+fn hostile_values_never_become_lines() {
+    let mut case = Case::new(FILE);
+    for value in ["a\\nb", "a b", "x#y", "a\\u0000"] {
+        let body = format!(r#"{{"name":"s9","address":"{value}"}}"#);
+        let error = case.create("Server", &inside("backend", "b"), &body).unwrap_err();
+        assert_eq!(error.reason(), Reason::InvalidValue, "{value}");
+    }
+    assert_eq!(case.text(), FILE);
+}
