@@ -275,25 +275,6 @@ impl Loader {
         Ok(Some(pattern))
     }
 
-    fn pattern(&mut self, text: &str, file: &str, element: &str) -> Option<regex::Regex> {
-        if text.is_empty() {
-            return None;
-        }
-        if let Some(pattern) = self.patterns.get(text) {
-            return Some(pattern.clone());
-        }
-        match regex::Regex::new(text) {
-            Ok(pattern) => {
-                self.patterns.insert(text.into(), pattern.clone());
-                Some(pattern)
-            }
-            Err(error) => {
-                self.fault(file, element, format!("pattern: {error}"));
-                None
-            }
-        }
-    }
-
     fn resource(&mut self, rules: &DynamicMessage, message: &MessageType, file: &str) -> Option<Resource> {
         let kind = match choice(rules, "kind") {
             1 => ResourceKind::Section,
