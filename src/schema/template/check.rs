@@ -5,7 +5,8 @@ use super::event::{Event, Source, build};
 use super::names::{Names, Step, difference};
 use super::node::{Empty, Node, Target};
 use super::parse::Parser;
-use super::print::{Halt, Here, Printer};
+use super::print::{Halt, Printer};
+use super::ready::Here;
 use crate::schema::tables::MessageId;
 use crate::schema::value::{Object, Value};
 use crate::schema::words;
@@ -74,10 +75,10 @@ impl Program<'_> {
             Some(read) => {
                 let mut steps = Vec::new();
                 difference(&expected, &read, &mut steps);
-                if let (Some(first), Some((at, _)), Some((target, _))) = (steps.first_mut(), item, self.own) {
-                    if first.field == target.field as usize {
-                        first.item = Some(at);
-                    }
+                if let (Some(first), Some((at, _)), Some((target, _))) = (steps.first_mut(), item, self.own)
+                    && first.field == target.field as usize
+                {
+                    first.item = Some(at);
                 }
                 Err(Refusal::Fault(
                     steps,

@@ -369,7 +369,7 @@ impl<'t> Compiler<'t> {
         }
         Ok(Node::Values(Values {
             target: Self::target(at, push, context),
-            values: values.into(),
+            lines: values.into(),
             index: Index::default(),
         }))
     }

@@ -83,7 +83,7 @@ fn scope(events: &[Event<'_>], at: &mut usize, source: Source<'_, '_>, object: &
             Event::Bool(target, flag) => put(object, *target, Value::Bool(*flag)),
             Event::Text(target, text) => put(object, *target, Value::Str(text.as_ref().into())),
             Event::Words(target, from, to) => {
-                put(object, *target, Value::Str(joined(&source.words[*from as usize..*to as usize])))
+                put(object, *target, Value::Str(joined(&source.words[*from as usize..*to as usize])));
             }
             Event::Join(target, text) => {
                 let value = match object.str(target.field as usize) {
@@ -103,7 +103,7 @@ fn scope(events: &[Event<'_>], at: &mut usize, source: Source<'_, '_>, object: &
             }
             Event::Silent(target, None) if source.silent => object.set(target.field as usize, Value::Bool(false)),
             Event::Silent(target, Some(number)) if source.silent => {
-                object.set(target.field as usize, Value::Enum(*number))
+                object.set(target.field as usize, Value::Enum(*number));
             }
             Event::Silent(..) | Event::Dead => {}
         }

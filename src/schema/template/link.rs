@@ -49,7 +49,7 @@ impl First {
 
     fn stop(&self) -> Arc<Stop> {
         Arc::new(Stop {
-            words: self.words.iter().map(|word| (word.clone(), ())).collect(),
+            words: self.words.iter().cloned().collect(),
             prefixes: self.prefixes.iter().cloned().collect(),
         })
     }
@@ -123,10 +123,10 @@ pub(super) fn first(node: &Node) -> First {
         Node::Rest(rest) => set.leaf(rest.item.as_ref().unwrap_or(&Leaf::Text)),
         Node::Choice(choice) => {
             choice.yes.first().iter().for_each(|word| set.word(word));
-            choice.no.iter().flat_map(|no| no.first()).for_each(|word| set.word(word));
+            choice.no.iter().filter_map(|no| no.first()).for_each(|word| set.word(word));
         }
         Node::Values(values) => {
-            for value in values.values.iter().filter(|value| value.print_only.is_none()) {
+            for value in values.lines.iter().filter(|value| value.print_only.is_none()) {
                 let inner = first_of(&value.nodes);
                 set.nullable |= inner.nullable;
                 set.add(&inner);
@@ -267,14 +267,14 @@ fn any_order(any: &mut Any, follow: &First) -> Made {
 }
 
 fn enum_values(values: &mut Values, follow: &First) -> Made {
-    for value in &mut values.values {
+    for value in &mut values.lines {
         sequence(&mut value.nodes, follow)?;
     }
     overlap::values(values)?;
-    let begins: Vec<First> = values.values.iter().map(|value| first_of(&value.nodes)).collect();
-    let read = |at: usize| values.values[at].print_only.is_none();
+    let begins: Vec<First> = values.lines.iter().map(|value| first_of(&value.nodes)).collect();
+    let read = |at: usize| values.lines[at].print_only.is_none();
     let mut made = index_of(begins.iter().enumerate().filter(|(at, _)| read(*at)));
-    made.print_only = (0..values.values.len()).filter(|at| !read(*at)).map(|at| at as u16).collect();
+    made.print_only = (0..values.lines.len()).filter(|at| !read(*at)).map(|at| at as u16).collect();
     values.index = made;
     Ok(())
 }

@@ -19,7 +19,9 @@ mod notation;
 mod overlap;
 mod parse;
 mod print;
+mod ready;
 mod section;
+mod text;
 mod units;
 
 #[cfg(test)]
@@ -132,15 +134,16 @@ impl Grammar {
                 },
             });
             let is_section = message.resource.as_ref().is_some_and(|resource| resource.kind == ResourceKind::Section);
-            sections.push(match is_section {
-                false => None,
-                true => match section::compile(&mut compiler, id, &names) {
+            sections.push(if is_section {
+                match section::compile(&mut compiler, id, &names) {
                     Ok(section) => Some(section),
                     Err(broken) => {
                         faults.extend(broken.into_iter().map(|broken| fault(tables, id, broken)));
                         None
                     }
-                },
+                }
+            } else {
+                None
             });
         }
         let mut seen = BTreeSet::new();

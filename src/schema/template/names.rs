@@ -3,7 +3,7 @@
 use crate::schema::tables::{FieldIndex, Kind, MessageId, Tables};
 use crate::schema::value::{Object, Value};
 
-use super::print::is_blank;
+use super::ready::is_blank;
 
 /// One step of a path into an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,9 @@ impl Names {
                 }
                 out.push_str(&name.json);
                 if let Some(item) = step.item {
-                    out.push_str(&format!("[{item}]"));
+                    out.push('[');
+                    out.push_str(&item.to_string());
+                    out.push(']');
                 }
             }
             match name.inner {
@@ -93,7 +95,7 @@ impl Names {
             match (value, consumed.get(field), name.inner) {
                 (Value::Object(object), _, _) if is_blank(object) => {}
                 (Value::Object(object), Some(Value::Object(consumed)), Some(inner)) => {
-                    self.walk(inner, object, consumed, steps, found)
+                    self.walk(inner, object, consumed, steps, found);
                 }
                 (Value::List(items), Some(Value::List(used)), Some(inner)) if items.len() == used.len() => {
                     for (at, pair) in items.iter().zip(used).enumerate() {

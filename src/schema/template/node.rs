@@ -1,6 +1,6 @@
 //! Compiled templates: what the parser and the printer walk over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -122,7 +122,7 @@ pub(super) struct Choice {
 #[derive(Debug)]
 pub(super) struct Values {
     pub target: Target,
-    pub values: Box<[ValueLine]>,
+    pub lines: Box<[ValueLine]>,
     pub index: Index,
 }
 
@@ -209,15 +209,14 @@ pub(super) enum Empty {
 /// Words that may follow something.
 #[derive(Debug, Default)]
 pub(super) struct Stop {
-    pub words: Words<()>,
+    pub words: HashSet<Box<str>, BuildHasherDefault<WordHasher>>,
     pub prefixes: Box<[Box<str>]>,
 }
 
 impl Stop {
     /// True when `word` is one of them.
     pub(super) fn has(&self, word: &str) -> bool {
-        (!self.words.is_empty() && self.words.contains_key(word))
-            || self.prefixes.iter().any(|p| word.starts_with(&**p))
+        (!self.words.is_empty() && self.words.contains(word)) || self.prefixes.iter().any(|p| word.starts_with(&**p))
     }
 }
 

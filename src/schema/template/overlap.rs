@@ -69,7 +69,7 @@ fn leaf_steps<'n>(leaf: &'n Leaf, after: &Tail<'n>, out: &mut Vec<(Token<'n>, Ta
         Leaf::Number(_) => out.push((Token::Number, after.clone())),
         Leaf::Token(tokens) => {
             let read = tokens.by_word.iter().filter(|(_, (_, print_only))| print_only.is_none());
-            out.extend(read.map(|(word, _)| (Token::Exact(&**word), after.clone())));
+            out.extend(read.map(|(word, _)| (Token::Exact(word), after.clone())));
         }
         Leaf::Text | Leaf::Address | Leaf::Joined => out.push((Token::Free, after.clone())),
     }
@@ -99,7 +99,7 @@ fn nodes_steps<'n>(nodes: &'n [Node], tail: &Tail<'n>, out: &mut Vec<(Token<'n>,
         }
         Node::Values(values) => {
             let mut end = false;
-            for value in values.values.iter().filter(|value| value.print_only.is_none()) {
+            for value in values.lines.iter().filter(|value| value.print_only.is_none()) {
                 end |= nodes_steps(&value.nodes, &after, out);
             }
             return end;
@@ -140,9 +140,8 @@ enum Mode {
 
 fn rank(token: &Token<'_>) -> u8 {
     match token {
-        Token::Exact(_) => 0,
         Token::Pattern(parts) if openings(parts).contains(&Opening::Free) => 2,
-        Token::Pattern(_) => 0,
+        Token::Exact(_) | Token::Pattern(_) => 0,
         Token::Number => 1,
         Token::Free => 2,
     }
@@ -244,7 +243,7 @@ pub(super) fn alternatives(group: &Group) -> Result<(), Broken> {
 
 /// A9.
 pub(super) fn values(values: &Values) -> Result<(), Broken> {
-    let read: Vec<_> = values.values.iter().filter(|value| value.print_only.is_none()).collect();
+    let read: Vec<_> = values.lines.iter().filter(|value| value.print_only.is_none()).collect();
     let fronts: Vec<_> = read.iter().map(|value| Front::nodes(&value.nodes)).collect();
     for (later, front) in fronts.iter().enumerate() {
         for (earlier, other) in fronts[..later].iter().enumerate() {

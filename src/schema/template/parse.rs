@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use super::event::Event;
 use super::node::{Any, Choice, Empty, Group, Leaf, Message, Node, Part, PrintOnly, Slot, Star, Target, Values};
-use super::notation::Unit;
 use super::units;
 
 /// Nested optional places, items in any order and repetitions that are followed before a line counts as foreign.
@@ -223,14 +222,14 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
         let Some(word) = self.words.get(at).copied() else { return false };
         if !self.enabled.is_empty() {
             for value in &values.index.print_only {
-                let value = &values.values[*value as usize];
+                let value = &values.lines[*value as usize];
                 if self.is_read(value.print_only) && self.value(values.target, value.number, &value.nodes, at, then) {
                     return true;
                 }
             }
         }
         values.index.find(word).any(|value| {
-            let value = &values.values[value];
+            let value = &values.lines[value];
             self.value(values.target, value.number, &value.nodes, at, then)
         })
     }
@@ -325,14 +324,14 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
                 events: (mark, self.events.len()),
             };
             at += taken;
-            if !param.many {
-                if let Some(before) = seen.iter_mut().find(|before| before.param == now.param) {
-                    // The later one counts; the words of the earlier one stay on the line.
-                    self.events[before.events.0..before.events.1].fill(Event::Dead);
-                    repeated.push(before.words);
-                    *before = now;
-                    continue;
-                }
+            if !param.many
+                && let Some(before) = seen.iter_mut().find(|before| before.param == now.param)
+            {
+                // The later one counts; the words of the earlier one stay on the line.
+                self.events[before.events.0..before.events.1].fill(Event::Dead);
+                repeated.push(before.words);
+                *before = now;
+                continue;
             }
             seen.push(now);
         }
@@ -453,9 +452,4 @@ fn begins(nodes: &[Node], word: &str) -> bool {
         }
         _ => true,
     }
-}
-
-/// The text of a number in its unit.
-pub(super) fn number_text(value: i64, unit: Option<Unit>) -> String {
-    if unit == Some(Unit::MillisecondsOfSeconds) { format!("{value}ms") } else { value.to_string() }
 }

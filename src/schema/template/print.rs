@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use super::Step;
 use super::event::Event;
 use super::node::{Choice, Empty, Leaf, Message, Node, Param, Part, PrintOnly, Rest, Slot, Star, Target, Values};
-use super::parse::{Parser, number_text};
+use super::parse::Parser;
+use super::ready::{Here, count, first_target, flag, is_blank, parts_ready, ready};
+use super::text;
 use super::units;
 use crate::schema::value::{Object, Value};
 use crate::schema::words;
@@ -17,40 +19,6 @@ pub(super) enum Halt {
     Silent(Target, Option<i32>),
     /// A value is missing or cannot be written.
     Fault(Vec<Step>, String),
-}
-
-/// The message at hand.
-#[derive(Clone, Copy)]
-pub(super) struct Here<'o> {
-    pub object: &'o Object,
-    /// The item of the list that carries the template.
-    pub item: Option<(usize, &'o Value)>,
-}
-
-impl<'o> Here<'o> {
-    fn get(&self, target: Target) -> Option<&'o Value> {
-        match self.item {
-            Some((_, item)) if target.own => Some(item),
-            _ => self.object.get(target.field as usize),
-        }
-    }
-
-    /// True when a value is set that can fill a slot.
-    fn has(&self, target: Target) -> bool {
-        match self.get(target) {
-            None | Some(Value::Enum(0)) => false,
-            // Present and empty prints the keyword without its value.
-            Some(Value::Str(text)) => !target.own || !text.is_empty(),
-            Some(Value::Object(inner)) => !is_blank(inner),
-            Some(_) => true,
-        }
-    }
-}
-
-/// True when nothing is set in an object or in the objects inside it.
-pub(super) fn is_blank(object: &Object) -> bool {
-    object.residue().is_empty()
-        && object.iter().all(|(_, value)| matches!(value, Value::Object(inner) if is_blank(inner)))
 }
 
 /// A line being printed.
@@ -182,14 +150,14 @@ impl<'o> Printer<'o> {
             Some(value) => value,
             None if slot.implicit => {
                 self.events.push(Event::Int(slot.target, 0));
-                return match self.text(&slot.leaf, &zero) {
+                return match text::of(&slot.leaf, &zero) {
                     Ok((text, _)) => Ok(Cow::Owned(text.into_owned())),
                     Err(why) => Err(self.fault(slot.target, here, why)),
                 };
             }
             None => return Err(self.fault(slot.target, here, "is needed by what else is set")),
         };
-        let (text, print_only) = self.text(&slot.leaf, value).map_err(|why| self.fault(slot.target, here, why))?;
+        let (text, print_only) = text::of(&slot.leaf, value).map_err(|why| self.fault(slot.target, here, why))?;
         self.enabled.extend(print_only);
         self.events.push(match (&slot.leaf, value) {
             // Brackets are the line's, not the value's.
@@ -199,29 +167,6 @@ impl<'o> Printer<'o> {
             _ => event(slot.target, value),
         });
         Ok(text)
-    }
-
-    /// The word of one value.
-    fn text<'v>(&self, leaf: &Leaf, value: &'v Value) -> Result<(Cow<'v, str>, Option<PrintOnly>), String> {
-        match (leaf, value) {
-            (Leaf::Text | Leaf::Joined, Value::Str(text)) => one_word(text).map(|()| (Cow::Borrowed(&**text), None)),
-            (Leaf::Address, Value::Str(text)) => one_word(text).map(|()| (units::address_text(text), None)),
-            (Leaf::Number(number), Value::Int(value)) => {
-                if !number.listed.is_empty() && !number.listed.contains(value) {
-                    let listed: Vec<_> = number.listed.iter().map(i64::to_string).collect();
-                    return Err(format!("must be one of {}", listed.join(", ")));
-                }
-                if *value < 0 && number.unit.is_some() {
-                    return Err("must not be negative".to_owned());
-                }
-                Ok((Cow::Owned(number_text(*value, number.unit)), None))
-            }
-            (Leaf::Token(tokens), Value::Enum(number)) => match tokens.by_number.get(number) {
-                Some((word, print_only)) => Ok((Cow::Owned(word.to_string()), *print_only)),
-                None => Err("is not a value of its enum".to_owned()),
-            },
-            _ => Err("has a value of another type".to_owned()),
-        }
     }
 
     fn list(&mut self, slot: &Slot, here: Here<'o>) -> Done {
@@ -252,7 +197,7 @@ impl<'o> Printer<'o> {
         at: usize,
         value: &'v Value,
     ) -> Result<(Cow<'v, str>, Option<PrintOnly>), Halt> {
-        self.text(leaf, value).map_err(|why| self.item_fault(target, at, why))
+        text::of(leaf, value).map_err(|why| self.item_fault(target, at, why))
     }
 
     fn item_fault(&self, target: Target, at: usize, text: impl Into<String>) -> Halt {
@@ -268,7 +213,7 @@ impl<'o> Printer<'o> {
         match (&rest.item, value) {
             (None, Value::Str(text)) => {
                 if !words::is_words(text) {
-                    return Err(self.fault(rest.target, here, not_words(text)));
+                    return Err(self.fault(rest.target, here, text::not_words(text)));
                 }
                 // Blanks between words mean nothing in the file: one is enough.
                 let split = words::split(text).words;
@@ -317,7 +262,7 @@ impl<'o> Printer<'o> {
             return Err(self.fault(values.target, here, "is needed by what else is set"));
         };
         let found = match value {
-            Value::Enum(number) => values.values.iter().find(|value| value.number == *number),
+            Value::Enum(number) => values.lines.iter().find(|value| value.number == *number),
             _ => None,
         };
         let Some(line) = found else {
@@ -375,11 +320,15 @@ impl<'o> Printer<'o> {
             ));
         }
         let (repeated, unknown) = split_residue(star, &residue);
-        repeated.iter().for_each(|word| self.word(word));
+        for word in &repeated {
+            self.word(word);
+        }
         for param in &star.params {
             self.param(param, here)?;
         }
-        unknown.iter().for_each(|word| self.word(word));
+        for word in &unknown {
+            self.word(word);
+        }
         if !residue.is_empty() {
             self.residue = repeated;
             self.residue.extend(unknown);
@@ -456,15 +405,6 @@ fn event(target: Target, value: &Value) -> Event<'_> {
     }
 }
 
-fn flag(choice: &Choice, value: &Value) -> Option<bool> {
-    match (choice.toggle, value) {
-        (None, Value::Bool(flag)) => Some(*flag),
-        (Some((yes, _)), Value::Enum(number)) if *number == yes => Some(true),
-        (Some((_, no)), Value::Enum(number)) if *number == no => Some(false),
-        _ => None,
-    }
-}
-
 /// Words of earlier occurrences of parameters, and words that no parameter begins with.
 fn split_residue<'o>(star: &Star, residue: &[&'o str]) -> (Vec<&'o str>, Vec<&'o str>) {
     let (mut repeated, mut unknown) = (Vec::new(), Vec::new());
@@ -472,119 +412,13 @@ fn split_residue<'o>(star: &Star, residue: &[&'o str]) -> (Vec<&'o str>, Vec<&'o
     while at < residue.len() {
         let known = star.index.find(residue[at]).next();
         let taken = known.and_then(|param| Parser::new(&residue[at..], &[]).prefix(&star.params[param].nodes));
-        match taken {
-            Some(taken) => {
-                repeated.extend(&residue[at..at + taken]);
-                at += taken;
-            }
-            None => {
-                unknown.push(residue[at]);
-                at += 1;
-            }
+        if let Some(taken) = taken {
+            repeated.extend(&residue[at..at + taken]);
+            at += taken;
+        } else {
+            unknown.push(residue[at]);
+            at += 1;
         }
     }
     (repeated, unknown)
-}
-
-fn one_word(text: &str) -> Result<(), String> {
-    if words::is_one_word(text) {
-        return Ok(());
-    }
-    if text.bytes().any(|byte| matches!(byte, b'\n' | b'\r' | 0)) {
-        return Err("must be one word of the file, without line breaks".to_owned());
-    }
-    Err(format!("must be one word of the file: write it as {}", quoted(text)))
-}
-
-fn not_words(text: &str) -> String {
-    if text.bytes().any(|byte| matches!(byte, b'\n' | b'\r' | 0)) {
-        return "must be words of one line, without line breaks".to_owned();
-    }
-    if text.trim().is_empty() {
-        return "must be one or more words".to_owned();
-    }
-    "must be words of one line: close every quote, and quote or escape `#`".to_owned()
-}
-
-/// `text` in quotes, so that it is one word with the same meaning.
-fn quoted(text: &str) -> String {
-    if !text.contains('\'') {
-        return format!("'{text}'");
-    }
-    let mut out = String::from("\"");
-    for letter in text.chars() {
-        if matches!(letter, '"' | '\\' | '$') {
-            out.push('\\');
-        }
-        out.push(letter);
-    }
-    out.push('"');
-    out
-}
-
-/// True when an optional part has all it needs.
-fn ready(nodes: &[Node], here: Here<'_>) -> bool {
-    let mut needed = nodes.iter().filter(|node| needs(node)).peekable();
-    if needed.peek().is_some() {
-        return needed.all(|node| filled(node, here));
-    }
-    nodes.iter().any(|node| filled(node, here))
-}
-
-/// True for nodes that print nothing useful without a value.
-fn needs(node: &Node) -> bool {
-    match node {
-        Node::Literal(_) | Node::Any(_) | Node::Star(_) => false,
-        Node::Word(parts) => parts.iter().any(|part| matches!(part, Part::Slot { .. })),
-        Node::Group(group) => group.required,
-        _ => true,
-    }
-}
-
-fn filled(node: &Node, here: Here<'_>) -> bool {
-    match node {
-        Node::Literal(_) => false,
-        Node::Word(parts) => parts_ready(parts, here),
-        Node::Slot(slot) | Node::List(slot) => here.has(slot.target),
-        Node::Rest(rest) => here.has(rest.target),
-        Node::Choice(choice) => here
-            .get(choice.target)
-            .is_some_and(|value| flag(choice, value).is_none_or(|flag| flag || choice.no.is_some())),
-        Node::Values(values) => here.has(values.target),
-        Node::Message(message) => here.has(message.target),
-        Node::Group(group) => group.alternatives.iter().any(|alternative| ready(&alternative.nodes, here)),
-        Node::Any(any) => any.items.iter().any(|item| ready(&item.nodes, here)),
-        Node::Star(star) => {
-            !here.object.residue().is_empty()
-                || star.params.iter().any(|param| match param.via {
-                    None => here.object.get(param.target.field as usize).is_some(),
-                    Some(via) => here
-                        .object
-                        .object(via as usize)
-                        .is_some_and(|inner| inner.get(param.target.field as usize).is_some()),
-                })
-        }
-    }
-}
-
-fn parts_ready(parts: &[Part], here: Here<'_>) -> bool {
-    let mut slots =
-        parts.iter().filter_map(|part| if let Part::Slot { slot, .. } = part { Some(slot) } else { None }).peekable();
-    if slots.peek().is_some() {
-        return slots.all(|slot| here.has(slot.target));
-    }
-    parts.iter().any(|part| matches!(part, Part::Optional(inner) if parts_ready(inner, here)))
-}
-
-/// How many values of an alternative are set.
-fn count(nodes: &[Node], here: Here<'_>) -> usize {
-    nodes.iter().filter(|node| filled(node, here)).count()
-}
-
-fn first_target(parts: &[Part]) -> Option<Target> {
-    parts.iter().find_map(|part| match part {
-        Part::Text(_) => None,
-        Part::Slot { slot, .. } => Some(slot.target),
-        Part::Optional(inner) => first_target(inner),
-    })
 }

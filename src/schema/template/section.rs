@@ -11,7 +11,8 @@ use super::names::{Names, Step};
 use super::node::{Empty, Node, Part, PrintOnly, Target, Words};
 use super::overlap::{self, Link, Tail, Token, steps};
 use super::parse::Parser;
-use super::print::{is_blank, lists_itself};
+use super::print::lists_itself;
+use super::ready::is_blank;
 use super::{PrintFault, link, notation};
 use crate::schema::tables::{FieldIndex, Kind, MessageId};
 use crate::schema::value::{Object, Value};
@@ -141,16 +142,16 @@ fn spread(
         if field.no_line || skip.contains(&at) || (field.template.is_none() && named.contains(&at)) {
             continue;
         }
-        if let Kind::Message(inner) = field.kind {
-            if field.flatten || (field.template.is_none() && tables.messages[inner].line.is_none()) {
-                if field.repeated || path.len() > 8 {
-                    broken.push(Broken::new("A12", "a list of messages without a line").at(message, &field.json, ""));
-                    continue;
-                }
-                let path: Vec<usize> = path.iter().copied().chain([at]).collect();
-                spread(compiler, inner, &path, &BTreeSet::new(), slots, broken);
+        if let Kind::Message(inner) = field.kind
+            && (field.flatten || (field.template.is_none() && tables.messages[inner].line.is_none()))
+        {
+            if field.repeated || path.len() > 8 {
+                broken.push(Broken::new("A12", "a list of messages without a line").at(message, &field.json, ""));
                 continue;
             }
+            let path: Vec<usize> = path.iter().copied().chain([at]).collect();
+            spread(compiler, inner, &path, &BTreeSet::new(), slots, broken);
+            continue;
         }
         let template = compiler.field_template(message, at);
         match slot(compiler, message, at, path, &template) {
@@ -235,7 +236,7 @@ fn fields_of(nodes: &[Node], into: &mut BTreeSet<usize>) {
             Node::Choice(choice) => choice.target,
             Node::Message(message) => message.target,
             Node::Values(values) => {
-                values.values.iter().for_each(|value| fields_of(&value.nodes, into));
+                values.lines.iter().for_each(|value| fields_of(&value.nodes, into));
                 values.target
             }
         };

@@ -58,6 +58,11 @@ fn time(text: &str, bare: i64, out: i64) -> Option<i64> {
     Some(if total > 0 { (total / out).max(1) } else { 0 })
 }
 
+/// Text of a number in its unit.
+pub(super) fn text(value: i64, unit: Option<Unit>) -> String {
+    if unit == Some(Unit::MillisecondsOfSeconds) { format!("{value}ms") } else { value.to_string() }
+}
+
 fn size(text: &str) -> Option<i64> {
     let (digits, shift) = match text.as_bytes().last()? {
         b'k' | b'K' => (&text[..text.len() - 1], 10),

@@ -25,7 +25,7 @@ fn models() -> (Tables, Grammar) {
 }
 
 fn texts(faults: &[Fault]) -> String {
-    faults.iter().map(|fault| format!("\n  {fault}")).collect()
+    faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Reads a line of a message, or a field line of a section.
