@@ -1,0 +1,154 @@
+//! Numbers with units, and addresses, as HAProxy writes them.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+use super::notation::Unit;
+
+/// A number as `-?digits`.
+pub(super) fn number(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// Reads a number in `unit`.
+pub(super) fn read(text: &str, unit: Option<Unit>) -> Option<i64> {
+    match unit {
+        Some(Unit::Milliseconds) => time(text, 1_000, 1_000),
+        Some(Unit::Seconds) => time(text, 1_000_000, 1_000_000),
+        Some(Unit::MillisecondsOfSeconds) => time(text, 1_000_000, 1_000),
+        Some(Unit::Size) => size(text),
+        _ => number(text),
+    }
+}
+
+/// A time such as `10s` or `1m30s`. `bare` is the worth of a bare number in microseconds, `out` that of the result.
+/// Rounds down, but nothing that is not zero becomes zero.
+fn time(text: &str, bare: i64, out: i64) -> Option<i64> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut rest = text;
+    let mut total: i64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let count: i64 = rest.get(..digits)?.parse().ok()?;
+        rest = &rest[digits..];
+        let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let worth = match &rest[..letters] {
+            // A bare number has no unit to tell it from what follows, so it stands alone.
+            "" if digits == text.len() => bare,
+            "us" => 1,
+            "ms" => 1_000,
+            "s" => 1_000_000,
+            "m" => 60_000_000,
+            "h" => 3_600_000_000,
+            "d" => 86_400_000_000,
+            _ => return None,
+        };
+        rest = &rest[letters..];
+        if worth == out && digits + letters == text.len() {
+            return Some(count);
+        }
+        total = total.checked_add(count.checked_mul(worth)?)?;
+    }
+    Some(if total > 0 { (total / out).max(1) } else { 0 })
+}
+
+/// Text of a number in its unit.
+pub(super) fn text(value: i64, unit: Option<Unit>) -> String {
+    if unit == Some(Unit::MillisecondsOfSeconds) { format!("{value}ms") } else { value.to_string() }
+}
+
+fn size(text: &str) -> Option<i64> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        b'k' | b'K' => (&text[..text.len() - 1], 10),
+        b'm' | b'M' => (&text[..text.len() - 1], 20),
+        b'g' | b'G' => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse::<i64>().ok()?.checked_mul(1 << shift)
+}
+
+/// True for the address of a socket file or descriptor, which never has a port.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') || ["unix@", "abns@", "fd@", "sockpair@"].iter().any(|prefix| text.starts_with(prefix))
+}
+
+/// Reads an address. `whole` tells that the text goes to the end of its word.
+pub(super) fn address(text: &str, whole: bool) -> Option<&str> {
+    if is_path(text) {
+        return whole.then_some(text);
+    }
+    if text.strip_prefix(':').is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit() || b == b'-')) {
+        return None;
+    }
+    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) if inner.parse::<Ipv6Addr>().is_ok() => Some(inner),
+        _ => Some(text),
+    }
+}
+
+/// Text of an address: brackets around an IPv6 literal.
+pub(super) fn address_text(value: &str) -> Cow<'_, str> {
+    if value.contains(':') && value.parse::<Ipv6Addr>().is_ok() {
+        return Cow::Owned(format!("[{value}]"));
+    }
+    Cow::Borrowed(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_round_down_but_never_to_zero() {
+        let ms = Some(Unit::Milliseconds);
+        assert_eq!(read("1m30s", ms), Some(90_000));
+        assert_eq!(read("1999us", ms), Some(1));
+        assert_eq!(read("1us", ms), Some(1));
+        assert_eq!(read("0us", ms), Some(0));
+        assert_eq!(read("9223372036854775807", ms), Some(i64::MAX));
+        assert_eq!(read("1ms", Some(Unit::Seconds)), Some(1));
+        assert_eq!(read("2", Some(Unit::MillisecondsOfSeconds)), Some(2_000));
+        for bad in ["", "s", "1x", "1m30", "-1", "+1", "9223372036854775807d", "1 s", "1.5s"] {
+            assert_eq!(read(bad, ms), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_take_one_letter() {
+        let unit = Some(Unit::Size);
+        assert_eq!(read("3G", unit), Some(3 << 30));
+        for bad in ["", "k", "1kk", "1x", "-1k", "9223372036854775807k"] {
+            assert_eq!(read(bad, unit), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_fit_and_have_no_plus() {
+        assert_eq!(number("-0"), Some(0));
+        assert_eq!(number("007"), Some(7));
+        for bad in ["", "-", "+1", "1a", "9223372036854775808", "--1"] {
+            assert_eq!(number(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_never_a_bare_port_and_loses_its_brackets() {
+        assert_eq!(address(":80", true), None);
+        assert_eq!(address(":80-90", true), None);
+        assert_eq!(address(":", true), None);
+        assert_eq!(address("[::1]", false), Some("::1"));
+        assert_eq!(address("[x]", false), Some("[x]"));
+        assert_eq!(address("/run/a", false), None);
+        assert_eq!(address_text("::1"), "[::1]");
+        assert_eq!(address_text("h:+1"), "h:+1");
+    }
+}
