@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::crash::{self, Step};
@@ -36,7 +37,6 @@ pub struct Transaction {
 /// One transaction.
 pub(super) struct Entry {
     pub(super) head: Head,
-    order: u64,
     live: Mutex<Live>,
     /// Held while an edit or a commit is under way, so that edits have one order. `None` when the log is closed.
     pub(super) log: Arc<tokio::sync::Mutex<Option<Appender>>>,
@@ -97,6 +97,8 @@ pub(super) struct Transactions {
     limit: usize,
     clock: Clock,
     entries: Mutex<HashMap<String, Arc<Entry>>>,
+    /// Number of the next one.
+    next: AtomicU64,
     /// Taken while texts below transactions are saved or removed.
     bases: Mutex<()>,
 }
@@ -111,6 +113,7 @@ impl Transactions {
             limit: settings.max_open_transactions,
             clock: settings.clock.clone(),
             entries: Mutex::default(),
+            next: AtomicU64::new(0),
             bases: Mutex::default(),
             folder,
         };
@@ -186,11 +189,16 @@ impl Transactions {
         self.folder.join(format!("{id}.log"))
     }
 
+    fn head(&self, id: &str, base: &Snapshot, created: u64) -> Head {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Head { id: id.to_owned(), number, version: base.version, base: base.hash, created }
+    }
+
     fn insert(&self, head: Head, live: Live, appender: Option<Appender>) -> Arc<Entry> {
         let mut entries = self.entries();
-        let order = entries.values().map(|entry| entry.order + 1).max().unwrap_or(0);
+        self.next.fetch_max(head.number + 1, Ordering::Relaxed);
         let log = Arc::new(tokio::sync::Mutex::new(appender));
-        let entry = Arc::new(Entry { head, order, live: Mutex::new(live), log });
+        let entry = Arc::new(Entry { head, live: Mutex::new(live), log });
         entries.insert(entry.head.id.clone(), entry.clone());
         entry
     }
@@ -210,7 +218,7 @@ impl Transactions {
     /// All of them, or those of one status, oldest first.
     pub(super) fn list(&self, status: Option<Status>) -> Vec<Transaction> {
         let mut entries: Vec<_> = self.entries().values().cloned().collect();
-        entries.sort_by_key(|entry| (entry.head.created, entry.order));
+        entries.sort_by_key(|entry| entry.head.number);
         let all = entries.iter().map(|entry| entry.describe());
         all.filter(|transaction| status.is_none_or(|status| status == transaction.status)).collect()
     }
@@ -219,7 +227,7 @@ impl Transactions {
     pub(super) fn begin(&self, base: &Arc<Snapshot>) -> Result<Transaction> {
         let now = (self.clock)();
         let id = uuid::Uuid::new_v4().to_string();
-        let head = Head { id: id.clone(), version: base.version, base: base.hash, created: now };
+        let head = self.head(&id, base, now);
         let entry = {
             let mut entries = self.entries();
             let open = entries.values().filter(|entry| entry.live().status == Status::InProgress).count();
@@ -230,10 +238,9 @@ impl Transactions {
                 );
                 return Err(Error::new(Reason::TransactionLimit, text).with("limit", self.limit));
             }
-            let order = entries.values().map(|entry| entry.order + 1).max().unwrap_or(0);
             let live =
                 Live { status: Status::InProgress, message: String::new(), view: Some(base.clone()), touched: now };
-            let entry = Arc::new(Entry { head, order, live: Mutex::new(live), log: Arc::default() });
+            let entry = Arc::new(Entry { head, live: Mutex::new(live), log: Arc::default() });
             // Counted from here on, so that two callers cannot both take the last place.
             entries.insert(id.clone(), entry.clone());
             entry
@@ -300,7 +307,7 @@ impl Transactions {
     /// Keeps a change that failed its check without a transaction of its own, so that it can be listed. Blocks.
     pub(super) fn note_failed(&self, id: &str, base: &Snapshot, message: &str) -> Result<()> {
         let now = (self.clock)();
-        let head = Head { id: id.to_owned(), version: base.version, base: base.hash, created: now };
+        let head = self.head(id, base, now);
         let end = End { status: Status::Failed, message: message.to_owned(), at: now };
         let mut appender = Appender::open(&self.path(id), 0)?;
         let bytes = [log::head(&head)?, log::end(&end)?].concat();
@@ -353,7 +360,7 @@ impl Transactions {
     fn forget_old(&self) -> Result<()> {
         let mut ended: Vec<_> =
             self.entries().values().filter(|entry| entry.live().status != Status::InProgress).cloned().collect();
-        ended.sort_by_key(|entry| (entry.live().touched, entry.order));
+        ended.sort_by_key(|entry| (entry.live().touched, entry.head.number));
         let surplus = ended.len().saturating_sub(KEPT);
         for entry in ended.iter().take(surplus) {
             self.entries().remove(&entry.head.id);

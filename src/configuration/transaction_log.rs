@@ -39,6 +39,8 @@ impl Status {
 pub(super) struct Head {
     /// Its id.
     pub(super) id: String,
+    /// Its place among all of them, in the order in which they began.
+    pub(super) number: u64,
     /// Version of the configuration below it.
     pub(super) version: i64,
     /// Hash of the text below it.
@@ -132,7 +134,7 @@ mod tests {
     use super::*;
 
     fn some_head() -> Head {
-        Head { id: "a".into(), version: 3, base: Hash::of(b"x"), created: 5 }
+        Head { id: "a".into(), number: 2, version: 3, base: Hash::of(b"x"), created: 5 }
     }
 
     #[test]
