@@ -1,7 +1,36 @@
 //! The managed configuration: objects in, objects out, a lossless file underneath.
+//!
+//! `store` serves reads and takes changes, `write` is the one way to the file, `recovery` comes back from any kill in
+//! the middle of it, `transaction` holds changes that are not committed yet, `raw` handles the whole text, `external`
+//! takes over what others write, `reloads` goes back when HAProxy refuses. `journal`, `transaction_log` and `frame`
+//! are pure: they say what the bytes in the state folder mean.
 
 pub mod address;
 pub mod engine;
 pub mod layout;
 pub mod ports;
 mod section_edit;
+pub mod crash;
+mod disk;
+mod external;
+mod frame;
+mod header;
+mod journal;
+mod options;
+mod raw;
+mod recovery;
+mod reloads;
+mod store;
+mod transaction;
+mod transaction_log;
+mod write;
+
+pub use external::External;
+pub use options::{ChangeOptions, Clock, HeaderPolicy, Outcome, Snapshot, StoreSettings, Target};
+pub use raw::{RawOptions, RawSource, RawText};
+pub use store::Configuration;
+pub use transaction::Transaction;
+pub use transaction_log::Status;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! Blocking file work: replace a file in one step, append and sync, tell one state of a file from another.
+//!
+//! Everything here blocks and is called from a blocking task only.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::crash::{self, Step};
+use super::journal::{self, Record, State};
+use crate::error::{Error, Result};
+
+/// Size in bytes above which a journal is written anew, holding its sum only.
+const JOURNAL_LIMIT: u64 = if cfg!(test) { 8 * 1024 } else { 256 * 1024 };
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+}
+
+impl Identity {
+    /// The present identity of a file; `None` when there is none.
+    pub(super) fn of(path: &Path) -> Result<Option<Self>> {
+        match fs::metadata(path) {
+            Ok(data) => Ok(Some(Identity {
+                device: data.dev(),
+                inode: data.ino(),
+                length: data.len(),
+                modified: (data.mtime(), data.mtime_nsec()),
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", path, &error)),
+        }
+    }
+
+    /// Size in bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+/// An internal error that names the file in the log only.
+pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
+    Error::internal(format!("cannot {what} {}: {error}", path.display()))
+}
+
+/// The whole file; `None` when there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", path, &error)),
+    }
+}
+
+/// Where the bytes of a path really lie, links followed; the path itself when it does not exist yet.
+pub(super) fn resolved(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The temporary name beside a file. It is always the same one, so that leftovers are found at start.
+pub(super) fn temporary(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".backstay-tmp");
+    path.with_file_name(name)
+}
+
+/// Removes a file; one that is not there is no error.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Creates a folder with mode 0750, and those above it.
+pub(super) fn create_folder(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(|error| failed("create", path, &error))
+}
+
+/// Makes the names in a file's folder durable.
+pub(super) fn sync_folder_of(path: &Path) -> Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| failed("sync the folder of", path, &error))
+}
+
+/// Steps of a replacement at which a test may stop the process.
+pub(super) struct Steps {
+    /// After the bytes are in the temporary file.
+    pub(super) written: Option<Step>,
+    /// After they are synced.
+    pub(super) synced: Option<Step>,
+    /// After the rename.
+    pub(super) renamed: Option<Step>,
+}
+
+impl Steps {
+    /// No stops.
+    pub(super) const NONE: Steps = Steps { written: None, synced: None, renamed: None };
+}
+
+/// Puts `bytes` in place of a file in one step: readers see the old file or the new one, whole.
+///
+/// Mode and owner of the file that is there are kept; a new one gets `mode`. Links are followed. On an error the old
+/// file is untouched; the folder is *not* synced yet.
+pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32, steps: &Steps) -> Result<()> {
+    let path = resolved(path);
+    let temporary = temporary(&path);
+    let outcome = write_temporary(&path, &temporary, bytes, mode, steps)
+        .and_then(|()| fs::rename(&temporary, &path).map_err(|error| failed("replace", &path, &error)));
+    if outcome.is_err() {
+        remove(&temporary)?;
+    } else if let Some(step) = steps.renamed {
+        crash::at(step);
+    }
+    outcome
+}
+
+fn write_temporary(path: &Path, temporary: &Path, bytes: &[u8], mode: u32, steps: &Steps) -> Result<()> {
+    let fail = |error: &io::Error| failed("write", temporary, error);
+    remove(temporary)?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary).map_err(|error| fail(&error))?;
+    if let Ok(old) = fs::metadata(path) {
+        let new = file.metadata().map_err(|error| fail(&error))?;
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            let owner = Some(rustix::fs::Uid::from_raw(old.uid()));
+            let group = Some(rustix::fs::Gid::from_raw(old.gid()));
+            if let Err(error) = rustix::fs::fchown(&file, owner, group) {
+                // Only root may give files away; the file then belongs to us, as with any editor.
+                tracing::debug!(path = %path.display(), %error, "cannot keep the owner of the file");
+            }
+        }
+        let permissions = fs::Permissions::from_mode(old.mode() & 0o7777);
+        file.set_permissions(permissions).map_err(|error| fail(&error))?;
+    }
+    file.write_all(bytes).map_err(|error| fail(&error))?;
+    if let Some(step) = steps.written {
+        crash::at(step);
+    }
+    file.sync_all().map_err(|error| fail(&error))?;
+    if let Some(step) = steps.synced {
+        crash::at(step);
+    }
+    Ok(())
+}
+
+/// A file that only grows, by whole records.
+#[derive(Debug)]
+pub(super) struct Appender {
+    file: File,
+    path: PathBuf,
+    length: u64,
+}
+
+impl Appender {
+    /// Opens a file to append after its first `length` bytes; what comes after them is cut off.
+    pub(super) fn open(path: &Path, length: u64) -> Result<Self> {
+        let fail = |error: &io::Error| failed("open", path, error);
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(|error| fail(&error))?;
+        if file.metadata().map_err(|error| fail(&error))?.len() > length {
+            file.set_len(length).map_err(|error| fail(&error))?;
+        }
+        Ok(Appender { file, path: path.to_owned(), length })
+    }
+
+    /// Appends bytes; after an error the file is as it was before.
+    pub(super) fn append(&mut self, bytes: &[u8], sync: bool, steps: (Option<Step>, Option<Step>)) -> Result<()> {
+        let mut outcome = self.file.write_all(bytes);
+        if outcome.is_ok() {
+            steps.0.into_iter().for_each(crash::at);
+            if sync {
+                outcome = self.file.sync_data();
+                steps.1.into_iter().for_each(crash::at);
+            }
+        }
+        match outcome {
+            Ok(()) => {
+                self.length += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                if let Err(error) = self.file.set_len(self.length) {
+                    tracing::error!(path = %self.path.display(), %error, "cannot cut off a record that failed");
+                }
+                Err(failed("append to", &self.path, &error))
+            }
+        }
+    }
+
+    /// Bytes so far.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+/// The journal: its file and what it adds up to.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    file: Appender,
+    state: State,
+}
+
+impl Journal {
+    /// Reads a journal; `None` when there is none that says anything.
+    pub(super) fn load(path: &Path) -> Result<Option<Self>> {
+        let bytes = read(path)?.unwrap_or_default();
+        let (state, held) = journal::replay(&bytes);
+        let Some(state) = state else { return Ok(None) };
+        if held < bytes.len() {
+            tracing::warn!(path = %path.display(), lost = bytes.len() - held, "the journal ends in a torn record");
+        }
+        Ok(Some(Journal { path: path.to_owned(), file: Appender::open(path, held as u64)?, state }))
+    }
+
+    /// Starts a journal with this state, in place of one that is there.
+    pub(super) fn create(path: &Path, state: State) -> Result<Self> {
+        let bytes = journal::encode(&Record::Checkpoint(state.clone()))?;
+        let steps = Steps { written: None, synced: Some(Step::CompactWritten), renamed: Some(Step::CompactRenamed) };
+        replace(path, &bytes, 0o600, &steps)?;
+        sync_folder_of(path)?;
+        Ok(Journal { path: path.to_owned(), file: Appender::open(path, bytes.len() as u64)?, state })
+    }
+
+    /// What it adds up to.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Appends a record. Without `sync` it becomes durable with the next one that is synced.
+    pub(super) fn append(&mut self, record: &Record, sync: bool) -> Result<()> {
+        let steps = match record {
+            Record::Intent(_) => (Some(Step::IntentWritten), Some(Step::IntentSynced)),
+            _ => (None, None),
+        };
+        self.file.append(&journal::encode(record)?, sync, steps)?;
+        self.state.apply(record);
+        Ok(())
+    }
+
+    /// Writes the journal anew when it has grown long. `committed` transactions are forgotten: their logs are gone.
+    pub(super) fn compact(&mut self) -> Result<()> {
+        if self.file.length() < JOURNAL_LIMIT {
+            return Ok(());
+        }
+        let mut state = self.state.clone();
+        state.committed.clear();
+        *self = Journal::create(&self.path, state)?;
+        Ok(())
+    }
+}
+
+/// Holds a state folder for one process. The kernel frees it at the end of the process, however that comes.
+#[derive(Debug)]
+pub(super) struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes the folder, waiting up to two seconds for a process that is on its way out.
+    pub(super) fn take(folder: &Path) -> Result<Self> {
+        let path = folder.join("lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| failed("open", &path, &error))?;
+        for _ in 0..40 {
+            match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(FolderLock { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(std::time::Duration::from_millis(50)),
+                Err(error) => return Err(failed("lock", &path, &error.into())),
+            }
+        }
+        Err(Error::internal(format!("another backstay uses the state folder {}", folder.display())))
+    }
+}
+
+/// Reads a file to its end if it stays the same meanwhile; `None` when it changes or is gone.
+pub(super) fn read_stable(path: &Path) -> Result<Option<(Identity, Vec<u8>)>> {
+    let Some(before) = Identity::of(path)? else { return Ok(None) };
+    let mut bytes = Vec::with_capacity(before.length() as usize);
+    match File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("read", path, &error)),
+    }
+    let after = Identity::of(path)?;
+    Ok((after == Some(before) && bytes.len() as u64 == before.length()).then_some((before, bytes)))
+}

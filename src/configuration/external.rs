@@ -1,0 +1,140 @@
+//! Changes of the file that others make: seen, checked, and taken over when they are complete.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::disk::{self, Identity};
+use super::frame::Hash;
+use super::header;
+use super::journal::Origin;
+use super::store::{Configuration, blocking, mismatch};
+use super::write::{Over, Write};
+use crate::document::Document;
+use crate::error::{Error, Reason, Result};
+
+/// What came of looking at the file.
+#[derive(Debug, Clone)]
+pub enum External {
+    /// The file is the one that is served.
+    Unchanged,
+    /// Someone else's text is served now, under this version.
+    Taken(i64),
+    /// The file is still changing, empty, or cannot be checked right now; look again.
+    Unsettled,
+    /// HAProxy refuses the text in the file; what was served before stays.
+    Refused(Arc<Error>),
+}
+
+impl Configuration {
+    /// Looks at the file, and takes over what someone else wrote when it has settled and HAProxy accepts it.
+    ///
+    /// The file is written back with its new version line. No reload follows: who edits a file by hand decides when.
+    pub async fn external_change(&self) -> Result<External> {
+        let Some((identity, bytes)) = self.settled().await? else { return Ok(External::Unsettled) };
+        let hash = Hash::of(&bytes);
+        {
+            let mut writer = self.shared.writer.lock().await;
+            if writer.journal.state().hash == hash {
+                writer.identity = Some(identity);
+                self.shared.trouble.store(None);
+                return Ok(External::Unchanged);
+            }
+            if writer.refused == Some(identity)
+                && let Some(error) = self.trouble()
+            {
+                return Ok(External::Refused(error));
+            }
+        }
+        if bytes.is_empty() {
+            return Ok(External::Unsettled);
+        }
+        match self.shared.check.check(&bytes, "candidate").await {
+            Ok(()) => {}
+            Err(error) if error.reason() == Reason::ConfigurationRejected => {
+                tracing::warn!(%error, "the file was changed by someone else, and HAProxy refuses it");
+                let error = Arc::new(error);
+                self.shared.writer.lock().await.refused = Some(identity);
+                self.shared.trouble.store(Some(error.clone()));
+                return Ok(External::Refused(error));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the file was changed by someone else, and cannot be checked");
+                return Ok(External::Unsettled);
+            }
+        }
+        let document = Document::parse(&bytes);
+        let own = header::version(&document);
+        let write = Write::new(Origin::External, document).over(Over::Text(hash)).above(own);
+        let writer = self.shared.writer.clone().lock_owned().await;
+        if writer.journal.state().hash == hash {
+            return Ok(External::Unchanged);
+        }
+        let Some(outcome) = self.shared.clone().write_and_reload(writer, write, None).await? else {
+            return Ok(External::Unsettled);
+        };
+        tracing::info!(version = outcome.version, "took over a change of the file made by someone else");
+        Ok(External::Taken(outcome.version))
+    }
+
+    /// The file, if it stays the same for the time in the settings.
+    async fn settled(&self) -> Result<Option<(Identity, Vec<u8>)>> {
+        let file = self.shared.settings.file.clone();
+        let before = blocking({
+            let file = file.clone();
+            move || Identity::of(&file)
+        });
+        let Some(before) = before.await? else { return Ok(None) };
+        tokio::time::sleep(self.shared.settings.settle).await;
+        let read = blocking(move || disk::read_stable(&file)).await?;
+        Ok(read.filter(|(after, _)| *after == before))
+    }
+
+    /// The error for a change that found the file changed by someone else.
+    pub(super) async fn meddled(&self, given: i64) -> Error {
+        let text = match self.external_change().await {
+            Ok(External::Taken(version)) => return mismatch(version, given),
+            Ok(External::Unchanged) => return mismatch(self.current().version, given),
+            Ok(External::Refused(error)) => {
+                let text = "the configuration file was changed by someone else and HAProxy refuses it: repair it, or \
+                            replace it as raw configuration";
+                return Error::clone(&error).message_replaced(text).with("source", "external change");
+            }
+            Ok(External::Unsettled) => "the configuration file is being changed by someone else, retry".to_owned(),
+            Err(error) => return error,
+        };
+        Error::new(Reason::VersionMismatch, text)
+    }
+
+    /// Looks at the file and at idle transactions until it is stopped. To be spawned once.
+    ///
+    /// A look is one `stat` call; the file is only read when that shows a change.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(self.shared.settings.watch_interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            if let Err(error) = self.look().await {
+                tracing::warn!(context = error.context_text(), "cannot look after the configuration file");
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<()> {
+        let file = self.shared.settings.file.clone();
+        let present = blocking(move || Identity::of(&file)).await?;
+        let known = {
+            let writer = self.shared.writer.lock().await;
+            // A file that is gone is not taken over; the next change writes it again.
+            present.is_none() || present == writer.identity || present == writer.refused
+        };
+        if !known {
+            self.external_change().await?;
+        }
+        self.expire().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! The whole text at once: read it, replace it.
+
+use super::disk;
+use super::header::{self, CHECKSUM};
+use super::journal::Origin;
+use super::options::{ChangeOptions, Outcome};
+use super::store::{Configuration, blocking, mismatch};
+use super::write::{Over, Write};
+use crate::document::Document;
+use crate::error::{Error, Reason, Result, Violation};
+
+/// Which text is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawSource<'a> {
+    /// The configuration.
+    Current,
+    /// A transaction, by its id.
+    Transaction(&'a str),
+    /// The backup of a version.
+    Backup(i64),
+}
+
+/// A text with what stands in its header lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawText {
+    /// Its version, as the text says; `None` when it has no version line.
+    pub version: Option<i64>,
+    /// Every byte.
+    pub text: Vec<u8>,
+    /// Value of its `# _md5hash=` line.
+    pub checksum: Option<String>,
+    /// Value of its `# _cluster_version=` line.
+    pub cluster_version: Option<String>,
+}
+
+impl RawText {
+    fn of(document: &Document, text: Vec<u8>) -> Self {
+        RawText {
+            version: document.version(),
+            text,
+            checksum: document.header(CHECKSUM).map(str::to_owned),
+            cluster_version: document.header("_cluster_version").map(str::to_owned),
+        }
+    }
+}
+
+/// How a text is replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "they are the parameters of the call")]
+pub struct RawOptions {
+    /// The version that is replaced. Needed unless `skip_version` or `only_validate` is set.
+    pub version: Option<i64>,
+    /// Replace whatever is there, and keep the version that the text itself carries; the present one when it carries
+    /// none. Numbering goes on from there.
+    pub skip_version: bool,
+    /// Do not ask for a reload.
+    pub skip_reload: bool,
+    /// Reload now and wait for the result.
+    pub force_reload: bool,
+    /// Only let HAProxy check the text, exactly as given.
+    pub only_validate: bool,
+}
+
+impl Configuration {
+    /// A text as it stands: the file, a transaction, or a backup (`OBJECT_NOT_FOUND` when there is none).
+    pub async fn raw_text(&self, source: RawSource<'_>) -> Result<RawText> {
+        match source {
+            RawSource::Current => {
+                let current = self.current();
+                Ok(RawText::of(&current.document, current.document.to_bytes()))
+            }
+            RawSource::Transaction(id) => {
+                let view = self.view(Some(id))?;
+                let (document, text) = header::stamped(&view.document, view.version, self.shared.settings.header);
+                Ok(RawText { version: Some(view.version), ..RawText::of(&document, text) })
+            }
+            RawSource::Backup(version) => {
+                let path = self.shared.settings.backup(version);
+                let kept = self.shared.settings.backups_number > 0;
+                let text = if kept { blocking(move || disk::read(&path)).await? } else { None };
+                let text = text.ok_or_else(|| {
+                    let text = format!("missing object: backup file for version {version} does not exist");
+                    Error::new(Reason::ObjectNotFound, text)
+                })?;
+                Ok(RawText::of(&Document::parse(&text), text))
+            }
+        }
+    }
+
+    /// Replaces the whole text. Version lines in it are dropped (unless `skip_version` asks for them), every other
+    /// byte is kept. Open transactions are not outdated by it, but cannot be committed on another text.
+    ///
+    /// This is also the way out when someone else left a file that HAProxy refuses: it is overwritten, and kept aside.
+    pub async fn replace_raw(&self, text: &[u8], options: RawOptions) -> Result<Outcome> {
+        if text.is_empty() {
+            return Err(Error::invalid(vec![Violation {
+                field: "data".to_owned(),
+                message: "is required".to_owned(),
+                code: 602,
+                location: "body",
+            }]));
+        }
+        let base = self.current();
+        if options.only_validate {
+            self.shared.check.check(text, "candidate").await?;
+            return Ok(Outcome { version: base.version, ..Outcome::default() });
+        }
+        match options.version {
+            _ if options.skip_version => {}
+            Some(version) if version == base.version => {}
+            Some(version) => return Err(mismatch(base.version, version)),
+            None => {
+                let text =
+                    "version or transaction not specified: version or transaction not specified, specify only one";
+                return Err(Error::new(Reason::TargetMissing, text));
+            }
+        }
+        if !text.contains(&b'\n') {
+            return Err(Error::new(Reason::InvalidValue, "invalid configuration: no newline character found"));
+        }
+        let own = Document::parse(text).version();
+        let document = Document::parse(&header::without_version(text));
+        self.check_change(&base, &document, true).await?;
+        let reloading = ChangeOptions {
+            force_reload: options.force_reload,
+            skip_reload: options.skip_reload,
+            validate_only: false,
+        };
+        let mut write = Write::new(Origin::Raw, document).reloading(reloading).over(Over::Anything);
+        if !options.skip_version {
+            return self.write_on(&base, write).await;
+        }
+        let writer = self.shared.writer.clone().lock_owned().await;
+        write = write.renumbered(own.filter(|own| *own > 0).unwrap_or(self.current().version));
+        self.write(writer, write, None).await
+    }
+}

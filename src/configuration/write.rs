@@ -1,0 +1,229 @@
+//! The one way that the file is written: intent, file, memory, reload, done.
+//!
+//! Each line of `Shared::write_file` leaves a state from which `recovery.rs` goes on, see the steps in `crash.rs`.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::crash::{self, Step};
+use super::disk::{self, Appender, Identity, Steps};
+use super::frame::Hash;
+use super::header;
+use super::journal::{Intent, Mark, Origin, Record};
+use super::options::{ChangeOptions, Outcome, Snapshot, StoreSettings};
+use super::store::{Shared, Writer, blocking};
+use crate::document::Document;
+use crate::error::{Error, Result};
+
+/// Which text of someone else may be overwritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// None.
+    Nothing,
+    /// Exactly this one.
+    Text(Hash),
+    /// Any; it is kept aside.
+    Anything,
+}
+
+/// What happens after the file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Nothing,
+    Request,
+    Force,
+}
+
+/// A write to be done.
+pub(super) struct Write {
+    origin: Origin,
+    document: Document,
+    wish: Wish,
+    over: Over,
+    version: Option<i64>,
+    at_least: i64,
+    transaction: Option<(String, i64)>,
+}
+
+impl Write {
+    pub(super) fn new(origin: Origin, document: Document) -> Self {
+        Write {
+            origin,
+            document,
+            wish: Wish::Nothing,
+            over: Over::Nothing,
+            version: None,
+            at_least: 0,
+            transaction: None,
+        }
+    }
+
+    pub(super) fn reloading(mut self, options: ChangeOptions) -> Self {
+        self.wish = match (options.force_reload, options.skip_reload) {
+            (true, _) => Wish::Force,
+            (false, true) => Wish::Nothing,
+            (false, false) => Wish::Request,
+        };
+        self
+    }
+
+    /// Commits a transaction that began on this version.
+    pub(super) fn committing(mut self, id: String, began: i64) -> Self {
+        self.transaction = Some((id, began));
+        self
+    }
+
+    pub(super) fn over(mut self, over: Over) -> Self {
+        self.over = over;
+        self
+    }
+
+    /// The version of the text itself, instead of the next one.
+    pub(super) fn renumbered(mut self, version: i64) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// The new version is above this one.
+    pub(super) fn above(mut self, version: i64) -> Self {
+        self.at_least = version.saturating_add(1);
+        self
+    }
+}
+
+impl Shared {
+    /// Writes, and reloads when that was wished. Goes on to the end even if the caller stops waiting. `None` when
+    /// someone else changed the file and nothing was done.
+    pub(super) async fn write_and_reload(
+        self: Arc<Self>,
+        mut writer: OwnedMutexGuard<Writer>,
+        write: Write,
+        log: Option<OwnedMutexGuard<Option<Appender>>>,
+    ) -> Result<Option<Outcome>> {
+        let force = write.wish == Wish::Force;
+        let work = async move {
+            let shared = self.clone();
+            let written = blocking(move || {
+                let written = shared.write_file(&mut writer, write);
+                drop(log);
+                written
+            });
+            let Some((snapshot, reload_id)) = written.await? else { return Ok(None) };
+            if force {
+                self.reload.force(snapshot.version).await?;
+            }
+            Ok(Some(Outcome { version: snapshot.version, reload_id, reloaded: force }))
+        };
+        tokio::spawn(work).await.unwrap_or_else(|error| Err(Error::internal(error)))
+    }
+
+    /// Blocks. Returns the new state and the id of the reload that was asked for; `None` when the file on disk was
+    /// changed by someone else and may not be overwritten.
+    pub(super) fn write_file(
+        &self,
+        writer: &mut Writer,
+        write: Write,
+    ) -> Result<Option<(Arc<Snapshot>, Option<String>)>> {
+        if !self.is_ours(writer, write.over)? {
+            return Ok(None);
+        }
+        let state = writer.journal.state();
+        let version = write.version.unwrap_or(state.next_version().max(write.at_least));
+        let (document, bytes) = header::stamped(&write.document, version, self.settings.header);
+        let hash = Hash::of(&bytes);
+        let intent = Intent {
+            sequence: state.sequence + 1,
+            origin: write.origin,
+            old_version: state.version,
+            new_version: version,
+            old_hash: state.hash,
+            new_hash: hash,
+            reload: write.wish != Wish::Nothing,
+            renumber: write.version.is_some(),
+            transaction: write.transaction.as_ref().map(|(id, _)| id.clone()),
+        };
+        let sequence = intent.sequence;
+        writer.journal.append(&Record::Intent(intent), true)?;
+        if let Err(error) = self.keep_backup().and_then(|()| self.replace_file(&bytes)) {
+            writer.journal.append(&Record::Undone { sequence }, true)?;
+            return Err(error);
+        }
+
+        let snapshot = Arc::new(Snapshot { document, version, hash });
+        // Unknown, if this fails: the next write then compares the text.
+        writer.identity = Identity::of(&self.settings.file).unwrap_or_default();
+        writer.refused = None;
+        self.publish(snapshot.clone());
+        crash::at(Step::Published);
+        let reload_id = (write.wish == Wish::Request).then(|| self.reload.request(version));
+        crash::at(Step::ReloadRequested);
+        // Not synced: without it the next start finds the new file and comes to the same result.
+        self.tidy_up(writer, sequence, write.transaction);
+        Ok(Some((snapshot, reload_id)))
+    }
+
+    /// Shows a new state to readers.
+    pub(super) fn publish(&self, snapshot: Arc<Snapshot>) {
+        self.recent().push(snapshot.clone());
+        let version = snapshot.version;
+        self.current.store(snapshot);
+        self.trouble.store(None);
+        self.changes.send_replace(version);
+    }
+
+    /// What follows a write that is safe already: its failures are logged and not the caller's.
+    fn tidy_up(&self, writer: &mut Writer, sequence: u64, transaction: Option<(String, i64)>) {
+        let mut outcome = writer.journal.append(&Record::Done { sequence }, false);
+        crash::at(Step::DoneWritten);
+        if let Some((id, began)) = transaction {
+            outcome = outcome.and(self.transactions.committed(&id, began));
+        }
+        outcome = outcome.and_then(|()| writer.journal.compact());
+        if let Err(error) = outcome {
+            tracing::error!(context = error.context_text(), "cannot tidy up after a change; the change itself is safe");
+        }
+    }
+
+    fn keep_backup(&self) -> Result<()> {
+        let keep = i64::from(self.settings.backups_number);
+        if keep == 0 {
+            return Ok(());
+        }
+        let outgoing = self.current.load_full();
+        let path = self.settings.backup(outgoing.version);
+        disk::replace(&path, &outgoing.document.to_bytes(), 0o644, &Steps::NONE)?;
+        crash::at(Step::BackupWritten);
+        disk::remove(&self.settings.backup(outgoing.version.saturating_sub(keep)))
+    }
+
+    fn replace_file(&self, bytes: &[u8]) -> Result<()> {
+        let steps =
+            Steps { written: Some(Step::TempWritten), synced: Some(Step::TempSynced), renamed: Some(Step::Renamed) };
+        disk::replace(&self.settings.file, bytes, 0o644, &steps)?;
+        if let Err(error) = disk::sync_folder_of(&disk::resolved(&self.settings.file)) {
+            // The new file is there and cannot be taken back for sure: memory must follow it.
+            tracing::error!(context = error.context_text(), "the change may not survive a power cut");
+        }
+        crash::at(Step::FolderSynced);
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// Keeps a state as the last good one. Blocks.
+    pub(super) fn keep_good(&mut self, settings: &StoreSettings, snapshot: &Arc<Snapshot>) -> Result<()> {
+        let bytes = snapshot.document.to_bytes();
+        let path = settings.last_good();
+        disk::replace(&path, &bytes, 0o600, &Steps::NONE)?;
+        disk::sync_folder_of(&path)?;
+        crash::at(Step::GoodWritten);
+        self.journal.append(&Record::Good(Mark { version: snapshot.version, hash: snapshot.hash }), true)?;
+        crash::at(Step::GoodNoted);
+        self.good = snapshot.clone();
+        if settings.last_good_beside {
+            disk::replace(&settings.last_good_beside(), &bytes, 0o644, &Steps::NONE)?;
+        }
+        Ok(())
+    }
+}
