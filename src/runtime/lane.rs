@@ -154,7 +154,7 @@ impl Worker {
                     job.retried = true;
                     batch.push_back(job);
                 } else {
-                    let error = if job.command.is_idempotent() { error.clone() } else { self.unknown(&error) };
+                    let error = if job.command.is_idempotent() { error.clone() } else { unknown(&error) };
                     job.finish(Err(error));
                 }
             }
@@ -201,33 +201,30 @@ impl Worker {
         }
         let mut searched = 0;
         while !batch.is_empty() {
-            match memchr::memmem::find(&connection.buffer[searched..], PROMPT) {
-                Some(at) => {
-                    let end = searched + at;
-                    let answer = connection.buffer.split_to(end + PROMPT.len()).freeze().slice(..end);
-                    searched = 0;
-                    if connection.greeting > 0 {
-                        connection.greeting -= 1;
-                    } else if let Some(job) = batch.pop_front() {
-                        let fits = answer.len() <= limits.max_answer;
-                        job.finish(if fits { Ok(answer) } else { Err(too_large(limits.max_answer)) });
-                    }
+            if let Some(at) = memchr::memmem::find(&connection.buffer[searched..], PROMPT) {
+                let end = searched + at;
+                let answer = connection.buffer.split_to(end + PROMPT.len()).freeze().slice(..end);
+                searched = 0;
+                if connection.greeting > 0 {
+                    connection.greeting -= 1;
+                } else if let Some(job) = batch.pop_front() {
+                    let fits = answer.len() <= limits.max_answer;
+                    job.finish(if fits { Ok(answer) } else { Err(too_large(limits.max_answer)) });
                 }
-                None => {
-                    if connection.buffer.len() > limits.max_answer {
-                        return Err(Stop::TooLarge);
-                    }
-                    searched = connection.buffer.len().saturating_sub(PROMPT.len() - 1);
-                    connection.buffer.reserve(4096);
-                    let started = !connection.buffer.is_empty();
-                    let read = connection.socket.read(&mut connection.buffer);
-                    match timeout(limits.command_timeout, read).await {
-                        Err(_) => return Err(Stop::Late),
-                        Ok(Err(error)) => return Err(broken(error, started)),
-                        Ok(Ok(0)) => return Err(broken(std::io::ErrorKind::UnexpectedEof.into(), started)),
-                        Ok(Ok(_)) => {}
-                    }
-                }
+                continue;
+            }
+            if connection.buffer.len() > limits.max_answer {
+                return Err(Stop::TooLarge);
+            }
+            searched = connection.buffer.len().saturating_sub(PROMPT.len() - 1);
+            connection.buffer.reserve(4096);
+            let started = !connection.buffer.is_empty();
+            let read = connection.socket.read(&mut connection.buffer);
+            match timeout(limits.command_timeout, read).await {
+                Err(_) => return Err(Stop::Late),
+                Ok(Err(error)) => return Err(broken(error, started)),
+                Ok(Ok(0)) => return Err(broken(std::io::ErrorKind::UnexpectedEof.into(), started)),
+                Ok(Ok(_)) => {}
             }
         }
         Ok(())
@@ -236,14 +233,15 @@ impl Worker {
     fn late(&self) -> Error {
         self.target.late(self.limits.command_timeout)
     }
-
-    fn unknown(&self, error: &Error) -> Error {
-        let message = format!("{}; whether the command was carried out is unknown", error.message());
-        error.clone().message_replaced(message)
-    }
 }
 
 /// An answer beyond the limit.
 pub(super) fn too_large(limit: usize) -> Error {
     Error::new(Reason::TooLarge, format!("haproxy's answer is larger than {limit} bytes")).with("limit", limit)
+}
+
+/// A command that may or may not have been carried out.
+fn unknown(error: &Error) -> Error {
+    let message = format!("{}; whether the command was carried out is unknown", error.message());
+    error.clone().message_replaced(message)
 }

@@ -211,7 +211,8 @@ async fn stick_tables_are_listed_read_and_written() {
     assert_eq!(entry.number(&DataType::Gpc(0)), Some(7));
     assert_eq!(entry.number(&DataType::ConnRate), Some(14));
     let filter = Filter { kind: DataType::Gpc(0), operator: Operator::Gt, value: 15 };
-    let some = runtime.table_entries("addresses", &[filter.clone()]).await.unwrap().collect().await.unwrap();
+    let some =
+        runtime.table_entries("addresses", std::slice::from_ref(&filter)).await.unwrap().collect().await.unwrap();
     assert_eq!(some.len(), 5);
     let wrong = Filter { kind: DataType::HttpReqCnt, operator: Operator::Gt, value: 1 };
     let error = runtime.table_entries("addresses", &[wrong]).await.unwrap().collect().await.unwrap_err();
