@@ -5,4 +5,5 @@ pub mod document;
 pub mod error;
 pub mod grpc;
 pub mod proto;
+pub mod runtime;
 pub mod schema;

@@ -1,0 +1,55 @@
+//! ACLs at run time.
+
+use super::client::Runtime;
+use super::command::Command;
+use super::lines::Listing;
+use super::parse::{PatternEntry, PatternInfo, parse_acl_entry, parse_pattern_info};
+use crate::error::{Error, Reason, Result};
+
+impl Runtime {
+    /// All ACLs, those that HAProxy makes for itself included.
+    pub async fn acls(&self) -> Result<Vec<PatternInfo>> {
+        self.listing(Command::new("show acl"), parse_pattern_info).await?.collect().await
+    }
+
+    /// Entries of an ACL (`#id` or its file), read in pieces.
+    pub async fn acl_entries(&self, acl: &str) -> Result<Listing<PatternEntry>> {
+        self.listing(Command::new("show acl").arg("acl", acl)?, parse_acl_entry).await
+    }
+
+    /// Adds a pattern; HAProxy does not check whether it is there already.
+    pub async fn acl_add(&self, acl: &str, value: &str) -> Result<()> {
+        self.short(Command::new("add acl").arg("acl", acl)?.arg("value", value)?).await.map(drop)
+    }
+
+    /// Deletes every entry with this pattern. `OBJECT_NOT_FOUND` if there is none.
+    pub async fn acl_delete(&self, acl: &str, value: &str) -> Result<()> {
+        if value.starts_with('#') {
+            // On the socket that is a reference to an entry.
+            let entry = self.find_acl_entry(acl, |entry| entry.value == value).await?;
+            return self.acl_delete_reference(acl, &entry.id).await;
+        }
+        self.short(Command::new("del acl").arg("acl", acl)?.arg("value", value)?).await.map(drop)
+    }
+
+    /// Deletes the entry with this pointer (`0x…`). `OBJECT_NOT_FOUND` if no entry has it: pointers out of thin air have
+    /// brought down some versions of HAProxy, so it is looked up first.
+    pub async fn acl_delete_id(&self, acl: &str, id: &str) -> Result<()> {
+        let entry = self.find_acl_entry(acl, |entry| entry.id == id).await?;
+        self.acl_delete_reference(acl, &entry.id).await
+    }
+
+    async fn acl_delete_reference(&self, acl: &str, id: &str) -> Result<()> {
+        self.short(Command::new("del acl").arg("acl", acl)?.arg("reference", &format!("#{id}"))?).await.map(drop)
+    }
+
+    async fn find_acl_entry(&self, acl: &str, wanted: impl Fn(&PatternEntry) -> bool) -> Result<PatternEntry> {
+        let mut entries = self.acl_entries(acl).await?;
+        while let Some(items) = entries.next().await? {
+            if let Some(found) = items.into_iter().find(&wanted) {
+                return Ok(found);
+            }
+        }
+        Err(Error::new(Reason::ObjectNotFound, format!("no such entry in acl '{acl}'")))
+    }
+}

@@ -1,0 +1,63 @@
+//! The process itself and its statistics.
+
+use super::client::Runtime;
+use super::command::Command;
+use super::parse::{Info, StatRow, StatsReader};
+use crate::error::{Error, Reason, Result};
+
+/// Kinds of rows of `show stat`, by HAProxy's bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatKind {
+    /// Frontends.
+    Frontend = 1,
+    /// Backends.
+    Backend = 2,
+    /// Servers.
+    Server = 4,
+    /// Listeners.
+    Listener = 8,
+}
+
+impl Runtime {
+    /// `show info`.
+    pub async fn info(&self) -> Result<Info> {
+        Ok(Info::parse(&self.short(Command::new("show info")).await?))
+    }
+
+    /// HAProxy's version, such as `2.6.12-1+deb12u4`.
+    pub async fn version(&self) -> Result<String> {
+        self.short(Command::new("show version")).await
+    }
+
+    /// Rows of `show stat`: of one proxy or all, of one kind or all. An unknown proxy gives no rows.
+    ///
+    /// `INVALID_VALUE` when `proxy` cannot be sent.
+    pub async fn stats(&self, proxy: Option<&str>, kind: Option<StatKind>) -> Result<Vec<StatRow>> {
+        let kind = kind.map_or(-1, |kind| kind as i128);
+        let command = Command::new("show stat").arg("proxy", proxy.unwrap_or("-1"))?.number(kind).number(-1);
+        let mut lines = match self.lines(command.idempotent()).await {
+            Ok(lines) => lines,
+            Err(error) => return Err(error),
+        };
+        let (mut reader, mut rows) = (StatsReader::default(), Vec::new());
+        loop {
+            match lines.next_block().await {
+                Ok(Some(block)) => {
+                    rows.extend(block.split(|&byte| byte == b'\n').filter_map(|line| reader.line(line)));
+                }
+                Ok(None) => return Ok(rows),
+                // "No such proxy."
+                Err(error) if error.reason() == Reason::ObjectNotFound => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Row of one server.
+    pub async fn server_stats(&self, backend: &str, server: &str) -> Result<StatRow> {
+        let rows = self.stats(Some(backend), Some(StatKind::Server)).await?;
+        rows.into_iter()
+            .find(|row| row.get("svname") == Some(server))
+            .ok_or_else(|| Error::new(Reason::ObjectNotFound, format!("no server '{server}' in backend '{backend}'")))
+    }
+}

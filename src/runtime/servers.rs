@@ -1,0 +1,102 @@
+//! Live servers of backends.
+
+use super::client::Runtime;
+use super::command::Command;
+use super::parse::{AdminState, OperationalState, ServerState, parse_servers};
+use crate::error::{Error, Reason, Result};
+
+impl Runtime {
+    /// Servers of a backend as they run. `PARENT_NOT_FOUND` when there is no such backend.
+    pub async fn servers(&self, backend: &str) -> Result<Vec<ServerState>> {
+        let command = Command::new("show servers state").arg("backend", backend)?;
+        match self.short(command).await {
+            Ok(answer) => Ok(parse_servers(&answer)),
+            Err(error) if error.reason() == Reason::ObjectNotFound => {
+                let message = format!("no backend '{backend}' runs in haproxy");
+                Err(Error::new(Reason::ParentNotFound, message).detail(error.detail_text().unwrap_or_default()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One server. `PARENT_NOT_FOUND` or `OBJECT_NOT_FOUND`.
+    pub async fn server(&self, backend: &str, server: &str) -> Result<ServerState> {
+        let servers = self.servers(backend).await?;
+        servers.into_iter().find(|state| state.name == server).ok_or_else(|| {
+            Error::new(Reason::ObjectNotFound, format!("no server '{server}' runs in backend '{backend}'"))
+        })
+    }
+
+    /// Sets what the operator asks of a server.
+    pub async fn set_server_state(&self, backend: &str, server: &str, state: AdminState) -> Result<()> {
+        self.change(set(backend, server)?.words("state").words(state.word()).idempotent()).await
+    }
+
+    /// Forces the health of a server; its checks may change it again.
+    pub async fn set_server_health(&self, backend: &str, server: &str, state: OperationalState) -> Result<()> {
+        self.change(set(backend, server)?.words("health").words(state.word()).idempotent()).await
+    }
+
+    /// Sets the weight, 0 to 256.
+    pub async fn set_server_weight(&self, backend: &str, server: &str, weight: u16) -> Result<()> {
+        self.change(set(backend, server)?.words("weight").number(weight).idempotent()).await
+    }
+
+    /// Sets the address and, if given, the port.
+    pub async fn set_server_address(
+        &self,
+        backend: &str,
+        server: &str,
+        address: &str,
+        port: Option<u16>,
+    ) -> Result<()> {
+        let command = set(backend, server)?.words("addr").arg("address", address)?;
+        let command = match port {
+            Some(port) => command.words("port").number(port),
+            None => command,
+        };
+        self.change(command.idempotent()).await
+    }
+
+    /// Sets the name that a resolver turns into the address.
+    pub async fn set_server_fqdn(&self, backend: &str, server: &str, fqdn: &str) -> Result<()> {
+        self.change(set(backend, server)?.words("fqdn").arg("fqdn", fqdn)?.idempotent()).await
+    }
+
+    /// Sets the limit of concurrent sessions.
+    pub async fn set_server_maxconn(&self, backend: &str, server: &str, maxconn: u32) -> Result<()> {
+        let name = format!("{backend}/{server}");
+        self.change(Command::new("set maxconn server").arg("server", &name)?.number(maxconn).idempotent()).await
+    }
+
+    /// Adds a server at run time. `words` are those of a `server` line behind the name, the address first.
+    ///
+    /// `OBJECT_EXISTS`, `OBJECT_NOT_FOUND` for the backend, `RUNTIME_REJECTED` for words that HAProxy refuses here. The
+    /// server starts in maintenance.
+    pub async fn add_server(&self, backend: &str, server: &str, words: &[&str]) -> Result<()> {
+        let mut command = Command::new("add server").arg("server", &format!("{backend}/{server}"))?;
+        for word in words {
+            command = command.arg("parameter", word)?;
+        }
+        self.change(command).await
+    }
+
+    /// Puts a server into maintenance and removes it. `RUNTIME_REJECTED` while sessions use it.
+    pub async fn delete_server(&self, backend: &str, server: &str) -> Result<()> {
+        self.set_server_state(backend, server, AdminState::Maint).await?;
+        self.change(Command::new("del server").arg("server", &format!("{backend}/{server}"))?).await
+    }
+
+    async fn change(&self, command: Command) -> Result<()> {
+        let text = command.text();
+        let answer = self.short(command).await?;
+        if !answer.is_empty() {
+            tracing::debug!(command = text, answer, "haproxy's note on a runtime command");
+        }
+        Ok(())
+    }
+}
+
+fn set(backend: &str, server: &str) -> Result<Command> {
+    Command::new("set server").arg("server", &format!("{backend}/{server}"))
+}

@@ -1,0 +1,8 @@
+//! All integration tests, against a real HAProxy (`HAPROXY_BIN`, by default `haproxy`).
+
+#![allow(missing_docs, reason = "tests are described by their names")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod runtime;
+mod runtime_speed;
+mod support;
