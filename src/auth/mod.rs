@@ -74,7 +74,8 @@ impl Authenticator {
 
     /// Checks the value of an `authorization` header and returns the user's name, or fails with `UNAUTHENTICATED`.
     pub async fn verify(&self, authorization: Option<&[u8]>) -> Result<Arc<str>> {
-        let (name, given) = authorization.and_then(basic).ok_or_else(|| denied("unauthenticated for invalid credentials"))?;
+        let (name, given) =
+            authorization.and_then(basic).ok_or_else(|| denied("unauthenticated for invalid credentials"))?;
         let users = self.users.load_full();
         let Some((user, password)) = users.by_name.get(name.as_str()) else {
             return Err(denied("no configured users"));

@@ -57,7 +57,10 @@ where
         return Err(malformed("request has no message"));
     }
     if message[0] != 0 {
-        return Err(Error::new(Reason::Unsupported, "compressed messages are not supported, send grpc-encoding identity"));
+        return Err(Error::new(
+            Reason::Unsupported,
+            "compressed messages are not supported, send grpc-encoding identity",
+        ));
     }
     let expected = length(&message);
     message.advance(PREFIX);

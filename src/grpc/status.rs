@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn details_fit_the_reason() {
-        let error = Error::new(Reason::ObjectNotFound, "backend x does not exist").with("type", "backend").with("name", "x");
+        let error =
+            Error::new(Reason::ObjectNotFound, "backend x does not exist").with("type", "backend").with("name", "x");
         let info = status(&error).get_details_resource_info().unwrap();
         assert_eq!((info.resource_type.as_str(), info.resource_name.as_str()), ("backend", "x"));
         assert!(status(&Error::new(Reason::TransactionLimit, "full")).get_details_quota_failure().is_some());
