@@ -1,3 +1,8 @@
 //! gRPC: one generic handler over the method table.
 
 pub mod call;
+pub mod frame;
+pub mod handler;
+pub mod health;
+pub mod server;
+pub mod status;

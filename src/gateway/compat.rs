@@ -1,0 +1,264 @@
+//! Every oddity of /v2 that clients rely on and that our own API would not have. REST only.
+
+use http::Method as HttpMethod;
+
+use crate::error::{Error, Reason};
+use crate::schema::tables::{FieldIndex, Kind, Method, Tables, Verb};
+use crate::schema::value::{Object, Value};
+
+/// Words that are true in a query; any other word is false, not an error.
+const TRUE_WORDS: [&str; 10] = ["1", "true", "yes", "ok", "y", "on", "selected", "checked", "t", "enabled"];
+
+/// True for a word that counts as true in a query.
+pub fn true_like(word: &str) -> bool {
+    TRUE_WORDS.iter().any(|known| word.eq_ignore_ascii_case(known))
+}
+
+/// Parameters that are known by two names, with the name of the request field.
+const ALIASES: [(&str, &str); 1] = [("forceDelete", "force_delete")];
+
+/// The request field a parameter means.
+pub fn canonical(name: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, field)| field)
+}
+
+/// `version=0` is no version: the peer cannot tell the two apart.
+pub fn counts_as_absent(field: &str, value: &Value) -> bool {
+    field == "version" && *value == Value::Int(0)
+}
+
+/// Tokens that an enum parameter takes. `parent_type` is one enum for all, but each resource has its own parents.
+pub fn allowed_tokens<'a>(tables: &'a Tables, method: &Method, at: FieldIndex) -> Vec<&'a str> {
+    let field = &tables.messages[method.input].fields[at];
+    if &*field.name == "parent_type"
+        && let Some(resource) = method.resource.and_then(|id| tables.messages[id].resource.as_ref())
+        && !resource.parents.is_empty()
+    {
+        return resource.parents.iter().map(|parent| &*parent.token).collect();
+    }
+    match field.kind {
+        Kind::Enum(id) => tables.enums[id].values.iter().map(|value| &*value.token).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Refuses targets that gRPC cannot express at all.
+pub fn check_target(tables: &Tables, method: &Method, request: &Object) -> Result<(), Error> {
+    let input = &tables.messages[method.input];
+    let set = |name: &str| input.field_named(name).and_then(|field| request.get(field)).is_some();
+    if !set("transaction_id") {
+        return Ok(());
+    }
+    let ambiguous = |message| Err(Error::new(Reason::TargetAmbiguous, message));
+    if set("version") {
+        return ambiguous("both version and transaction specified, specify only one");
+    }
+    if input.field_named("force_reload").is_some_and(|field| request.flag(field)) {
+        return ambiguous("Both force_reload and transaction specified, specify only one");
+    }
+    Ok(())
+}
+
+/// What stands before the sentence of an error in a /v2 message.
+fn kind(reason: Reason) -> &'static str {
+    match reason {
+        Reason::ObjectNotFound => "missing object: ",
+        Reason::ObjectExists => "object already exists: ",
+        Reason::ParentNotFound => "missing parent: ",
+        Reason::VersionMismatch => "version mismatch: ",
+        Reason::IndexOutOfRange => "index out of range: ",
+        Reason::ConfigurationRejected => "validation error: ",
+        Reason::TransactionNotFound => "transaction does not exist: ",
+        Reason::TargetMissing => "version or transaction not specified: ",
+        _ => "",
+    }
+}
+
+/// The `message` of an error body: the kind, the sentence, and what HAProxy printed.
+pub fn message(error: &Error) -> String {
+    let prefix = kind(error.reason());
+    let mut text = String::with_capacity(prefix.len() + error.message().len());
+    if !error.message().starts_with(prefix) {
+        text.push_str(prefix);
+    }
+    text.push_str(error.message());
+    if let Some(detail) = error.detail_text().filter(|detail| !detail.is_empty()) {
+        text.push_str(": ");
+        text.push_str(detail);
+    }
+    text
+}
+
+/// How an error of one endpoint differs from its row in the error table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// `code` of the body.
+    pub code: u16,
+    /// No body at all.
+    pub empty: bool,
+}
+
+/// An exception: HTTP method (empty: any), end of the route's path or a part of it, reason, status, empty body.
+type Exception = (&'static str, Place, Reason, u16, bool);
+
+#[derive(Clone, Copy)]
+enum Place {
+    /// The collection of that name, and its items.
+    Collection(&'static str),
+    /// Everything below.
+    Below(&'static str),
+}
+
+use Place::{Below, Collection};
+
+/// What differs, first match wins.
+const EXCEPTIONS: [Exception; 19] = [
+    // The peer looks for the frontend of a capture before the capture, but not on DELETE.
+    ("DELETE", Collection("captures"), Reason::ParentNotFound, 400, false),
+    ("", Collection("captures"), Reason::ParentNotFound, 404, true),
+    // Children of userlists: groups and users differ.
+    ("POST", Collection("groups"), Reason::ParentNotFound, 404, false),
+    ("DELETE", Collection("groups"), Reason::ParentNotFound, 404, false),
+    ("DELETE", Collection("users"), Reason::ParentNotFound, 404, true),
+    // These three answer a conflict to a PUT of something absent.
+    ("PUT", Collection("fcgi_apps"), Reason::ObjectNotFound, 409, false),
+    ("PUT", Collection("programs"), Reason::ObjectNotFound, 409, false),
+    ("PUT", Collection("http_errors_sections"), Reason::ObjectNotFound, 409, false),
+    ("DELETE", Collection("servers"), Reason::ParentNotFound, 404, false),
+    // A missing parameter here is found by the peer's handler, not by its schema.
+    ("", Collection("log_targets"), Reason::InvalidField, 400, false),
+    // A transaction that is the object itself is 404, one that is merely named is a bad request.
+    ("", Collection("transactions"), Reason::TransactionNotFound, 404, false),
+    ("", Collection("spoe_transactions"), Reason::TransactionNotFound, 404, false),
+    ("", Below("/services/haproxy/spoe/"), Reason::TransactionNotFound, 500, false),
+    ("", Below("/services/haproxy/spoe/"), Reason::ParentNotFound, 500, false),
+    ("", Below("/"), Reason::TransactionNotFound, 400, false),
+    // Runtime objects have no parents in the eyes of clients: what is missing is missing.
+    ("", Below("/services/haproxy/runtime/"), Reason::ParentNotFound, 404, false),
+    ("", Below("/services/haproxy/storage/"), Reason::ParentNotFound, 404, false),
+    ("", Below("/cluster"), Reason::InvalidValue, 406, false),
+    ("", Below("/cluster"), Reason::TransactionFailed, 406, false),
+];
+
+/// Status, code and body of an error at a route. `path` is the route's path as in the schema.
+pub fn answer(method: &HttpMethod, path: &str, error: &Error) -> Answer {
+    let path = path.strip_prefix("/v2").unwrap_or(path);
+    let reason = error.reason();
+    let exception = EXCEPTIONS.iter().find(|(verb, place, on, ..)| {
+        *on == reason && (verb.is_empty() || *verb == method.as_str()) && place.holds(path) && applies(*on, error)
+    });
+    if let Some((_, _, _, status, empty)) = exception {
+        return Answer { status: *status, code: *status, empty: *empty };
+    }
+    let status = reason.row().status;
+    let code = match error.violations().first() {
+        Some(violation) if status == 422 && violation.code != 0 => violation.code,
+        _ => status,
+    };
+    Answer { status, code, empty: false }
+}
+
+/// Of the violations only missing query parameters are exceptions.
+fn applies(reason: Reason, error: &Error) -> bool {
+    reason != Reason::InvalidField
+        || error.violations().first().is_some_and(|violation| violation.location == "query" && violation.code == 602)
+}
+
+impl Place {
+    fn holds(self, path: &str) -> bool {
+        match self {
+            Below(prefix) => path.starts_with(prefix),
+            Collection(name) => path.split('/').any(|segment| segment == name) && !path.contains("/runtime/"),
+        }
+    }
+}
+
+/// A list below a parent that does not exist is empty, not an error.
+pub fn empty_list(verb: Verb, answer: Answer, error: &Error) -> bool {
+    verb == Verb::List && error.reason() == Reason::ParentNotFound && answer.status == error.reason().row().status
+}
+
+/// Status of a custom method that has another one in some of its forms.
+pub fn custom_status(path: &str, tables: &Tables, method: &Method, request: &Object) -> Option<u16> {
+    let flag = |name: &str| tables.messages[method.input].field_named(name).is_some_and(|field| request.flag(field));
+    // Raw text that is only checked is answered as if it were to be loaded.
+    (path.ends_with("/configuration/raw") && (flag("only_validate") || flag("validate_only"))).then_some(202)
+}
+
+/// Response fields that are headers over REST when the body is another field.
+pub const HEADER_FIELDS: [(&str, &str); 2] =
+    [("configuration_checksum", "configuration-checksum"), ("cluster_version", "cluster-version")];
+
+/// Request headers that are request fields.
+pub const REQUEST_HEADERS: [(&str, &str); 1] = [("x-runtime-actions", "runtime_actions")];
+
+/// Request fields that take the file name of an upload, the first that the method has.
+pub const FILE_NAME_FIELDS: [&str; 3] = ["storage_name", "file_name", "name"];
+
+/// Form field of uploads.
+pub const UPLOAD_FIELD: &str = "file_upload";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Violation;
+
+    fn status(method: HttpMethod, path: &str, reason: Reason) -> (u16, bool) {
+        let answer = answer(&method, path, &Error::new(reason, "x"));
+        (answer.status, answer.empty)
+    }
+
+    #[test]
+    fn statuses_that_clients_rely_on() {
+        let base = "/v2/services/haproxy/configuration";
+        let of = |method: HttpMethod, path: &str, reason| status(method, &format!("{base}{path}"), reason);
+        assert_eq!(of(HttpMethod::GET, "/captures/{index}", Reason::ParentNotFound), (404, true));
+        assert_eq!(of(HttpMethod::DELETE, "/captures/{index}", Reason::ParentNotFound), (400, false));
+        assert_eq!(of(HttpMethod::POST, "/groups", Reason::ParentNotFound), (404, false));
+        assert_eq!(of(HttpMethod::POST, "/users", Reason::ParentNotFound), (400, false));
+        assert_eq!(of(HttpMethod::DELETE, "/users/{username}", Reason::ParentNotFound), (404, true));
+        assert_eq!(of(HttpMethod::PUT, "/programs/{name}", Reason::ObjectNotFound), (409, false));
+        assert_eq!(of(HttpMethod::PUT, "/caches/{name}", Reason::ObjectNotFound), (404, false));
+        assert_eq!(of(HttpMethod::DELETE, "/servers/{name}", Reason::ParentNotFound), (404, false));
+        assert_eq!(of(HttpMethod::POST, "/server_templates", Reason::ParentNotFound), (400, false));
+        assert_eq!(of(HttpMethod::GET, "/backends", Reason::TransactionNotFound), (400, false));
+        let transactions = "/v2/services/haproxy/transactions/{id}";
+        assert_eq!(status(HttpMethod::PUT, transactions, Reason::TransactionNotFound), (404, false));
+        assert_eq!(status(HttpMethod::PUT, transactions, Reason::TransactionOutdated), (406, false));
+    }
+
+    #[test]
+    fn violations_keep_their_code_but_for_missing_parameters_of_log_targets() {
+        let violation = |location, code| Violation { field: "f".into(), message: "m".into(), code, location };
+        let path = "/v2/services/haproxy/configuration/log_targets";
+        let at = |path: &str, location, code| {
+            answer(&HttpMethod::POST, path, &Error::invalid(vec![violation(location, code)]))
+        };
+        assert_eq!(at("/v2/x", "body", 606), Answer { status: 422, code: 606, empty: false });
+        assert_eq!(at("/v2/x", "body", 0), Answer { status: 422, code: 422, empty: false });
+        assert_eq!(at(path, "query", 602), Answer { status: 400, code: 400, empty: false });
+        assert_eq!(at(path, "query", 606), Answer { status: 422, code: 606, empty: false });
+        assert_eq!(at(path, "body", 602), Answer { status: 422, code: 602, empty: false });
+    }
+
+    #[test]
+    fn messages_name_their_kind_once() {
+        let of = |reason, text: &'static str| message(&Error::new(reason, text));
+        assert_eq!(of(Reason::ObjectNotFound, "backend x does not exist"), "missing object: backend x does not exist");
+        assert_eq!(of(Reason::ObjectNotFound, "missing object: it"), "missing object: it");
+        assert_eq!(of(Reason::Internal, "broken"), "broken");
+        let rejected = Error::new(Reason::ConfigurationRejected, "refused").detail("line 3");
+        assert_eq!(message(&rejected), "validation error: refused: line 3");
+    }
+
+    #[test]
+    fn a_list_below_nothing_is_empty_but_where_clients_expect_404() {
+        let error = Error::new(Reason::ParentNotFound, "x");
+        let at = |path: &str| empty_list(Verb::List, answer(&HttpMethod::GET, path, &error), &error);
+        assert!(at("/v2/services/haproxy/configuration/servers"));
+        assert!(!at("/v2/services/haproxy/configuration/captures"));
+        assert!(!at("/v2/services/haproxy/runtime/maps_entries"));
+    }
+}

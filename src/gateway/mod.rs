@@ -1,0 +1,378 @@
+//! REST /v2 over the method table, and the one port that serves every protocol.
+//!
+//! Routes, parameters, bodies and answers all come from the table; what /v2 does differently from our own API stands in
+//! [`compat`]. No resource is named here.
+
+pub mod compat;
+mod cors;
+mod discovery;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod query;
+pub mod request;
+pub mod response;
+pub mod routes;
+pub mod server;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, VARY, WARNING, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Response, StatusCode};
+use http_body_util::Full;
+use tonic::body::Body;
+
+pub use self::cors::{Cors, Origins};
+use self::request::Limits;
+use self::response::{Facts, JSON, error_response, refusal};
+use self::routes::{BodyField, Found, Route, Routes};
+use crate::auth::Authenticator;
+use crate::error::{Error, Reason, Result, Violation};
+use crate::grpc::call::{Api, Call, Transport};
+use crate::grpc::health::Health;
+use crate::schema::check;
+use crate::schema::json::JsonRules;
+use crate::schema::tables::{Method, Tables, Verb};
+use crate::schema::value::{Object, Value};
+
+/// The version of a transaction, or of the configuration itself; 0 when there is no such transaction.
+pub type VersionOf = Arc<dyn Fn(Option<&str>) -> i64 + Send + Sync>;
+
+/// A page that is the same for everyone.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Whole path, such as `/v2/docs`.
+    pub path: &'static str,
+    /// Its media type.
+    pub content_type: &'static str,
+    /// Its bytes.
+    pub body: Bytes,
+    /// True when it needs no credentials.
+    pub open: bool,
+}
+
+/// What the gateway may be told; the default is right for most.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Who may call from a browser; nobody unless set.
+    pub cors: Cors,
+    /// Largest bodies.
+    pub limits: Limits,
+    /// Makes unknown JSON fields and parameters errors instead of warnings.
+    pub strict: bool,
+    /// How JSON is read.
+    pub json: JsonRules,
+}
+
+/// What a gateway stands on.
+pub struct Foundation {
+    /// The method table.
+    pub tables: Arc<Tables>,
+    /// Where calls go.
+    pub api: Arc<dyn Api>,
+    /// Who may call.
+    pub authenticator: Arc<Authenticator>,
+    /// Shown at `/healthz`.
+    pub health: Health,
+    /// Source of the `Configuration-Version` header.
+    pub version: VersionOf,
+    /// Fixed pages: documentation, the OpenAPI document.
+    pub pages: Vec<Page>,
+    /// Settings.
+    pub settings: Settings,
+}
+
+/// Serves REST.
+pub struct Gateway {
+    on: Foundation,
+    routes: Routes,
+}
+
+impl Gateway {
+    /// A gateway for every binding of the method table.
+    pub fn new(on: Foundation) -> Result<Self> {
+        let routes = Routes::new(&on.tables)?;
+        Ok(Gateway { on, routes })
+    }
+
+    /// Settings for calls from browsers, which gRPC-web obeys too.
+    pub fn cors(&self) -> &Cors {
+        &self.on.settings.cors
+    }
+
+    /// Answers one request. Errors are answers too.
+    pub async fn serve(&self, request: Request<Body>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let query = head.uri.query().unwrap_or_default();
+        let transaction = query::value(query, "transaction_id").filter(|id| !id.is_empty());
+        let mut response = match self.open_page(&head) {
+            Some(response) => response,
+            None => self.routed(&head, body).await,
+        };
+        let headers = response.headers_mut();
+        headers
+            .insert(HeaderName::from_static("configuration-version"), (self.on.version)(transaction.as_deref()).into());
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+        response
+    }
+
+    /// Pages that need no credentials.
+    fn open_page(&self, head: &Parts) -> Option<Response<Body>> {
+        if head.method != HttpMethod::GET {
+            return None;
+        }
+        let path = head.uri.path();
+        if let Some(page) = self.page(path).filter(|page| page.open) {
+            return Some(page.response());
+        }
+        match path {
+            "/" => Some(plain(StatusCode::OK, "backstay: gRPC and REST /v2 on this port, documentation at /v2/docs\n")),
+            "/healthz" if self.on.health.serving() => Some(plain(StatusCode::OK, "serving\n")),
+            "/healthz" => Some(plain(StatusCode::SERVICE_UNAVAILABLE, "not serving\n")),
+            _ => None,
+        }
+    }
+
+    fn page(&self, path: &str) -> Option<&Page> {
+        self.on.pages.iter().find(|page| page.path == path || path.strip_suffix('/') == Some(page.path))
+    }
+
+    async fn routed(&self, head: &Parts, body: Body) -> Response<Body> {
+        let path = head.uri.path();
+        let found = self.routes.find(head.method.as_str(), path);
+        let listed = discovery::lists(path);
+        let page = self.page(path);
+        let known = match &found {
+            Found::Nothing if listed || page.is_some() => vec!["GET"],
+            Found::Nothing => return refusal(StatusCode::NOT_FOUND, &format!("path {path} was not found")),
+            Found::Methods(methods) => methods.clone(),
+            Found::Route(..) => Vec::new(),
+        };
+        let fixed = matches!(found, Found::Nothing) && head.method == HttpMethod::GET;
+        if !known.is_empty() && !fixed {
+            return not_allowed(&head.method, &known);
+        }
+        let authorization = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        if let Err(error) = self.on.authenticator.verify(authorization).await {
+            let mut response = error_response(&head.method, "", &error);
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"API\""));
+            return response;
+        }
+        match found {
+            Found::Route(route, values) => self.call(head, body, route, &values).await,
+            _ => match page {
+                Some(page) => page.response(),
+                None => json(discovery::list(&self.on.tables, &self.routes, path)),
+            },
+        }
+    }
+
+    /// Calls a method of the table.
+    async fn call(&self, head: &Parts, body: Body, route: &Route, values: &[String]) -> Response<Body> {
+        let method = &self.on.tables.methods[route.method];
+        let offered = response::media_types(&self.on.tables, method, route);
+        if !accepts_any(&head.headers, offered) {
+            let message = format!("unsupported media type requested, only [{}] are available", offered.join(" "));
+            return refusal(StatusCode::NOT_ACCEPTABLE, &message);
+        }
+        if let Err(message) = request::check_content_type(&self.on.tables, method, route, &head.headers) {
+            return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &message);
+        }
+        let mut unknown = Vec::new();
+        let mut response = match self.answer(head, body, route, values, &mut unknown).await {
+            Ok(response) => response,
+            Err(error) => error_response(&head.method, &route.rule.path, &error),
+        };
+        if let Some(warning) = warning(&unknown) {
+            response.headers_mut().insert(WARNING, warning);
+        }
+        response
+    }
+
+    async fn answer(
+        &self,
+        head: &Parts,
+        body: Body,
+        route: &Route,
+        values: &[String],
+        unknown: &mut Vec<String>,
+    ) -> Result<Response<Body>> {
+        let tables = &self.on.tables;
+        let settings = &self.on.settings;
+        let method = &tables.methods[route.method];
+        let parameters = query::read(tables, method, route, values, head.uri.query().unwrap_or_default());
+        *unknown = parameters.unknown;
+        let mut request = parameters.object;
+        header_fields(tables, method, &head.headers, &mut request);
+        let mut violations = parameters.violations;
+        violations.extend(parameter_violations(tables, method, route, &request, &violations));
+        if !violations.is_empty() {
+            return Err(Error::invalid(violations));
+        }
+        let body_unknown = request::read_body(
+            tables,
+            method,
+            route,
+            &settings.json,
+            settings.limits,
+            &head.headers,
+            body,
+            &mut request,
+        );
+        unknown.extend(body_unknown.await?);
+        if settings.strict && !unknown.is_empty() {
+            let what = unknown.join(", ");
+            return Err(Error::new(Reason::MalformedRequest, format!("unknown fields or parameters: {what}")));
+        }
+        compat::check_target(tables, method, &request)?;
+        let facts = facts(tables, method, route, &head.headers, &request);
+        let call = Call { method: route.method, request, transport: Transport::Rest };
+        match self.on.api.call(call).await {
+            Ok(answer) => response::respond(tables, method, route, facts, answer).await,
+            Err(error) => {
+                let answer = compat::answer(&head.method, &route.rule.path, &error);
+                if compat::empty_list(method.verb, answer, &error) {
+                    return Ok(response::empty_list(tables, method, route, (self.on.version)(None)));
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Page {
+    fn response(&self) -> Response<Body> {
+        let mut response = Response::new(Body::new(Full::new(self.body.clone())));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        response
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(Bytes::from_static(text.as_bytes()))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn json(body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(body)));
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+fn not_allowed(method: &HttpMethod, known: &[&str]) -> Response<Body> {
+    let known = known.join(",");
+    let mut response =
+        refusal(StatusCode::METHOD_NOT_ALLOWED, &format!("method {method} is not allowed, but [{known}] are"));
+    if let Ok(value) = HeaderValue::from_str(&known) {
+        response.headers_mut().insert(ALLOW, value);
+    }
+    response
+}
+
+/// True when an `Accept` header lets one of the types through. No header lets everything through.
+fn accepts_any(headers: &HeaderMap, offered: &[&str]) -> bool {
+    let mut ranges =
+        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let mut given = false;
+    let accepted = ranges.any(|range| {
+        given = true;
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let refused = parts.any(|parameter| {
+            parameter
+                .strip_prefix("q=")
+                .and_then(|weight| weight.parse::<f32>().ok())
+                .is_some_and(|weight| weight <= 0.0)
+        });
+        !refused && offered.iter().any(|offer| matches(name, offer))
+    });
+    accepted || !given
+}
+
+fn matches(range: &str, offer: &str) -> bool {
+    if range.is_empty() || range == "*/*" || range.eq_ignore_ascii_case(offer) {
+        return true;
+    }
+    let family = |text: &str| text.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    range.ends_with("/*") && family(range) == family(offer)
+}
+
+/// Request headers that are request fields.
+fn header_fields(tables: &Tables, method: &Method, headers: &HeaderMap, request: &mut Object) {
+    for (header, name) in compat::REQUEST_HEADERS {
+        let field = tables.messages[method.input].field_named(name);
+        if let (Some(field), Some(Ok(text))) = (field, headers.get(header).map(HeaderValue::to_str)) {
+            request.set(field, Value::Str(text.into()));
+        }
+    }
+}
+
+/// Broken rules of path and query; the body is not there yet. Fields that failed to parse are named already.
+fn parameter_violations(
+    tables: &Tables,
+    method: &Method,
+    route: &Route,
+    request: &Object,
+    known: &[Violation],
+) -> Vec<Violation> {
+    if route.body == Some(BodyField::Whole) {
+        return Vec::new();
+    }
+    let input = &tables.messages[method.input];
+    let body = match route.body {
+        Some(BodyField::Field(at)) => Some(&input.fields[at].json),
+        _ => None,
+    };
+    let mut found = check::check(tables, method.input, request, "query");
+    found.retain(|violation| {
+        let first = violation.field.split(['.', '[']).next().unwrap_or_default();
+        body.is_none_or(|body| first != &**body) && !known.iter().any(|other| other.field == violation.field)
+    });
+    for violation in &mut found {
+        if route.parameters.iter().any(|field| *input.fields[*field].json == *violation.field) {
+            violation.location = "path";
+        }
+    }
+    found
+}
+
+fn facts(tables: &Tables, method: &Method, route: &Route, headers: &HeaderMap, request: &Object) -> Facts {
+    let input = &tables.messages[method.input];
+    let flag = |name: &str| input.field_named(name).is_some_and(|field| request.flag(field));
+    let set = |name: &str| input.field_named(name).is_some_and(|field| request.get(field).is_some());
+    let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    Facts {
+        transaction: set("transaction_id") && method.verb != Verb::Custom,
+        force_reload: flag("force_reload"),
+        validate_only: flag("validate_only"),
+        events: accepted.contains("text/event-stream"),
+        status: compat::custom_status(&route.rule.path, tables, method, request),
+    }
+}
+
+/// Names what was ignored: `299 backstay "ignored: a, b"`, cut to a size that fits a header.
+fn warning(unknown: &[String]) -> Option<HeaderValue> {
+    const LONGEST: usize = 1024;
+    if unknown.is_empty() {
+        return None;
+    }
+    let mut text = String::from("299 backstay \"unknown, ignored: ");
+    for (number, name) in unknown.iter().enumerate() {
+        if text.len() + name.len() > LONGEST {
+            text.push_str(", ...");
+            break;
+        }
+        if number > 0 {
+            text.push_str(", ");
+        }
+        text.extend(name.chars().map(|c| if c.is_ascii_graphic() && c != '"' && c != '\\' { c } else { '?' }));
+    }
+    text.push('"');
+    HeaderValue::from_str(&text).ok()
+}

@@ -1,0 +1,410 @@
+//! The body of a REST request as request fields.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use http_body::Body;
+use http_body_util::{BodyExt as _, BodyStream};
+use serde_json::value::RawValue;
+use tokio_stream::StreamExt as _;
+
+use super::compat;
+use super::routes::{BodyField, Route};
+use crate::error::{Error, Reason, Result, Violation};
+use crate::schema::json::{self, JsonRules};
+use crate::schema::tables::{FieldIndex, Kind, Method, Tables};
+use crate::schema::value::{Object, Value};
+use crate::schema::{check, tables::Field};
+
+/// Largest bodies, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// JSON and text, 16 MiB unless set.
+    pub body: usize,
+    /// Uploads and raw bytes, 256 MiB unless set.
+    pub upload: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { body: 16 << 20, upload: 256 << 20 }
+    }
+}
+
+/// How a body is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    Text,
+    Multipart,
+}
+
+/// Says what is wrong with a content type that the route does not take. Routes without a body take any.
+pub fn check_content_type(
+    tables: &Tables,
+    method: &Method,
+    route: &Route,
+    headers: &HeaderMap,
+) -> std::result::Result<(), String> {
+    let Some(body) = route.body else { return Ok(()) };
+    form(body_field(tables, method, body), headers).map(|_| ())
+}
+
+fn body_field<'a>(tables: &'a Tables, method: &Method, body: BodyField) -> Option<&'a Field> {
+    match body {
+        BodyField::Whole => None,
+        BodyField::Field(at) => Some(&tables.messages[method.input].fields[at]),
+    }
+}
+
+fn form(field: Option<&Field>, headers: &HeaderMap) -> std::result::Result<Form, String> {
+    let given = headers.get(CONTENT_TYPE).map_or(&b"application/octet-stream"[..], HeaderValue::as_bytes);
+    let essence = given.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let is = |name: &str| essence.eq_ignore_ascii_case(name.as_bytes());
+    let accepted: &[&str] = match field.filter(|field| !field.repeated).map(|field| field.kind) {
+        Some(Kind::Bytes) => &["text/plain", "application/octet-stream", "multipart/form-data", "application/json"],
+        Some(Kind::String) => &["text/plain", "application/json"],
+        _ => &["application/json"],
+    };
+    if !accepted.iter().any(|name| is(name)) {
+        let given = String::from_utf8_lossy(given);
+        return Err(format!("unsupported media type {given:?}, only [{}] are allowed", accepted.join(" ")));
+    }
+    Ok(if is("application/json") {
+        Form::Json
+    } else if is("multipart/form-data") {
+        Form::Multipart
+    } else {
+        Form::Text
+    })
+}
+
+/// Reads the body into the request. Returns the paths of JSON fields that the schema does not know.
+#[allow(clippy::too_many_arguments, reason = "each is another thing, and it is called once")]
+pub async fn read_body<B>(
+    tables: &Tables,
+    method: &Method,
+    route: &Route,
+    rules: &JsonRules,
+    limits: Limits,
+    headers: &HeaderMap,
+    body: B,
+    request: &mut Object,
+) -> Result<Vec<String>>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Some(target) = route.body else { return Ok(Vec::new()) };
+    let field = body_field(tables, method, target);
+    let form = form(field, headers).map_err(|message| Error::new(Reason::MalformedRequest, message))?;
+    let raw = field.is_some_and(|field| field.kind == Kind::Bytes && !field.repeated);
+    let limit = if raw { limits.upload } else { limits.body };
+    if form == Form::Multipart {
+        if let BodyField::Field(at) = target {
+            let (name, data) = upload(headers, body, limit).await?;
+            request.set(at, Value::Bytes(data));
+            set_file_name(tables, method, name, request);
+        }
+        return Ok(Vec::new());
+    }
+    let data = collect(headers, body, limit).await?;
+    match (target, field) {
+        (BodyField::Field(at), Some(field)) if scalar(field) => {
+            if let Some(value) = scalar_value(field, form, data)? {
+                request.set(at, value);
+            }
+            Ok(Vec::new())
+        }
+        (BodyField::Field(at), Some(field)) => {
+            some_json(&data)?;
+            read_field(tables, at, field, rules, &data, request)
+        }
+        _ => {
+            some_json(&data)?;
+            let read = json::read(tables, method.input, &data, rules)?;
+            // Parameters of path and query win over fields of the body.
+            let parameters = std::mem::replace(request, read.object);
+            for (at, value) in parameters.iter() {
+                request.set(at, value.clone());
+            }
+            refuse_violations(check::check(tables, method.input, request, "body"))?;
+            Ok(read.unknown)
+        }
+    }
+}
+
+fn scalar(field: &Field) -> bool {
+    !field.repeated && !matches!(field.kind, Kind::Message(_))
+}
+
+/// Raw text, or a JSON string that holds it. An empty body of a required field is no value.
+fn scalar_value(field: &Field, form: Form, data: Bytes) -> Result<Option<Value>> {
+    if field.check.required && data.is_empty() {
+        return Err(data_is_required());
+    }
+    let text = match form {
+        Form::Json if data.is_empty() => Bytes::new(),
+        Form::Json => Bytes::from(serde_json::from_slice::<String>(&data).map_err(|error| unparsable(&error))?),
+        Form::Text | Form::Multipart => data,
+    };
+    Ok(Some(match field.kind {
+        Kind::Bytes => Value::Bytes(text),
+        _ => match std::str::from_utf8(&text) {
+            Ok(text) => Value::Str(text.into()),
+            Err(_) => return Err(Error::new(Reason::MalformedRequest, "body should be UTF-8 text")),
+        },
+    }))
+}
+
+fn read_field(
+    tables: &Tables,
+    at: FieldIndex,
+    field: &Field,
+    rules: &JsonRules,
+    data: &[u8],
+    request: &mut Object,
+) -> Result<Vec<String>> {
+    let mut unknown = Vec::new();
+    let mut violations = Vec::new();
+    match field.kind {
+        Kind::Message(id) if !field.repeated => {
+            let read = json::read(tables, id, data, rules)?;
+            violations = check::check(tables, id, &read.object, "body");
+            unknown = read.unknown;
+            request.set(at, Value::Object(read.object));
+        }
+        Kind::Message(id) => {
+            let items: Vec<&RawValue> = serde_json::from_slice(data).map_err(|error| unparsable(&error))?;
+            for (number, item) in items.into_iter().enumerate() {
+                let read = json::read(tables, id, item.get().as_bytes(), rules)?;
+                violations.extend(check::check(tables, id, &read.object, "body").into_iter().map(|mut violation| {
+                    violation.field = format!("{number}.{}", violation.field);
+                    violation
+                }));
+                unknown.extend(read.unknown.into_iter().map(|path| format!("[{number}].{path}")));
+                request.push(at, Value::Object(read.object));
+            }
+        }
+        _ => {
+            let items: Vec<String> = serde_json::from_slice(data).map_err(|error| unparsable(&error))?;
+            for item in items {
+                request.push(at, Value::Str(item.into()));
+            }
+        }
+    }
+    refuse_violations(violations)?;
+    Ok(unknown)
+}
+
+fn refuse_violations(violations: Vec<Violation>) -> Result<()> {
+    if violations.is_empty() { Ok(()) } else { Err(Error::invalid(violations)) }
+}
+
+fn some_json(data: &[u8]) -> Result<()> {
+    let text = data.trim_ascii();
+    if text.is_empty() || text == b"null" { Err(data_is_required()) } else { Ok(()) }
+}
+
+fn data_is_required() -> Error {
+    Error::invalid(vec![Violation { field: "data".into(), message: "is required".into(), code: 602, location: "body" }])
+}
+
+fn unparsable(error: &serde_json::Error) -> Error {
+    Error::new(Reason::MalformedRequest, format!("body cannot be parsed: {error}"))
+}
+
+fn too_large(limit: usize) -> Error {
+    Error::new(Reason::TooLarge, format!("request body is larger than the limit of {limit} bytes")).with("limit", limit)
+}
+
+/// The whole body, as long as it stays within the limit.
+async fn collect<B>(headers: &HeaderMap, body: B, limit: usize) -> Result<Bytes>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    declared_within(headers, limit)?;
+    let mut body = std::pin::pin!(body);
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > limit {
+            return Err(too_large(limit));
+        }
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&std::mem::take(&mut first));
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+fn declared_within(headers: &HeaderMap, limit: usize) -> Result<()> {
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > limit as u64) { Err(too_large(limit)) } else { Ok(()) }
+}
+
+fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(Reason::MalformedRequest, format!("request body ended early: {}", error.into()))
+}
+
+/// The file of a multipart form, and its name.
+async fn upload<B>(headers: &HeaderMap, body: B, limit: usize) -> Result<(Option<String>, Bytes)>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // Room for the boundaries and headers of the form itself.
+    const FORM: usize = 64 << 10;
+    declared_within(headers, limit + FORM)?;
+    let malformed = |text: String| Error::new(Reason::MalformedRequest, text);
+    let failed = |error: multer::Error| match error {
+        multer::Error::StreamSizeExceeded { .. } | multer::Error::FieldSizeExceeded { .. } => too_large(limit),
+        error => malformed(format!("multipart form cannot be read: {error}")),
+    };
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let boundary = multer::parse_boundary(content_type).map_err(failed)?;
+    let chunks = BodyStream::new(body).filter_map(|frame| match frame {
+        Ok(frame) => frame.into_data().ok().map(Ok),
+        Err(error) => Some(Err(error.into())),
+    });
+    let size = multer::SizeLimit::new().whole_stream((limit + FORM) as u64).per_field(limit as u64);
+    let mut form = multer::Multipart::with_constraints(chunks, boundary, multer::Constraints::new().size_limit(size));
+    while let Some(mut part) = form.next_field().await.map_err(failed)? {
+        if part.name() != Some(compat::UPLOAD_FIELD) {
+            continue;
+        }
+        let name = part.file_name().map(str::to_owned);
+        let mut data = BytesMut::new();
+        while let Some(chunk) = part.chunk().await.map_err(failed)? {
+            data.extend_from_slice(&chunk);
+        }
+        return Ok((name, data.freeze()));
+    }
+    Err(malformed(format!("multipart form has no file in its field {}", compat::UPLOAD_FIELD)))
+}
+
+fn set_file_name(tables: &Tables, method: &Method, name: Option<String>, request: &mut Object) {
+    let input = &tables.messages[method.input];
+    let field = compat::FILE_NAME_FIELDS.iter().find_map(|field| input.field_named(field));
+    if let (Some(field), Some(name)) = (field, name.filter(|name| !name.is_empty()))
+        && request.get(field).is_none()
+    {
+        request.set(field, Value::Str(name.into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::fixture;
+    use crate::gateway::routes::{Found, Routes};
+    use http_body_util::Full;
+
+    async fn read(http: &str, path: &str, content_type: &str, body: &'static [u8]) -> Result<String> {
+        let tables = fixture::tables();
+        let routes = Routes::new(&tables).unwrap();
+        let Found::Route(route, _) = routes.find(http, &format!("/v2/services/haproxy{path}")) else {
+            panic!("no route")
+        };
+        let method = &tables.methods[route.method];
+        let mut headers = HeaderMap::new();
+        if !content_type.is_empty() {
+            headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
+        }
+        let limits = Limits { body: 100, upload: 200 };
+        let body = Full::new(Bytes::from_static(body));
+        let mut request = Object::new();
+        let rules = JsonRules::default();
+        let unknown = read_body(&tables, method, route, &rules, limits, &headers, body, &mut request).await?;
+        Ok(format!("{request:?} {unknown:?}"))
+    }
+
+    async fn refusal(http: &str, path: &str, content_type: &str, body: &'static [u8]) -> String {
+        let error = read(http, path, content_type, body).await.unwrap_err();
+        format!("{} {error}", error.reason().row().name)
+    }
+
+    #[tokio::test]
+    async fn json_bodies_need_their_content_type_and_some_content() {
+        let path = "/configuration/backends";
+        for (content_type, body, expected) in [
+            (
+                "",
+                &b"{}"[..],
+                r#"unsupported media type "application/octet-stream", only [application/json] are allowed"#,
+            ),
+            (
+                "text/plain; charset=x",
+                b"{}",
+                r#"unsupported media type "text/plain; charset=x", only [application/json] are allowed"#,
+            ),
+            ("application/json", b" ", "data in body is required"),
+            ("application/json", b"null", "data in body is required"),
+            ("application/json", b"{}", "name in body is required"),
+        ] {
+            let text = refusal("POST", path, content_type, body).await;
+            assert!(text.ends_with(expected), "{content_type}: {text}");
+        }
+        let text = refusal("POST", path, "application/json", b"{\"name\":").await;
+        assert!(text.starts_with("MALFORMED_REQUEST"), "{text}");
+        let text = read("POST", path, "Application/JSON;charset=utf-8", br#"{"name":"b","odd":1}"#).await.unwrap();
+        assert!(text.contains(r#"Str("b")"#) && text.ends_with(r#"["odd"]"#), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_operation_without_a_body_ignores_it() {
+        assert!(read("DELETE", "/configuration/backends/x", "application/json", b"not json").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn text_operations_take_text_or_a_json_string() {
+        let path = "/configuration/raw";
+        for (content_type, body) in [("text/plain", &b"a\nb"[..]), ("application/json", br#""a\nb""#)] {
+            let text = read("POST", path, content_type, body).await.unwrap();
+            assert!(text.contains(r#"Str("a\nb")"#), "{text}");
+        }
+        assert!(refusal("POST", path, "application/json", b"a\nb").await.starts_with("MALFORMED_REQUEST"));
+        assert!(refusal("POST", path, "text/plain", b"\xff").await.ends_with("body should be UTF-8 text"));
+        assert!(refusal("POST", path, "text/plain", b"").await.ends_with("data in body is required"));
+        assert!(refusal("POST", path, "image/png", b"").await.contains("only [text/plain application/json]"));
+    }
+
+    #[tokio::test]
+    async fn lists_in_bodies_name_the_faulty_item() {
+        let path = "/runtime/maps/m";
+        let good = br#"[{"key":"/a/","value":"x"},{"key":"k"}]"#;
+        let text = read("PUT", path, "application/json", good).await.unwrap();
+        assert!(text.contains("/a/"), "{text}");
+        let text = refusal("PUT", path, "application/json", br#"[{"key":"a"},{"value":"x"}]"#).await;
+        assert_eq!(text, "INVALID_FIELD 1.key in body is required");
+    }
+
+    #[tokio::test]
+    async fn uploads_take_the_file_and_its_name() {
+        let path = "/storage/maps";
+        let form = b"--B\r\ncontent-disposition: form-data; name=\"x\"\r\n\r\n1\r\n--B\r\n\
+            content-disposition: form-data; name=\"file_upload\"; filename=\"m.map\"\r\n\r\na 1\n\xff\r\n--B--\r\n";
+        let text = read("POST", path, "multipart/form-data; boundary=B", form).await.unwrap();
+        assert!(text.contains("m.map") && text.contains(r#"b"a 1\n\xff""#), "{text}");
+        let empty = b"--B\r\ncontent-disposition: form-data; name=\"x\"\r\n\r\n1\r\n--B--\r\n";
+        let text = refusal("POST", path, "multipart/form-data; boundary=B", empty).await;
+        assert_eq!(text, "MALFORMED_REQUEST multipart form has no file in its field file_upload");
+        let cut = b"--B\r\ncontent-disposition: form-data; name=\"file_upload\"\r\n\r\n1";
+        assert!(refusal("POST", path, "multipart/form-data; boundary=B", cut).await.starts_with("MALFORMED_REQUEST"));
+        assert!(refusal("POST", path, "multipart/form-data", form).await.starts_with("MALFORMED_REQUEST"));
+    }
+
+    #[tokio::test]
+    async fn bodies_beyond_the_limit_are_refused() {
+        let large: &[u8] = &[b' '; 201];
+        for (path, content_type) in [("/configuration/raw", "text/plain"), ("/storage/maps", "text/plain")] {
+            assert!(refusal("POST", path, content_type, large).await.starts_with("TOO_LARGE"), "{path}");
+        }
+        assert!(read("POST", "/storage/maps", "text/plain", &large[..150]).await.is_ok());
+    }
+}

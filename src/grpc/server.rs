@@ -1,0 +1,129 @@
+//! All of gRPC behind one call: the generic handler, reflection, health, and gRPC-web in front of them.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response, Version};
+use tonic::body::Body;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_web::GrpcWebLayer;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer as _, Service, ServiceExt as _};
+
+use super::call::Api;
+use super::handler::{Handler, refused};
+use super::health::Health;
+use crate::auth::Authenticator;
+use crate::error::{Error, Result};
+use crate::schema::tables::Tables;
+
+type Route = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// Serves requests whose content type begins with `application/grpc`.
+#[derive(Clone)]
+pub struct GrpcServer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    handler: Handler,
+    authenticator: Arc<Authenticator>,
+    health: Route,
+    reflection_v1: Route,
+    reflection_v1alpha: Route,
+}
+
+impl GrpcServer {
+    /// A server for the method table. `descriptors` is the encoded set that reflection shows.
+    pub fn new(
+        tables: Arc<Tables>,
+        api: Arc<dyn Api>,
+        authenticator: Arc<Authenticator>,
+        health: &Health,
+        descriptors: &[u8],
+    ) -> Result<Self> {
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(descriptors)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let inner = Inner {
+            handler: Handler::new(tables, api),
+            authenticator,
+            health: BoxCloneSyncService::new(HealthServer::new(health.service())),
+            reflection_v1: BoxCloneSyncService::new(reflection().build_v1().map_err(Error::internal)?),
+            reflection_v1alpha: BoxCloneSyncService::new(reflection().build_v1alpha().map_err(Error::internal)?),
+        };
+        Ok(GrpcServer { inner: Arc::new(inner) })
+    }
+
+    /// Answers a gRPC request over HTTP/2, or a gRPC-web request over any version.
+    pub async fn serve(&self, request: Request<Body>) -> Response<Body> {
+        if is_web(&request) {
+            let answered = GrpcWebLayer::new().layer(self.clone()).oneshot(request).await;
+            return answered.unwrap_or_else(|never| match never {});
+        }
+        if request.version() != Version::HTTP_2 {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = http::StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+            return response;
+        }
+        self.dispatch(request).await
+    }
+
+    async fn dispatch(&self, request: Request<Body>) -> Response<Body> {
+        let inner = &*self.inner;
+        let path = request.uri().path();
+        let route = if path.starts_with("/grpc.health.v1.Health/") {
+            // Probes have no credentials, and health says nothing but whether we serve.
+            Some(&inner.health)
+        } else {
+            let authorization = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
+            if let Err(error) = inner.authenticator.verify(authorization).await {
+                return refused(&error);
+            }
+            if path.starts_with("/grpc.reflection.v1.ServerReflection/") {
+                Some(&inner.reflection_v1)
+            } else if path.starts_with("/grpc.reflection.v1alpha.ServerReflection/") {
+                Some(&inner.reflection_v1alpha)
+            } else {
+                None
+            }
+        };
+        match route {
+            Some(route) => route.clone().oneshot(request).await.unwrap_or_else(|never| match never {}),
+            None => inner.handler.handle(request).await,
+        }
+    }
+}
+
+/// True for content types of gRPC and gRPC-web.
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
+    content_type(request).is_some_and(|value| value.starts_with(b"application/grpc"))
+}
+
+fn is_web<B>(request: &Request<B>) -> bool {
+    content_type(request).is_some_and(|value| value.starts_with(b"application/grpc-web"))
+}
+
+fn content_type<B>(request: &Request<B>) -> Option<&[u8]> {
+    request.headers().get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes)
+}
+
+impl Service<Request<Body>> for GrpcServer {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let server = self.clone();
+        Box::pin(async move { Ok(server.dispatch(request).await) })
+    }
+}
