@@ -3,4 +3,5 @@
 pub mod configuration;
 pub mod error;
 pub mod grpc;
+pub mod process;
 pub mod schema;
