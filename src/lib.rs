@@ -8,4 +8,5 @@ pub mod gateway;
 pub mod grpc;
 pub mod proto;
 pub mod runtime;
+pub mod process;
 pub mod schema;

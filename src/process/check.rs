@@ -1,0 +1,281 @@
+//! The check of a candidate configuration by HAProxy itself, or by a command in its place.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+
+use super::command::{self, split_shell};
+use super::report;
+use crate::configuration::ports::{Check, Pending};
+use crate::error::{Error, Reason, Result};
+
+/// Checks that run at a time; more wait. Each costs a parse of the whole file.
+const CONCURRENT: usize = 2;
+
+/// How candidates are checked.
+#[derive(Debug, Clone)]
+pub struct CheckOptions {
+    /// HAProxy's binary, run as `<binary> -W -c -f <file>`.
+    pub binary: PathBuf,
+    /// Run instead of the binary: words as a shell splits them, with the path of the candidate in the environment variable
+    /// `DATAPLANEAPI_TRANSACTION_FILE`.
+    pub validate_cmd: Option<String>,
+    /// Existing folder for the candidate's file, which has mode 0600 and is removed after each check.
+    pub folder: PathBuf,
+    /// The managed file: a candidate that says `default-path config` is checked beside it, since its own paths are meant
+    /// from there.
+    pub config_file: PathBuf,
+    /// HAProxy's working folder, against which it resolves relative paths; our own when `None`.
+    pub working_folder: Option<PathBuf>,
+    /// How long a check may take; 30 s by default.
+    pub limit: Duration,
+}
+
+impl CheckOptions {
+    /// The defaults, for a binary and the managed file.
+    pub fn new(binary: impl Into<PathBuf>, folder: impl Into<PathBuf>, config_file: impl Into<PathBuf>) -> Self {
+        CheckOptions {
+            binary: binary.into(),
+            validate_cmd: None,
+            folder: folder.into(),
+            config_file: config_file.into(),
+            working_folder: None,
+            limit: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Runs the check.
+#[derive(Debug)]
+pub struct Checker {
+    options: CheckOptions,
+    validate: Option<Vec<String>>,
+    slots: Semaphore,
+}
+
+impl Checker {
+    /// Fails when the command in HAProxy's place cannot be split into words.
+    pub fn new(options: CheckOptions) -> Result<Self> {
+        let validate = match options.validate_cmd.as_deref() {
+            None => None,
+            Some(text) => Some(split_shell(text).ok_or_else(|| {
+                Error::new(Reason::InvalidValue, "validate-cmd must be a command with closed quotes".to_owned())
+            })?),
+        };
+        Ok(Checker { options, validate, slots: Semaphore::new(CONCURRENT) })
+    }
+
+    fn command(&self, file: &Path) -> Command {
+        let mut command = match self.validate.as_deref() {
+            Some([program, arguments @ ..]) => {
+                let mut command = Command::new(program);
+                command.args(arguments);
+                command
+            }
+            _ => {
+                let mut command = Command::new(&self.options.binary);
+                command.args(["-W", "-c", "-f"]).arg(file);
+                command
+            }
+        };
+        command.env("DATAPLANEAPI_TRANSACTION_FILE", file);
+        if let Some(folder) = &self.options.working_folder {
+            command.current_dir(folder);
+        }
+        command
+    }
+
+    async fn run(&self, candidate: &[u8], label: &str) -> Result<()> {
+        let _slot = self.slots.acquire().await.map_err(Error::internal)?;
+        let beside = says_default_path_config(candidate);
+        let folder = if beside { self.options.config_file.parent() } else { None };
+        let file = Temporary::write(folder.unwrap_or(&self.options.folder), candidate)?;
+        let done = match command::run(self.command(&file.0), self.options.limit).await {
+            Ok(done) => done,
+            Err(failure @ command::Failure::TimedOut { .. }) => {
+                return Err(Error::new(
+                    Reason::ConfigurationRejected,
+                    format!("the check of the configuration: {failure}"),
+                ));
+            }
+            Err(failure) => {
+                return Err(Error::new(Reason::Internal, format!("the check of the configuration: {failure}")));
+            }
+        };
+        if done.success() {
+            return Ok(());
+        }
+        let output =
+            if done.stdout.trim().is_empty() { done.stderr } else { format!("{}\n{}", done.stderr, done.stdout) };
+        let status = done.status.code().map_or_else(|| done.status.to_string(), |code| format!("exit status {code}"));
+        Err(rejection(candidate, &output, &file.0.to_string_lossy(), label, &status))
+    }
+}
+
+impl Check for Checker {
+    fn check<'a>(&'a self, candidate: &'a [u8], label: &'a str) -> Pending<'a, Result<()>> {
+        Box::pin(self.run(candidate, label))
+    }
+}
+
+/// The error for a refused candidate: the first alert in plain words; all of them as the detail.
+///
+/// Metadata: `status` (such as `exit status 1`), and `line` and `section` where HAProxy names a line.
+fn rejection(candidate: &[u8], output: &str, file: &str, label: &str, status: &str) -> Error {
+    let fault = report::first_alert(output, file);
+    let line = fault.as_ref().and_then(|f| f.line);
+    let section = line.and_then(|line| report::section_at(candidate, line));
+    let words = match &fault {
+        Some(fault) => fault.message.replace(file, label),
+        None => output.lines().find(|l| !l.trim().is_empty()).unwrap_or(status).trim().replace(file, label),
+    };
+    let message = match (line, &section) {
+        (Some(line), Some(section)) => format!("haproxy refuses line {line} in {section}: {words}"),
+        (Some(line), None) => format!("haproxy refuses line {line}: {words}"),
+        _ => format!("haproxy refuses the configuration: {words}"),
+    };
+    let mut error = Error::new(Reason::ConfigurationRejected, report::cap(&message))
+        .detail(report::detail(output, file, label))
+        .with("status", status);
+    if let Some(line) = line {
+        error = error.with("line", line);
+    }
+    if let Some(section) = section {
+        error = error.with("section", section);
+    }
+    error
+}
+
+/// Whether relative paths are meant from the folder of the configuration file itself.
+fn says_default_path_config(candidate: &[u8]) -> bool {
+    if memchr::memmem::find(candidate, b"default-path").is_none() {
+        return false;
+    }
+    candidate.split(|b| *b == b'\n').any(|line| {
+        let mut words = line.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
+        words.next() == Some(b"default-path") && matches!(words.next(), Some(b"config" | b"parent"))
+    })
+}
+
+/// A private file that goes when it is dropped, also when the check is cancelled.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn write(folder: &Path, bytes: &[u8]) -> Result<Temporary> {
+        let file = Temporary(folder.join(format!(".candidate-{}", uuid::Uuid::new_v4().simple())));
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&file.0)
+            .and_then(|mut open| open.write_all(bytes));
+        written.map_err(|error| {
+            Error::internal(format!("candidate {}: {error}", file.0.display()))
+                .message_replaced(format!("the candidate cannot be written for its check: {error}"))
+        })?;
+        Ok(file)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(%error, file = %self.0.display(), "a checked candidate cannot be removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::live;
+    use super::*;
+
+    fn checker(change: impl FnOnce(&mut CheckOptions)) -> (tempfile::TempDir, Checker) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = CheckOptions::new(live::haproxy(), folder.path(), folder.path().join("haproxy.cfg"));
+        change(&mut options);
+        (folder, Checker::new(options).unwrap())
+    }
+
+    fn left(folder: &tempfile::TempDir) -> usize {
+        std::fs::read_dir(folder.path()).unwrap().count()
+    }
+
+    fn fact<'a>(error: &'a Error, key: &str) -> Option<&'a str> {
+        error.metadata().iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str())
+    }
+
+    #[tokio::test]
+    async fn a_good_candidate_passes_and_leaves_no_file() {
+        let (folder, checker) = checker(|_| ());
+        checker.check(b"global\n  maxconn 10\n", "candidate").await.unwrap();
+        assert_eq!(left(&folder), 0);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_names_line_section_and_what_haproxy_said() {
+        let (folder, checker) = checker(|_| ());
+        let text = b"global\n  maxconn 10\nfrontend fe\n  mode http\n  foo bar\n  use_backend nope\n";
+        let error = checker.check(text, "tx-1").await.unwrap_err();
+        assert_eq!(error.reason(), Reason::ConfigurationRejected);
+        assert!(error.message().starts_with("haproxy refuses line 5 in frontend fe: unknown keyword 'foo'"), "{error}");
+        assert_eq!((fact(&error, "line"), fact(&error, "section")), (Some("5"), Some("frontend fe")));
+        assert_eq!(fact(&error, "status"), Some("exit status 1"));
+        let detail = error.detail_text().unwrap();
+        assert!(detail.contains("parsing [tx-1:5]") && !detail.contains("candidate-"), "{detail}");
+        assert_eq!(left(&folder), 0);
+    }
+
+    #[tokio::test]
+    async fn a_command_of_the_users_own_gets_the_file_in_its_environment() {
+        let (folder, checker) = checker(|o| {
+            o.validate_cmd = Some(
+                r#"sh -c 'grep -q "good one" "$DATAPLANEAPI_TRANSACTION_FILE" || { echo "not good"; exit 7; }'"#.into(),
+            );
+        });
+        checker.check(b"# good one\n", "a").await.unwrap();
+        let error = checker.check(b"# bad\n", "a").await.unwrap_err();
+        assert_eq!(error.message(), "haproxy refuses the configuration: not good");
+        assert_eq!(fact(&error, "status"), Some("exit status 7"));
+        assert_eq!(left(&folder), 0);
+    }
+
+    #[tokio::test]
+    async fn a_check_that_hangs_is_ended_and_a_cancelled_one_leaves_no_file() {
+        let hang = |o: &mut CheckOptions| {
+            o.validate_cmd = Some("sleep 600".into());
+            o.limit = Duration::from_millis(300);
+        };
+        let (folder, checker) = checker(hang);
+        let error = checker.check(b"", "a").await.unwrap_err();
+        assert!(error.message().contains("did not end within 0.3 s"), "{error}");
+        assert_eq!(left(&folder), 0);
+        let cut = tokio::time::timeout(Duration::from_millis(50), checker.check(b"", "a")).await;
+        assert!(cut.is_err());
+        assert_eq!(left(&folder), 0);
+    }
+
+    #[tokio::test]
+    async fn a_missing_binary_is_named() {
+        let (_folder, checker) = checker(|o| o.binary = "/nowhere/haproxy".into());
+        let error = checker.check(b"", "a").await.unwrap_err();
+        assert!(error.message().contains("/nowhere/haproxy cannot be run"), "{error}");
+        assert!(Checker::new(CheckOptions { validate_cmd: Some("a 'b".into()), ..checker.options }).is_err());
+    }
+
+    #[tokio::test]
+    async fn paths_relative_to_the_configuration_are_found() {
+        let (folder, checker) = checker(|o| o.folder = std::env::temp_dir());
+        std::fs::write(folder.path().join("a.map"), "a b\n").unwrap();
+        let text = "global\n  default-path config\nfrontend fe\n  mode http\n  bind 127.0.0.1:1\n  timeout client 1s\n  \
+                    http-request set-header x %[path,map(a.map)]\n";
+        checker.check(text.as_bytes(), "a").await.unwrap();
+        assert_eq!(left(&folder), 1);
+        assert!(checker.check(text.replace("config", "current").as_bytes(), "a").await.is_err());
+    }
+}

@@ -1,0 +1,257 @@
+//! The reload queue: one pending reload at most, run after the delay or at once when forced.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::report;
+use super::strategy::{Outcome, Reloader};
+use super::timeline::{Now, Record, Status, Timeline, number_of};
+use crate::configuration::ports::{Pending, Reload, ReloadListener};
+use crate::error::{Error, Reason, Result};
+
+/// Results that a slow subscriber may be behind before it misses some.
+const EVENTS: usize = 64;
+
+/// Forced reloads that wait for the running one; more callers wait to get in.
+const FORCED: usize = 64;
+
+/// When reloads are run and how long their results are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct ReloadOptions {
+    /// Wait between a request and its reload, in which other requests join it. 5 s by default.
+    pub delay: Duration,
+    /// How long failed reloads are kept. One day by default.
+    pub retention: Duration,
+}
+
+impl Default for ReloadOptions {
+    fn default() -> Self {
+        ReloadOptions { delay: Duration::from_secs(5), retention: Duration::from_secs(86_400) }
+    }
+}
+
+type Waiter = oneshot::Sender<Result<()>>;
+
+/// The reload queue. `run` must be spawned once; requests made before are not lost.
+pub struct ReloadQueue {
+    timeline: Mutex<Timeline>,
+    started: Instant,
+    wake: Notify,
+    forces: mpsc::Sender<Waiter>,
+    forced: Mutex<Option<mpsc::Receiver<Waiter>>>,
+    listener: OnceLock<Arc<dyn ReloadListener>>,
+    events: broadcast::Sender<Record>,
+    reloader: Arc<dyn Reloader>,
+}
+
+impl ReloadQueue {
+    /// A queue that reloads by `reloader`.
+    pub fn new(options: ReloadOptions, reloader: Arc<dyn Reloader>) -> Arc<Self> {
+        let (forces, forced) = mpsc::channel(FORCED);
+        Arc::new(ReloadQueue {
+            timeline: Mutex::new(Timeline::new(options.delay, options.retention)),
+            started: Instant::now(),
+            wake: Notify::new(),
+            forces,
+            forced: Mutex::new(Some(forced)),
+            listener: OnceLock::new(),
+            events: broadcast::channel(EVENTS).0,
+            reloader,
+        })
+    }
+
+    /// Failed reloads that are kept, the last success, the running and the pending one.
+    pub fn list(&self) -> Vec<Record> {
+        self.timeline().list()
+    }
+
+    /// One reload. `INVALID_FIELD` for an id that is not `YYYY-MM-DD-<n>`, `OBJECT_NOT_FOUND` for an unknown one.
+    pub fn get(&self, id: &str) -> Result<Record> {
+        if number_of(id).is_none() {
+            return Err(Error::invalid(vec![crate::error::Violation {
+                field: "id".to_owned(),
+                message: r"should match '^\d{4}-\d{2}-\d{2}-\d+$'".to_owned(),
+                code: 605,
+                location: "path",
+            }]));
+        }
+        self.timeline().get(id).ok_or_else(|| {
+            Error::new(Reason::ObjectNotFound, format!("reload with id {id} does not exist")).with("id", id)
+        })
+    }
+
+    /// Id of the reload that is pending, if any.
+    pub fn pending(&self) -> Option<String> {
+        self.timeline().pending().map(str::to_owned)
+    }
+
+    /// Changes of state from now on: every reload when it starts, ends, or is put off because nothing runs.
+    pub fn subscribe(&self) -> broadcast::Receiver<Record> {
+        self.events.subscribe()
+    }
+
+    /// Runs reloads until `stop`; one that runs then is finished first. A second call returns at once.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let Some(mut forced) = self.forced.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        loop {
+            let due = self.timeline().due().map(|due| self.started + due);
+            let wait = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some(first) = forced.recv() => {
+                    // All who wait are served by one reload: it loads what each of them has written.
+                    let mut waiters = vec![first];
+                    while let Ok(next) = forced.try_recv() {
+                        waiters.push(next);
+                    }
+                    let result = self.reload(true).await;
+                    for waiter in waiters {
+                        if waiter.send(result.clone()).is_err() {
+                            tracing::debug!("the caller of a forced reload is gone");
+                        }
+                    }
+                }
+                () = wait => {
+                    if let Err(error) = self.reload(false).await {
+                        tracing::warn!(%error, "reload");
+                    }
+                }
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    async fn reload(&self, force: bool) -> Result<()> {
+        let id = self.timeline().start(self.now());
+        if let Some(id) = &id {
+            self.tell(self.timeline().get(id));
+        }
+        let listener = self.listener.get();
+        let version = listener.map_or(0, |l| l.version());
+        let outcome = self.reloader.reload().await;
+        match outcome {
+            Outcome::Done(response) => {
+                tracing::info!(version, id = id.as_deref().unwrap_or("forced"), "haproxy has reloaded");
+                if let Some(listener) = listener {
+                    listener.accepted(version).await;
+                }
+                let record = self.timeline().succeed(response);
+                self.tell(record);
+                Ok(())
+            }
+            Outcome::Refused(message) => {
+                let taken_back = match listener {
+                    Some(listener) => listener.refused(version, message.clone()).await,
+                    None => Vec::new(),
+                };
+                let versions = taken_back.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+                let response = if versions.is_empty() {
+                    message.clone()
+                } else {
+                    format!("{message}\nversions taken back: {versions}")
+                };
+                let record = self.timeline().fail(self.now(), response, taken_back);
+                self.tell(record);
+                let words = report::first_alert(&message, "")
+                    .map_or_else(|| message.lines().next().unwrap_or_default().to_owned(), |fault| fault.message);
+                let mut error = Error::new(Reason::ReloadFailed, format!("haproxy refused at the reload: {words}"))
+                    .detail(message)
+                    .with("versions_taken_back", versions);
+                if let Some(id) = id {
+                    error = error.with("reload_id", id);
+                }
+                Err(error)
+            }
+            Outcome::Unreachable(why) => {
+                let record = {
+                    let mut timeline = self.timeline();
+                    let now = self.now();
+                    // A forced reload without a pending one becomes the pending one.
+                    let id = if id.is_some() {
+                        timeline.defer(now, why.clone())
+                    } else {
+                        timeline.request(now, &today());
+                        timeline.start(now);
+                        timeline.defer(now, why.clone())
+                    };
+                    id.and_then(|id| timeline.get(&id))
+                };
+                let id = record.as_ref().map(|r| r.id.clone()).unwrap_or_default();
+                self.tell(record);
+                let message = if force {
+                    format!("nothing to reload ({why}): the change stays and is loaded when haproxy is back")
+                } else {
+                    format!("reload {id} stays pending: {why}")
+                };
+                Err(Error::new(Reason::ReloadFailed, message).with("pending", true).with("reload_id", id))
+            }
+        }
+    }
+
+    fn tell(&self, record: Option<Record>) {
+        // An error only says that nobody listens.
+        if let Some(record) = record
+            && self.events.send(record).is_err()
+        {
+            tracing::trace!("no subscriber to reloads");
+        }
+    }
+
+    fn timeline(&self) -> MutexGuard<'_, Timeline> {
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Now {
+        Now { since: self.started.elapsed(), unix: jiff::Timestamp::now().as_second() }
+    }
+}
+
+/// Today as `YYYY-MM-DD`, in UTC.
+fn today() -> String {
+    jiff::tz::Offset::UTC.to_datetime(jiff::Timestamp::now()).date().to_string()
+}
+
+impl Reload for ReloadQueue {
+    fn request(&self, version: i64) -> String {
+        let id = self.timeline().request(self.now(), &today());
+        tracing::debug!(version, id, "reload requested");
+        self.wake.notify_one();
+        id
+    }
+
+    fn force(&self, version: i64) -> Pending<'_, Result<()>> {
+        Box::pin(async move {
+            tracing::debug!(version, "reload forced");
+            let (waiter, result) = oneshot::channel();
+            let stopped = || Error::internal("the reload queue has stopped");
+            self.forces.send(waiter).await.map_err(|_| stopped())?;
+            result.await.map_err(|_| stopped())?
+        })
+    }
+
+    fn listen(&self, listener: Arc<dyn ReloadListener>) {
+        if self.listener.set(listener).is_err() {
+            tracing::error!("the reload queue has a listener already");
+        }
+    }
+}
+
+impl Record {
+    /// Whether it is over.
+    pub fn done(&self) -> bool {
+        self.status != Status::InProgress
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! What HAProxy prints when it refuses a configuration, in plain words. Pure.
+
+/// Words that begin a section; the same set for every version, a few of them newer than 2.6.
+const SECTIONS: &[&str] = &[
+    "acme",
+    "backend",
+    "cache",
+    "crt-list",
+    "crt-store",
+    "defaults",
+    "fcgi-app",
+    "frontend",
+    "global",
+    "http-errors",
+    "listen",
+    "log-forward",
+    "log-profile",
+    "mailers",
+    "peers",
+    "program",
+    "resolvers",
+    "ring",
+    "traces",
+    "userlist",
+];
+
+/// What is kept of HAProxy's words in an answer, in bytes.
+pub const DETAIL_LIMIT: usize = 4096;
+
+/// The first fault that HAProxy found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Line in the file, from 1, where HAProxy names one.
+    pub line: Option<usize>,
+    /// What is wrong, without severity, process id, file and line.
+    pub message: String,
+}
+
+/// Finds the first alert in what HAProxy printed about `file`.
+pub fn first_alert(output: &str, file: &str) -> Option<Fault> {
+    output.lines().find_map(|line| alert(line, file))
+}
+
+/// Reads `[ALERT]    (123) : config : parsing [FILE:11] : unknown keyword 'foo' ...`.
+fn alert(line: &str, file: &str) -> Option<Fault> {
+    let rest = line.trim_start().strip_prefix("[ALERT]")?;
+    let text = rest.split_once(") : ").map_or(rest, |(_, text)| text).trim();
+    let place = format!("[{file}:");
+    let text = text.strip_prefix("config : ").unwrap_or(text);
+    let Some((before, after)) = text.split_once(&place) else {
+        return Some(Fault { line: None, message: text.to_owned() });
+    };
+    let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+    let number = after.get(..digits).and_then(|d| d.parse().ok());
+    let after = after.get(digits..).and_then(|a| a.strip_prefix(']')).unwrap_or(after);
+    let after = after.trim_start_matches([' ', ':']);
+    let before = before.trim().trim_end_matches("parsing").trim();
+    let message = if before.is_empty() { after.to_owned() } else { format!("{before} {after}") };
+    Some(Fault { line: number, message })
+}
+
+/// The part of the output that says why: alerts and warnings with the lines that continue them, without notices, the file
+/// called by `label`, at most `DETAIL_LIMIT` bytes. All of the output when it holds no alert.
+pub fn detail(output: &str, file: &str, label: &str) -> String {
+    let mut kept = String::new();
+    if output.contains("[ALERT]") {
+        let mut keep = false;
+        for line in output.lines() {
+            if line.starts_with('[') {
+                keep = line.starts_with("[ALERT]") || line.starts_with("[WARNING]");
+            }
+            if keep && !line.is_empty() {
+                kept.push_str(line);
+                kept.push('\n');
+            }
+        }
+    } else {
+        kept.push_str(output);
+    }
+    cap(kept.replace(file, label).trim_end())
+}
+
+/// Cuts at `DETAIL_LIMIT` bytes, at a character, and says so.
+pub fn cap(text: &str) -> String {
+    const CUT: &str = "\n... (cut)";
+    if text.len() <= DETAIL_LIMIT {
+        return text.to_owned();
+    }
+    let mut end = DETAIL_LIMIT - CUT.len();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{CUT}", text.get(..end).unwrap_or_default())
+}
+
+/// The section that holds a line of a configuration, such as `frontend fe` or `global`.
+pub fn section_at(config: &[u8], line: usize) -> Option<String> {
+    let mut found = None;
+    for text in config.split(|b| *b == b'\n').take(line) {
+        let text = String::from_utf8_lossy(text);
+        let mut words = text.split_ascii_whitespace();
+        if let Some(kind) = words.next()
+            && SECTIONS.contains(&kind)
+        {
+            found = Some(match words.next() {
+                Some(name) if !name.starts_with('#') => format!("{kind} {}", name.trim_matches(['"', '\''])),
+                _ => kind.to_owned(),
+            });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "[NOTICE]   (1) : haproxy version is 2.6.12\n\
+        [WARNING]  (1) : config : odd\n\
+        [ALERT]    (1) : config : parsing [/t/x:3] : unknown keyword 'foo' in 'frontend' section\n  did you mean 'bar'\n\
+        [ALERT]    (1) : config : [/t/x:4] : 'server x/a' : invalid port '99999'\n\
+        [ALERT]    (1) : config : Error(s) found in configuration file : /t/x\n";
+
+    #[test]
+    fn the_first_alert_gives_line_and_words() {
+        let fault = first_alert(OUTPUT, "/t/x").unwrap();
+        assert_eq!(fault, Fault { line: Some(3), message: "unknown keyword 'foo' in 'frontend' section".into() });
+        let cases = [
+            ("[ALERT]    (9) : config : [/t/x:14] : 'server x/a' : bad", Some(14), "'server x/a' : bad"),
+            ("[ALERT] 123/45 (9) : parsing [/t/x:2] : old form", Some(2), "old form"),
+            ("[ALERT]    (9) : config : parsing [/t/x:13]: Missing LF", Some(13), "Missing LF"),
+            ("[ALERT]    (9) : Binding [/t/x:12] for frontend f2: in use", Some(12), "Binding for frontend f2: in use"),
+            ("[ALERT]    (9) : config : proxy 'a' : no backend", None, "proxy 'a' : no backend"),
+        ];
+        for (line, number, message) in cases {
+            assert_eq!(first_alert(line, "/t/x").unwrap(), Fault { line: number, message: message.into() }, "{line}");
+        }
+        assert_eq!(first_alert("[WARNING]  (1) : x", "/t/x"), None);
+    }
+
+    #[test]
+    fn the_detail_drops_notices_and_calls_the_file_by_its_label() {
+        let text = detail(OUTPUT, "/t/x", "tx1");
+        assert!(text.starts_with("[WARNING]") && text.contains("parsing [tx1:3]") && text.contains("did you mean"));
+        assert!(!text.contains("/t/x") && !text.contains("NOTICE"));
+        assert_eq!(detail("plain words of a validator\n", "/t/x", "tx1"), "plain words of a validator");
+    }
+
+    #[test]
+    fn long_words_are_cut_at_a_character() {
+        let text = cap(&"é".repeat(4000));
+        assert!(text.len() <= DETAIL_LIMIT && text.ends_with("é\n... (cut)"));
+    }
+
+    #[test]
+    fn a_line_belongs_to_the_section_above_it() {
+        let config = b"# x\nglobal # c\n  daemon\n\nfrontend \"fe\" \n  bind :80\r\n  backend_x\ndefaults\n";
+        let at = |line| section_at(config, line);
+        assert_eq!(at(1), None);
+        assert_eq!(at(3).as_deref(), Some("global"));
+        assert_eq!(at(5).as_deref(), Some("frontend fe"));
+        assert_eq!(at(7).as_deref(), Some("frontend fe"));
+        assert_eq!(at(99).as_deref(), Some("defaults"));
+    }
+}
