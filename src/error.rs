@@ -113,6 +113,8 @@ reasons! {
     Unsupported = "UNSUPPORTED", Unimplemented, 501;
     /// Something failed that is no fault of the caller; the log says more.
     Internal = "INTERNAL", Internal, 500;
+    /// The server is stopping; call again in a moment.
+    Stopping = "STOPPING", Unavailable, 503;
 }
 
 /// One broken rule of a request, with the path of the field as the caller sent it.

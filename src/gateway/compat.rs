@@ -2,7 +2,9 @@
 
 use http::Method as HttpMethod;
 
-use crate::error::{Error, Reason};
+use super::routes::Route;
+use crate::error::{Error, Reason, Violation};
+use crate::schema::json::JsonRules;
 use crate::schema::tables::{FieldIndex, Kind, Method, Tables, Verb};
 use crate::schema::value::{Object, Value};
 
@@ -27,8 +29,11 @@ pub fn counts_as_absent(field: &str, value: &Value) -> bool {
     field == "version" && *value == Value::Int(0)
 }
 
+/// Zero values of fields that are not nullable count as absent.
+pub const JSON_RULES: JsonRules = JsonRules { drop_zero: true };
+
 /// Tokens that an enum parameter takes. `parent_type` is one enum for all, but each resource has its own parents.
-pub fn allowed_tokens<'a>(tables: &'a Tables, method: &Method, at: FieldIndex) -> Vec<&'a str> {
+pub fn allowed_tokens<'a>(tables: &'a Tables, method: &Method, path: &str, at: FieldIndex) -> Vec<&'a str> {
     let field = &tables.messages[method.input].fields[at];
     if &*field.name == "parent_type"
         && let Some(resource) = method.resource.and_then(|id| tables.messages[id].resource.as_ref())
@@ -36,9 +41,65 @@ pub fn allowed_tokens<'a>(tables: &'a Tables, method: &Method, at: FieldIndex) -
     {
         return resource.parents.iter().map(|parent| &*parent.token).collect();
     }
+    // Outdated transactions are listed but cannot be asked for.
+    if &*field.name == "status" && path.ends_with("/transactions") {
+        return vec!["failed", "in_progress"];
+    }
     match field.kind {
         Kind::Enum(id) => tables.enums[id].values.iter().map(|value| &*value.token).collect(),
         _ => Vec::new(),
+    }
+}
+
+/// Parameters that /v2 asks for and our own API does not need: end of the path, and the parameter.
+const REQUIRED_PARAMETERS: [(&str, &str); 2] =
+    [("/runtime/stick_tables/{name}", "process"), ("/runtime/stick_table_entries", "process")];
+
+/// Collections that do without `parent_name` for some of their parents.
+const PARENT_NAME_OPTIONAL: [&str; 4] = ["http_checks", "http_error_rules", "log_targets", "tcp_checks"];
+
+/// Parameters that are missing by the rules of /v2. Our own API reports a missing parent by its own reason.
+pub fn missing_parameters(tables: &Tables, method: &Method, route: &Route, request: &Object) -> Vec<Violation> {
+    let input = &tables.messages[method.input];
+    let path = &*route.rule.path;
+    let mut needed: Vec<FieldIndex> = REQUIRED_PARAMETERS
+        .iter()
+        .filter(|(end, _)| path.ends_with(end))
+        .filter_map(|(_, name)| input.field_named(name))
+        .collect();
+    let resource = method.resource.and_then(|id| tables.messages[id].resource.as_ref());
+    if let Some(resource) = resource.filter(|resource| !resource.parents.is_empty()) {
+        match (input.field_named("parent_type"), input.field_named("parent_name")) {
+            (Some(kind), Some(name)) => {
+                // `backend` or `frontend` may stand for both; then the service finds out what is missing.
+                let short = resource.parents.iter().any(|parent| input.field_named(&parent.token).is_some());
+                if !short {
+                    let optional = PARENT_NAME_OPTIONAL.iter().any(|end| Collection(end).holds(path));
+                    needed.extend((!optional).then_some(name));
+                    needed.push(kind);
+                }
+            }
+            // The only parent, under its own name, comes first in the request.
+            _ => needed.extend(input.fields.iter().position(|field| field.number == 1)),
+        }
+    }
+    needed.retain(|field| request.get(*field).is_none() && !route.parameters.contains(field));
+    let missing = |at: FieldIndex| {
+        let field = input.fields[at].json.to_string();
+        Violation { field, message: "is required".to_owned(), code: 602, location: "query" }
+    };
+    needed.into_iter().map(missing).collect()
+}
+
+/// Fields of whole-message bodies that /v2 takes from the query.
+const QUERY_FIELDS: [&str; 2] = ["process", "stick_table"];
+
+/// Says of violations in a whole-message body where the value should have stood.
+pub fn locate(violations: &mut [Violation]) {
+    for violation in violations {
+        if QUERY_FIELDS.contains(&&*violation.field) {
+            violation.location = "query";
+        }
     }
 }
 
@@ -192,7 +253,13 @@ pub const HEADER_FIELDS: [(&str, &str); 2] =
     [("configuration_checksum", "configuration-checksum"), ("cluster_version", "cluster-version")];
 
 /// Request headers that are request fields.
-pub const REQUEST_HEADERS: [(&str, &str); 1] = [("x-runtime-actions", "runtime_actions")];
+///
+/// Browsers send the id of the last event when they open a broken stream again.
+pub const REQUEST_HEADERS: [(&str, &str); 2] =
+    [("x-runtime-actions", "runtime_actions"), ("last-event-id", "resume_token")];
+
+/// Response field that is the id of a server-sent event.
+pub const EVENT_ID_FIELD: &str = "resume_token";
 
 /// Request fields that take the file name of an upload, the first that the method has.
 pub const FILE_NAME_FIELDS: [&str; 3] = ["storage_name", "file_name", "name"];
@@ -203,7 +270,7 @@ pub const UPLOAD_FIELD: &str = "file_upload";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Violation;
+    use crate::gateway::routes::{Found, Routes};
 
     fn status(method: HttpMethod, path: &str, reason: Reason) -> (u16, bool) {
         let answer = answer(&method, path, &Error::new(reason, "x"));
@@ -227,6 +294,36 @@ mod tests {
         let transactions = "/v2/services/haproxy/transactions/{id}";
         assert_eq!(status(HttpMethod::PUT, transactions, Reason::TransactionNotFound), (404, false));
         assert_eq!(status(HttpMethod::PUT, transactions, Reason::TransactionOutdated), (406, false));
+    }
+
+    #[test]
+    fn parameters_are_required_as_in_v2() {
+        let tables = crate::schema::sample::schema();
+        let routes = Routes::new(&tables).unwrap();
+        for (verb, path, expected) in [
+            ("GET", "configuration/acls", "parent_name parent_type"),
+            ("POST", "configuration/log_targets", "parent_type"),
+            ("POST", "configuration/http_checks", "parent_type"),
+            ("PUT", "configuration/http_request_rules/0", "parent_name parent_type"),
+            ("POST", "configuration/servers", ""),
+            ("GET", "configuration/binds/b", ""),
+            ("GET", "configuration/users", "userlist"),
+            ("DELETE", "configuration/peer_entries/p", "peer_section"),
+            ("POST", "configuration/backend_switching_rules", "frontend"),
+            ("POST", "configuration/nameservers", "resolver"),
+            ("GET", "configuration/backends", ""),
+            ("GET", "configuration/global", ""),
+            ("GET", "runtime/stick_tables/t", "process"),
+            ("GET", "runtime/stick_table_entries", "process"),
+        ] {
+            let Found::Route(route, _) = routes.find(verb, &format!("/v2/services/haproxy/{path}")) else {
+                panic!("no route {verb} {path}");
+            };
+            let method = &tables.methods[route.method];
+            let missing = missing_parameters(&tables, method, route, &Object::new());
+            let names: Vec<&str> = missing.iter().map(|violation| &*violation.field).collect();
+            assert_eq!(names.join(" "), expected, "{verb} {path}");
+        }
     }
 
     #[test]

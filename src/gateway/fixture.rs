@@ -96,7 +96,17 @@ fn method(tables: &mut Tables, binding: Binding, resource: Option<MessageId>, in
             response_body: response_body.into(),
         }]
     };
-    tables.methods.push(Method { path: full, input, output, streaming, verb, resource, http, status });
+    tables.methods.push(Method {
+        path: full,
+        input,
+        output,
+        streaming,
+        verb,
+        resource,
+        singleton: false,
+        http,
+        status,
+    });
     let service: Box<str> = format!("{PACKAGE}.{service}").into();
     match tables.services.iter_mut().find(|known| known.full_name == service) {
         Some(known) => known.methods.push(id),
@@ -138,7 +148,8 @@ pub(crate) fn tables() -> Tables {
             kind: if parents.is_empty() { ResourceKind::Section } else { ResourceKind::NamedLine },
             keyword: "x".into(),
             parents: parents.iter().map(|name| Parent { section: (*name).into(), token: (*name).into() }).collect(),
-            identity: 0,
+            identity: vec![0],
+            order: 0,
             singleton: false,
             derived_name: false,
         });
@@ -211,6 +222,7 @@ pub(crate) fn tables() -> Tables {
     let input = with(vec![
         field("parent_type", 2, Kind::Enum(0)),
         field("parent_name", 3, Kind::String),
+        field("backend", 4, Kind::String),
         name(),
         required("server", 6, Kind::Message(server)),
     ]);

@@ -24,6 +24,7 @@ use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, VARY,
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Response, StatusCode};
 use http_body_util::Full;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 pub use self::cors::{Cors, Origins};
@@ -32,10 +33,10 @@ use self::response::{Facts, JSON, error_response, refusal};
 use self::routes::{BodyField, Found, Route, Routes};
 use crate::auth::Authenticator;
 use crate::error::{Error, Reason, Result, Violation};
-use crate::grpc::call::{Api, Call, Transport};
+use crate::grpc::call::{Answer, Api, Call, Transport};
 use crate::grpc::health::Health;
+use crate::grpc::stop::until_stopped;
 use crate::schema::check;
-use crate::schema::json::JsonRules;
 use crate::schema::tables::{Method, Tables, Verb};
 use crate::schema::value::{Object, Value};
 
@@ -64,8 +65,6 @@ pub struct Settings {
     pub limits: Limits,
     /// Makes unknown JSON fields and parameters errors instead of warnings.
     pub strict: bool,
-    /// How JSON is read.
-    pub json: JsonRules,
 }
 
 /// What a gateway stands on.
@@ -84,6 +83,8 @@ pub struct Foundation {
     pub pages: Vec<Page>,
     /// Settings.
     pub settings: Settings,
+    /// Ends watches when cancelled.
+    pub stop: CancellationToken,
 }
 
 /// Serves REST.
@@ -122,12 +123,15 @@ impl Gateway {
 
     /// Pages that need no credentials.
     fn open_page(&self, head: &Parts) -> Option<Response<Body>> {
-        if head.method != HttpMethod::GET {
-            return None;
-        }
         let path = head.uri.path();
-        if let Some(page) = self.page(path).filter(|page| page.open) {
+        if head.method == HttpMethod::GET
+            && let Some(page) = self.page(path).filter(|page| page.open)
+        {
             return Some(page.response());
+        }
+        // Probes of load balancers may send HEAD; below /v2 it is not allowed.
+        if head.method != HttpMethod::GET && head.method != HttpMethod::HEAD {
+            return None;
         }
         match path {
             "/" => Some(plain(StatusCode::OK, "backstay: gRPC and REST /v2 on this port, documentation at /v2/docs\n")),
@@ -204,11 +208,15 @@ impl Gateway {
         let tables = &self.on.tables;
         let settings = &self.on.settings;
         let method = &tables.methods[route.method];
-        let parameters = query::read(tables, method, route, values, head.uri.query().unwrap_or_default());
+        let query = head.uri.query().unwrap_or_default();
+        let parameters = query::read(tables, method, route, values, query);
         *unknown = parameters.unknown;
         let mut request = parameters.object;
         header_fields(tables, method, &head.headers, &mut request);
         let mut violations = parameters.violations;
+        let absent = compat::missing_parameters(tables, method, route, &request);
+        let known: Vec<String> = violations.iter().map(|violation| violation.field.clone()).collect();
+        violations.extend(absent.into_iter().filter(|violation| !known.contains(&violation.field)));
         violations.extend(parameter_violations(tables, method, route, &request, &violations));
         if !violations.is_empty() {
             return Err(Error::invalid(violations));
@@ -217,7 +225,7 @@ impl Gateway {
             tables,
             method,
             route,
-            &settings.json,
+            compat::JSON_RULES,
             settings.limits,
             &head.headers,
             body,
@@ -232,11 +240,17 @@ impl Gateway {
         let facts = facts(tables, method, route, &head.headers, &request);
         let call = Call { method: route.method, request, transport: Transport::Rest };
         match self.on.api.call(call).await {
+            Ok(Answer::Stream(messages)) if method.streaming => {
+                let answer = Answer::Stream(until_stopped(messages, &self.on.stop));
+                response::respond(tables, method, route, facts, answer).await
+            }
             Ok(answer) => response::respond(tables, method, route, facts, answer).await,
             Err(error) => {
                 let answer = compat::answer(&head.method, &route.rule.path, &error);
                 if compat::empty_list(method.verb, answer, &error) {
-                    return Ok(response::empty_list(tables, method, route, (self.on.version)(None)));
+                    let transaction = query::value(query, "transaction_id").filter(|id| !id.is_empty());
+                    let version = (self.on.version)(transaction.as_deref());
+                    return Ok(response::empty_list(tables, method, route, version));
                 }
                 Err(error)
             }

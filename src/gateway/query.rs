@@ -47,7 +47,7 @@ pub fn value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
 pub fn read(tables: &Tables, method: &Method, route: &Route, values: &[String], query: &str) -> Parameters {
     let mut found = Parameters::default();
     for (field, text) in route.parameters.iter().zip(values) {
-        found.set(tables, method, *field, text, "path");
+        found.set(tables, method, &route.rule.path, *field, text, "path");
     }
     let input = &tables.messages[method.input];
     for (name, text) in pairs(query) {
@@ -58,7 +58,7 @@ pub fn read(tables: &Tables, method: &Method, route: &Route, values: &[String], 
                 && !matches!(input.fields[*field].kind, Kind::Message(_) | Kind::Bytes)
         });
         match usable {
-            Some(field) => found.set(tables, method, field, &text, "query"),
+            Some(field) => found.set(tables, method, &route.rule.path, field, &text, "query"),
             None => found.unknown.push(name.into_owned()),
         }
     }
@@ -66,7 +66,15 @@ pub fn read(tables: &Tables, method: &Method, route: &Route, values: &[String], 
 }
 
 impl Parameters {
-    fn set(&mut self, tables: &Tables, method: &Method, at: FieldIndex, text: &str, location: &'static str) {
+    fn set(
+        &mut self,
+        tables: &Tables,
+        method: &Method,
+        path: &str,
+        at: FieldIndex,
+        text: &str,
+        location: &'static str,
+    ) {
         // An empty parameter counts as absent, and so takes back an earlier one of the same name.
         if text.is_empty() {
             self.object.take(at);
@@ -89,7 +97,7 @@ impl Parameters {
                 _ => return refuse(601, format!("must be of type float64: {text:?}")),
             },
             Kind::Enum(id) => {
-                let allowed = compat::allowed_tokens(tables, method, at);
+                let allowed = compat::allowed_tokens(tables, method, path, at);
                 match tables.enums[id].number(text) {
                     Some(number) if allowed.contains(&text) => Value::Enum(number),
                     _ => return refuse(606, format!("should be one of [{}]", allowed.join(" "))),

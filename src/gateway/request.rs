@@ -85,7 +85,7 @@ pub async fn read_body<B>(
     tables: &Tables,
     method: &Method,
     route: &Route,
-    rules: &JsonRules,
+    rules: JsonRules,
     limits: Limits,
     headers: &HeaderMap,
     body: B,
@@ -122,13 +122,15 @@ where
         }
         _ => {
             some_json(&data)?;
-            let read = json::read(tables, method.input, &data, rules)?;
+            let mut read = json::read(tables, method.input, &data, rules)?;
             // Parameters of path and query win over fields of the body.
-            let parameters = std::mem::replace(request, read.object);
-            for (at, value) in parameters.iter() {
-                request.set(at, value.clone());
+            for (at, value) in std::mem::take(request).iter() {
+                read.object.set(at, value.clone());
             }
-            refuse_violations(check::check(tables, method.input, request, "body"))?;
+            let mut violations = check::check_reading(tables, method.input, &read);
+            compat::locate(&mut violations);
+            refuse_violations(violations)?;
+            *request = read.object;
             Ok(read.unknown)
         }
     }
@@ -161,7 +163,7 @@ fn read_field(
     tables: &Tables,
     at: FieldIndex,
     field: &Field,
-    rules: &JsonRules,
+    rules: JsonRules,
     data: &[u8],
     request: &mut Object,
 ) -> Result<Vec<String>> {
@@ -170,7 +172,7 @@ fn read_field(
     match field.kind {
         Kind::Message(id) if !field.repeated => {
             let read = json::read(tables, id, data, rules)?;
-            violations = check::check(tables, id, &read.object, "body");
+            violations = check::check_reading(tables, id, &read);
             unknown = read.unknown;
             request.set(at, Value::Object(read.object));
         }
@@ -178,11 +180,11 @@ fn read_field(
             let items: Vec<&RawValue> = serde_json::from_slice(data).map_err(|error| unparsable(&error))?;
             for (number, item) in items.into_iter().enumerate() {
                 let read = json::read(tables, id, item.get().as_bytes(), rules)?;
-                violations.extend(check::check(tables, id, &read.object, "body").into_iter().map(|mut violation| {
+                violations.extend(check::check_reading(tables, id, &read).into_iter().map(|mut violation| {
                     violation.field = format!("{number}.{}", violation.field);
                     violation
                 }));
-                unknown.extend(read.unknown.into_iter().map(|path| format!("[{number}].{path}")));
+                unknown.extend(read.unknown.into_iter().map(|path| format!("{number}.{path}")));
                 request.push(at, Value::Object(read.object));
             }
         }
@@ -320,7 +322,7 @@ mod tests {
         let body = Full::new(Bytes::from_static(body));
         let mut request = Object::new();
         let rules = JsonRules::default();
-        let unknown = read_body(&tables, method, route, &rules, limits, &headers, body, &mut request).await?;
+        let unknown = read_body(&tables, method, route, rules, limits, &headers, body, &mut request).await?;
         Ok(format!("{request:?} {unknown:?}"))
     }
 

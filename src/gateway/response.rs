@@ -51,7 +51,10 @@ impl Shape {
             return Shape::Nothing;
         }
         if let Some(field) = route.response {
-            let bytes = output.fields[field].kind == Kind::Bytes && !output.fields[field].repeated;
+            // A download is a GET; elsewhere text is a JSON string.
+            let bytes = output.fields[field].kind == Kind::Bytes
+                && !output.fields[field].repeated
+                && &*route.rule.method == "GET";
             return if bytes { Shape::Bytes(field) } else { Shape::Field(field) };
         }
         let resource = method.resource.map(Kind::Message);

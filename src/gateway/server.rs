@@ -3,13 +3,17 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{Request, Response, Version};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,11 +21,15 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
 use super::Gateway;
+use super::response::error_response;
+use crate::error::Error;
+use crate::grpc::handler::refused;
 use crate::grpc::server::{GrpcServer, is_grpc};
 
 /// Bytes of the HTTP/2 preface: with so many the version is known.
@@ -71,8 +79,16 @@ impl Protocols {
             return response;
         }
         let allowed = cors.headers(request.headers());
-        let mut response =
-            if is_grpc(&request) { self.grpc.serve(request).await } else { self.gateway.serve(request).await };
+        let began = Instant::now();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let grpc = is_grpc(&request);
+        let answered = async { if grpc { self.grpc.serve(request).await } else { self.gateway.serve(request).await } };
+        // A panic costs its own call, not the connection and the calls beside it.
+        let mut response = AssertUnwindSafe(answered).catch_unwind().await.unwrap_or_else(|_| {
+            let error = Error::internal(format!("{method} {path} panicked"));
+            if grpc { refused(&error) } else { error_response(&method, &path, &error) }
+        });
+        tracing::debug!(%method, path, status = response.status().as_u16(), elapsed = ?began.elapsed(), "answered");
         if let Some(allowed) = allowed {
             response.headers_mut().extend(allowed);
         }
@@ -154,7 +170,13 @@ async fn connection(stream: TcpStream, protocols: Protocols, bounds: Bounds, sto
         .keep_alive_timeout(Duration::from_secs(20));
     let service = service_fn(move |request: Request<Incoming>| {
         let protocols = protocols.clone();
-        async move { Ok::<_, Infallible>(protocols.serve(request.map(Body::new)).await) }
+        // HTTP/2 has its own probes, and streams of requests that may rest.
+        let patience = (request.version() != Version::HTTP_2).then_some(bounds.header);
+        let request = request.map(|body| match patience {
+            Some(patience) => Body::new(Patient { body, patience, silence: None }),
+            None => Body::new(body),
+        });
+        async move { Ok::<_, Infallible>(protocols.serve(request).await) }
     });
     let mut served = std::pin::pin!(builder.serve_connection(io, service));
     // The builder waits for ever for the bytes that tell the version; after them its own timers run.
@@ -179,6 +201,36 @@ async fn connection(stream: TcpStream, protocols: Protocols, bounds: Bounds, sto
                 listening = false;
             }
         }
+    }
+}
+
+/// A request body that is given up when nothing comes for a while.
+struct Patient {
+    body: Incoming,
+    patience: Duration,
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl http_body::Body for Patient {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.silence = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let patience = self.patience;
+        let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        silence.as_mut().poll(cx).map(|()| Some(Err(format!("nothing came for {patience:?}").into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

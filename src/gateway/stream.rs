@@ -106,6 +106,12 @@ impl JsonBody {
                 out.push(b'\n');
             }
             Form::Events(piece) => {
+                let id = self.tables.messages[self.output].field_named(compat::EVENT_ID_FIELD);
+                if let Some(id) = id.and_then(|field| object.str(field)).filter(|id| !id.contains(['\r', '\n', '\0'])) {
+                    out.extend_from_slice(b"id: ");
+                    out.extend_from_slice(id.as_bytes());
+                    out.push(b'\n');
+                }
                 out.extend_from_slice(b"data: ");
                 self.write_piece(piece, object, out);
                 out.extend_from_slice(b"\n\n");

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::call::{Answer, Api, Call, Messages, Transport};
 use super::frame::{self, Single, Streamed};
 use super::status::status;
+use super::stop::until_stopped;
 use crate::error::{Error, Reason, Result};
 use crate::schema::tables::{Method, MethodId, Tables, Verb};
 use crate::schema::value::{Object, Value};
@@ -19,12 +21,13 @@ use crate::schema::{check, wire};
 pub struct Handler {
     tables: Arc<Tables>,
     api: Arc<dyn Api>,
+    stop: CancellationToken,
 }
 
 impl Handler {
-    /// A handler for all methods of the table.
-    pub fn new(tables: Arc<Tables>, api: Arc<dyn Api>) -> Self {
-        Handler { tables, api }
+    /// A handler for all methods of the table. Streams end when `stop` is cancelled.
+    pub fn new(tables: Arc<Tables>, api: Arc<dyn Api>, stop: CancellationToken) -> Self {
+        Handler { tables, api, stop }
     }
 
     /// Answers one call. Errors are answers too.
@@ -75,6 +78,7 @@ impl Handler {
     }
 
     fn streamed(&self, id: MethodId, messages: Messages, deadline: Option<tokio::time::Instant>) -> Body {
+        let messages = until_stopped(messages, &self.stop);
         let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         Body::new(Streamed::new(self.tables.clone(), self.tables.methods[id].output, messages, deadline))
     }
@@ -174,8 +178,8 @@ mod tests {
             headers.insert("grpc-timeout", text.parse().unwrap());
             timeout(&headers)
         };
-        assert_eq!(read("2H").unwrap(), Some(Duration::from_secs(7200)));
-        assert_eq!(read("99999999M").unwrap(), Some(Duration::from_secs(99_999_999 * 60)));
+        assert_eq!(read("2H").unwrap(), Some(Duration::from_hours(2)));
+        assert_eq!(read("99999999M").unwrap(), Some(Duration::from_mins(99_999_999)));
         assert_eq!(read("150m").unwrap(), Some(Duration::from_millis(150)));
         assert_eq!(read("7n").unwrap(), Some(Duration::from_nanos(7)));
         assert_eq!(timeout(&HeaderMap::new()).unwrap(), None);

@@ -6,3 +6,4 @@ pub mod handler;
 pub mod health;
 pub mod server;
 pub mod status;
+pub mod stop;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response, Version};
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_web::GrpcWebLayer;
@@ -37,13 +38,15 @@ struct Inner {
 }
 
 impl GrpcServer {
-    /// A server for the method table. `descriptors` is the encoded set that reflection shows.
+    /// A server for the method table. `descriptors` is the encoded set that reflection shows. Streams end
+    /// when `stop` is cancelled.
     pub fn new(
         tables: Arc<Tables>,
         api: Arc<dyn Api>,
         authenticator: Arc<Authenticator>,
         health: &Health,
         descriptors: &[u8],
+        stop: CancellationToken,
     ) -> Result<Self> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
@@ -51,7 +54,7 @@ impl GrpcServer {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let inner = Inner {
-            handler: Handler::new(tables, api),
+            handler: Handler::new(tables, api, stop),
             authenticator,
             health: BoxCloneSyncService::new(HealthServer::new(health.service())),
             reflection_v1: BoxCloneSyncService::new(reflection().build_v1().map_err(Error::internal)?),

@@ -64,6 +64,7 @@ impl Fake {
                 let error = Error::new(Reason::ObjectNotFound, "backend missing does not exist");
                 Err(error.with("type", "backend").with("name", "missing"))
             }
+            "GetBackend" if &*name == "panic" => panic!("as the test wants it"),
             "GetBackend" if &*name == "broken" => Err(Error::internal("/secret/path")),
             "GetBackend" if &*name == "large" => {
                 let mut object = self.build(output, &[]);
@@ -106,7 +107,7 @@ impl Fake {
                 let first = Ok(self.build(output, &[("revision", Value::Int(1))]));
                 let mut first = Some(first);
                 let endless = futures_util::stream::poll_fn(move |_| {
-                    let _held = &open;
+                    assert!(Arc::strong_count(&open) > 1);
                     first.take().map_or(std::task::Poll::Pending, |first| std::task::Poll::Ready(Some(first)))
                 });
                 Ok(Answer::Stream(Box::pin(endless)))

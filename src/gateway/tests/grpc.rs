@@ -56,18 +56,6 @@ impl Port {
         Channel::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
     }
 
-    fn encoded(&self, message: &str, fields: &[(&str, Value)]) -> Vec<u8> {
-        let tables = fixture::tables();
-        let id = tables.message_by_name[&*format!("{}.{message}", fixture::PACKAGE)];
-        let mut object = Object::new();
-        for (name, value) in fields {
-            object.set(tables.messages[id].field_named(name).unwrap(), value.clone());
-        }
-        let mut bytes = Vec::new();
-        wire::encode(&tables, id, &object, &mut bytes);
-        bytes
-    }
-
     async fn call(&self, path: &str, request: tonic::Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Status> {
         let mut client = Grpc::new(self.channel().await).max_decoding_message_size(64 << 20);
         client.ready().await.unwrap();
@@ -77,7 +65,7 @@ impl Port {
     async fn watch(&self, name: &str, timeout: Duration) -> Result<Streaming<Vec<u8>>, Status> {
         let mut client = Grpc::new(self.channel().await);
         client.ready().await.unwrap();
-        let mut request = with_credentials(self.encoded("WatchTableRequest", &[("name", text(name))]));
+        let mut request = with_credentials(encoded("WatchTableRequest", &[("name", text(name))]));
         request.set_timeout(timeout);
         let path = "/backstay.test.v2.TableService/WatchTable";
         Ok(client.server_streaming(request, path.parse().unwrap(), Raw).await?.into_inner())
@@ -85,6 +73,18 @@ impl Port {
 }
 
 const GET: &str = "/backstay.test.v2.BackendService/GetBackend";
+
+fn encoded(message: &str, fields: &[(&str, Value)]) -> Vec<u8> {
+    let tables = fixture::tables();
+    let id = tables.message_by_name[&*format!("{}.{message}", fixture::PACKAGE)];
+    let mut object = Object::new();
+    for (name, value) in fields {
+        object.set(tables.messages[id].field_named(name).unwrap(), value.clone());
+    }
+    let mut bytes = Vec::new();
+    wire::encode(&tables, id, &object, &mut bytes);
+    bytes
+}
 
 fn text(text: &str) -> Value {
     Value::Str(text.into())
@@ -99,7 +99,7 @@ fn with_credentials<T>(message: T) -> tonic::Request<T> {
 #[tokio::test]
 async fn unary_calls_are_answered_from_the_table() {
     let port = start().await;
-    let request = with_credentials(port.encoded("GetBackendRequest", &[("name", text("b1"))]));
+    let request = with_credentials(encoded("GetBackendRequest", &[("name", text("b1"))]));
     let answer = port.call(GET, request).await.unwrap().into_inner();
     let tables = fixture::tables();
     let id = tables.message_by_name["backstay.test.v2.GetBackendResponse"];
@@ -111,7 +111,7 @@ async fn unary_calls_are_answered_from_the_table() {
 #[tokio::test]
 async fn errors_carry_reason_and_details() {
     let port = start().await;
-    let missing = with_credentials(port.encoded("GetBackendRequest", &[("name", text("missing"))]));
+    let missing = with_credentials(encoded("GetBackendRequest", &[("name", text("missing"))]));
     let status = port.call(GET, missing).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::NotFound, "backend missing does not exist"));
     assert_eq!(status.get_details_error_info().unwrap().reason, "OBJECT_NOT_FOUND");
@@ -119,7 +119,7 @@ async fn errors_carry_reason_and_details() {
     let status = port.call(GET, with_credentials(Vec::new())).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "name");
-    let broken = with_credentials(port.encoded("GetBackendRequest", &[("name", text("broken"))]));
+    let broken = with_credentials(encoded("GetBackendRequest", &[("name", text("broken"))]));
     let status = port.call(GET, broken).await.unwrap_err();
     assert!(status.code() == Code::Internal && !format!("{status:?}").contains("secret"), "{status:?}");
     assert_eq!(port.call(GET, with_credentials(vec![0x0a, 9, 1])).await.unwrap_err().code(), Code::InvalidArgument);
@@ -128,7 +128,7 @@ async fn errors_carry_reason_and_details() {
     let status = port.call(GET, with_credentials(vec![0; 17 << 20])).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     assert!(status.message().contains("the limit is 16777216"), "{status:?}");
-    let large = with_credentials(port.encoded("GetBackendRequest", &[("name", text("large"))]));
+    let large = with_credentials(encoded("GetBackendRequest", &[("name", text("large"))]));
     assert_eq!(port.call(GET, large).await.unwrap_err().code(), Code::ResourceExhausted);
 }
 
@@ -139,15 +139,15 @@ async fn an_update_need_not_name_every_required_field() {
     let mut partial = Object::new();
     partial.set(1, Value::Int(3));
     let fields = [("name", text("b1")), ("backend", Value::Object(partial)), ("version", Value::Int(7))];
-    assert!(port.call(update, with_credentials(port.encoded("UpdateBackendRequest", &fields))).await.is_ok());
-    let nameless = port.encoded("UpdateBackendRequest", &fields[1..]);
+    assert!(port.call(update, with_credentials(encoded("UpdateBackendRequest", &fields))).await.is_ok());
+    let nameless = encoded("UpdateBackendRequest", &fields[1..]);
     assert_eq!(port.call(update, with_credentials(nameless)).await.unwrap_err().code(), Code::InvalidArgument);
 }
 
 #[tokio::test]
 async fn calls_need_credentials_but_health_does_not() {
     let port = start().await;
-    let request = tonic::Request::new(port.encoded("GetBackendRequest", &[("name", text("b1"))]));
+    let request = tonic::Request::new(encoded("GetBackendRequest", &[("name", text("b1"))]));
     let status = port.call(GET, request).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
     assert_eq!(status.get_details_error_info().unwrap().reason, "UNAUTHENTICATED");
@@ -164,13 +164,18 @@ async fn calls_need_credentials_but_health_does_not() {
 #[tokio::test]
 async fn streams_arrive_in_order_and_end_with_their_status() {
     let port = start().await;
-    let minute = Duration::from_secs(60);
+    let minute = Duration::from_mins(1);
     let mut stream = port.watch("t", minute).await.unwrap();
     let mut seen = Vec::new();
     while let Some(message) = stream.message().await.unwrap() {
         seen.push(message);
     }
     assert_eq!(seen, [vec![8, 1], vec![8, 2], vec![8, 3]]);
+    let mut stream = port.watch("endless", minute).await.unwrap();
+    assert_eq!(stream.message().await.unwrap(), Some(vec![8, 1]));
+    port.stop.cancel();
+    assert_eq!(stream.message().await.unwrap_err().code(), Code::Unavailable, "the stop ends streams at once");
+    let port = start().await;
     let mut stream = port.watch("missing", minute).await.unwrap();
     assert_eq!(stream.message().await.unwrap_err().code(), Code::NotFound);
 }
@@ -183,7 +188,7 @@ async fn deadlines_end_unary_and_streamed_calls() {
             "POST {GET}\ncontent-type: application/grpc\nte: trailers\ngrpc-timeout: {timeout}\nauthorization: {}",
             credentials()
         );
-        let message = port.encoded("GetBackendRequest", &[("name", text("slow"))]);
+        let message = encoded("GetBackendRequest", &[("name", text("slow"))]);
         let mut body = vec![0, 0, 0, 0, message.len() as u8];
         body.extend_from_slice(&message);
         port.send_version(&head, body, true).await
@@ -195,7 +200,7 @@ async fn deadlines_end_unary_and_streamed_calls() {
         "POST /backstay.test.v2.TableService/WatchTable\ncontent-type: application/grpc\ngrpc-timeout: 100m\nauthorization: {}",
         credentials()
     );
-    let message = port.encoded("WatchTableRequest", &[("name", text("endless"))]);
+    let message = encoded("WatchTableRequest", &[("name", text("endless"))]);
     let mut body = vec![0, 0, 0, 0, message.len() as u8];
     body.extend_from_slice(&message);
     let reply = port.send_version(&head, body, true).await;
@@ -207,7 +212,7 @@ async fn deadlines_end_unary_and_streamed_calls() {
 async fn grpc_web_works_over_both_versions_and_bare_grpc_needs_http2() {
     let port =
         start_with(Settings { cors: Cors { origins: Origins::Any }, ..Settings::default() }, Bounds::default()).await;
-    let message = port.encoded("GetBackendRequest", &[("name", text("b1"))]);
+    let message = encoded("GetBackendRequest", &[("name", text("b1"))]);
     let mut body = vec![0, 0, 0, 0, message.len() as u8];
     body.extend_from_slice(&message);
     for http2 in [false, true] {
@@ -224,7 +229,7 @@ async fn grpc_web_works_over_both_versions_and_bare_grpc_needs_http2() {
         assert_eq!(trailers[0], 0x80, "a frame of trailers follows");
         assert!(String::from_utf8_lossy(trailers).contains("grpc-status:0"), "{trailers:?}");
     }
-    let watch = port.encoded("WatchTableRequest", &[("name", text("t"))]);
+    let watch = encoded("WatchTableRequest", &[("name", text("t"))]);
     let mut body = vec![0, 0, 0, 0, watch.len() as u8];
     body.extend_from_slice(&watch);
     let head = format!(

@@ -3,6 +3,7 @@
 mod fake;
 mod grpc;
 mod rest;
+mod schema;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,7 +63,9 @@ async fn start_with(settings: Settings, bounds: Bounds) -> Port {
     let authenticator = Arc::new(Authenticator::new(vec![User { name: "admin".into(), password }]));
     let health = Health::new();
     let descriptors = tonic_health::pb::FILE_DESCRIPTOR_SET;
-    let grpc = GrpcServer::new(tables.clone(), fake.clone(), authenticator.clone(), &health, descriptors).unwrap();
+    let stop = CancellationToken::new();
+    let grpc = GrpcServer::new(tables.clone(), fake.clone(), authenticator.clone(), &health, descriptors, stop.clone())
+        .unwrap();
     let gateway = Gateway::new(Foundation {
         tables,
         api: fake.clone(),
@@ -83,11 +86,11 @@ async fn start_with(settings: Settings, bounds: Bounds) -> Port {
             },
         ],
         settings,
+        stop: stop.clone(),
     })
     .unwrap();
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let stop = CancellationToken::new();
     let served = tokio::spawn(serve(listener, Protocols::new(grpc, gateway), bounds, stop.clone()));
     Port { address, fake, stop, served, health }
 }

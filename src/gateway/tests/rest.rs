@@ -147,6 +147,7 @@ async fn errors_have_the_body_and_status_of_v2() {
 #[tokio::test]
 async fn only_some_paths_are_open() {
     let port = start().await;
+    assert_eq!(port.send_bare("HEAD /healthz", "").await.status, 200);
     for path in ["/", "/healthz", "/v2/docs", "/v2/docs/"] {
         assert_eq!(port.send_bare(&format!("GET {path}"), "").await.status, 200, "{path}");
     }
@@ -343,15 +344,49 @@ async fn slow_clients_are_closed_and_the_stop_waits_for_open_requests() {
 }
 
 #[tokio::test]
-async fn the_stop_breaks_off_streams_after_the_grace_time() {
-    let bounds = Bounds { grace: Duration::from_millis(200), ..Bounds::default() };
-    let port = start_with(Settings::default(), bounds).await;
+async fn the_stop_ends_watches_at_once() {
+    let port = start().await;
     let mut stream = TcpStream::connect(port.address).await.unwrap();
     let head = "GET /v2/services/haproxy/runtime/tables/endless:watch HTTP/1.1\r\nhost: x\r\n";
     stream.write_all(format!("{head}authorization: {}\r\n\r\n", credentials()).as_bytes()).await.unwrap();
     read_until(&mut stream, "{\"revision\":1}").await;
     port.stop.cancel();
+    let rest = read_until(&mut stream, "\"code\":503").await;
+    assert!(rest.contains("{\"error\":{\"code\":503,\"message\":\"the server is stopping"), "{rest}");
     tokio::time::timeout(Duration::from_secs(10), port.served).await.unwrap().unwrap();
+}
+
+/// A call that never ends does not hold the stop for ever.
+#[tokio::test]
+async fn the_stop_breaks_off_calls_after_the_grace_time() {
+    let bounds = Bounds { grace: Duration::from_millis(200), ..Bounds::default() };
+    let port = start_with(Settings::default(), bounds).await;
+    let mut stream = TcpStream::connect(port.address).await.unwrap();
+    let head = format!("GET {CONFIGURATION}/backends/slow HTTP/1.1\r\nhost: x\r\n");
+    stream.write_all(format!("{head}authorization: {}\r\n\r\n", credentials()).as_bytes()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while port.fake.last().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    port.stop.cancel();
+    tokio::time::timeout(Duration::from_secs(10), port.served).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_body_that_stops_coming_is_given_up_and_a_panic_is_an_answer() {
+    let bounds = Bounds { header: Duration::from_millis(300), ..Bounds::default() };
+    let port = start_with(Settings::default(), bounds).await;
+    let mut stream = TcpStream::connect(port.address).await.unwrap();
+    let head =
+        format!("POST {CONFIGURATION}/backends?version=7 HTTP/1.1\r\nhost: x\r\n{JSON}\r\ncontent-length: 50\r\n");
+    stream.write_all(format!("{head}authorization: {}\r\n\r\n{{\"na", credentials()).as_bytes()).await.unwrap();
+    let answer = read_until(&mut stream, "ended early").await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let reply = port.send(&format!("GET {CONFIGURATION}/backends/panic"), "").await;
+    assert_eq!((reply.status.as_u16(), reply.text()), (500, r#"{"code":500,"message":"internal error, see the log"}"#));
 }
 
 #[tokio::test]
