@@ -23,6 +23,10 @@ fn observed_bodies_get_the_observed_answers() {
                 let mut answer = Vec::new();
                 json::write(tables, message, &object, &mut answer);
                 assert_eq!(Some(std::str::from_utf8(&answer).unwrap()), record["answer"].as_str(), "{body}");
+                assert_eq!(accept(tables, message, &answer).unwrap(), object, "{body}");
+                let mut wire = Vec::new();
+                crate::schema::wire::encode(tables, message, &object, &mut wire);
+                assert_eq!(crate::schema::wire::decode(tables, message, &wire).unwrap(), object, "{body}");
             }
             Err(error) => {
                 let row = error.reason().row();
