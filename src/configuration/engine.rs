@@ -49,7 +49,10 @@ impl Engine {
     pub fn list(&self, document: &Document, resource: MessageId, place: &Place) -> Result<Vec<Object>> {
         let rules = self.rules(resource)?;
         if rules.kind == ResourceKind::Section {
-            return Ok(self.sections(document, rules).map(|(at, name)| self.read(document, resource, at, &name)).collect());
+            return Ok(self
+                .sections(document, rules)
+                .map(|(at, name)| self.read(document, resource, at, &name))
+                .collect());
         }
         match self.parent(document, place) {
             Some(at) => Ok(self.lines(document, resource, at).map(|(_, object)| object).collect()),
@@ -126,8 +129,7 @@ impl Engine {
             return self.replace_section(document, resource, rules, place, key, object);
         }
         let at = self.known_parent(document, place)?;
-        let (line, old) =
-            self.find(document, resource, at, key).ok_or_else(|| self.not_found(resource, place, key))?;
+        let (line, old) = self.find(document, resource, at, key).ok_or_else(|| self.not_found(resource, place, key))?;
         let mut wanted = object.clone();
         if rules.kind == ResourceKind::NamedLine {
             let name = self.identity(resource, object).unwrap_or_default();
@@ -198,7 +200,8 @@ impl Engine {
         }
         document.find("defaults", name).or_else(|| {
             let number: usize = name.strip_prefix(UNNAMED_DEFAULTS)?.parse().ok()?;
-            let unnamed = document.sections().iter().enumerate().filter(|(_, s)| s.kind() == "defaults" && s.name().is_empty());
+            let unnamed =
+                document.sections().iter().enumerate().filter(|(_, s)| s.kind() == "defaults" && s.name().is_empty());
             unnamed.map(|(at, _)| at).nth(number.checked_sub(1)?)
         })
     }
@@ -221,7 +224,11 @@ impl Engine {
             // The deprecated view of `defaults` shows the section that comes first by its listed name.
             Key::Singleton => self.sections(document, rules).min_by(|a, b| a.1.cmp(&b.1)).map(|(at, _)| at),
             Key::Name(name) if &*rules.keyword == "defaults" => {
-                if name.is_empty() { None } else { self.defaults(document, name) }
+                if name.is_empty() {
+                    None
+                } else {
+                    self.defaults(document, name)
+                }
             }
             Key::Name(name) => document.find(&rules.keyword, name),
             Key::Index(_) => None,
@@ -404,8 +411,7 @@ impl Engine {
 
 /// A value that cannot be written, as an error of the caller.
 pub(super) fn refused(fault: PrintFault) -> Error {
-    let violation =
-        Violation { field: fault.path.clone(), message: fault.message.clone(), code: 0, location: "body" };
+    let violation = Violation { field: fault.path.clone(), message: fault.message.clone(), code: 0, location: "body" };
     Error::new(Reason::InvalidValue, format!("{}: {}", fault.path, fault.message)).with_violation(violation)
 }
 

@@ -127,7 +127,8 @@ fn unreadable_rules_keep_their_place_and_have_no_index() {
 #[test]
 fn an_acl_goes_before_the_rules_that_may_use_it() {
     let mut case = Case::new(FILE);
-    case.create("Acl", &inside("frontend", "f"), r#"{"index":0,"acl_name":"a","criterion":"path","value":"/a"}"#).unwrap();
+    case.create("Acl", &inside("frontend", "f"), r#"{"index":0,"acl_name":"a","criterion":"path","value":"/a"}"#)
+        .unwrap();
     let text = case.text();
     assert!(text.find("acl a path /a").unwrap() < text.find("http-request deny").unwrap(), "{text}");
 }
@@ -142,10 +143,8 @@ fn sections_change_only_the_lines_that_differ() {
     assert_eq!(case.text(), FILE);
     let wanted = r#"{"name":"b","mode":"http","balance":{"algorithm":"leastconn"},"server_timeout":5000}"#;
     case.replace("Backend", &Place::default(), &named("b"), wanted).unwrap();
-    let expected = FILE.replace(
-        "  mode http # kept\n",
-        "  mode http # kept\n  balance leastconn\n  timeout server 5000\n",
-    );
+    let expected =
+        FILE.replace("  mode http # kept\n", "  mode http # kept\n  balance leastconn\n  timeout server 5000\n");
     let sorted = |text: &str| {
         let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
         lines.sort();

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::document::{LineKind, LineRef, Section};
 use crate::schema::Schema;
-use crate::schema::template::Keyword;
 use crate::schema::tables::{FieldIndex, Kind, MessageId, ResourceKind};
+use crate::schema::template::Keyword;
 
 /// Layouts of all kinds of sections.
 #[derive(Debug)]
@@ -53,19 +53,14 @@ impl Layouts {
         for (id, message) in schema.tables.messages.iter().enumerate() {
             let Some(resource) = &message.resource else { continue };
             if resource.kind == ResourceKind::Section {
-                let layout =
-                    by_kind.entry(resource.keyword.clone()).or_insert_with_key(|kind| empty(kind));
+                let layout = by_kind.entry(resource.keyword.clone()).or_insert_with_key(|kind| empty(kind));
                 layout.message = Some(id);
                 continue;
             }
             for parent in &resource.parents {
                 let layout = by_kind.entry(parent.section.clone()).or_insert_with_key(|kind| empty(kind));
                 let at = layout.children.len();
-                layout.children.push(Child {
-                    message: id,
-                    keyword: resource.keyword.clone(),
-                    order: resource.order,
-                });
+                layout.children.push(Child { message: id, keyword: resource.keyword.clone(), order: resource.order });
                 for keyword in schema.grammar.keywords(id) {
                     if let Keyword::Word(word) = keyword {
                         layout.by_word.entry(word.clone()).or_default().push(at);
@@ -98,7 +93,10 @@ impl SectionLayout {
     pub fn child_of(&self, words: &[&str]) -> Option<&Child> {
         let candidates = self.by_word.get(*words.first()?)?;
         // A line such as `no log` begins with a word that many keywords share.
-        candidates.iter().map(|at| &self.children[*at]).find(|c| *c.keyword == *words[0] || words.contains(&&*c.keyword))
+        candidates
+            .iter()
+            .map(|at| &self.children[*at])
+            .find(|c| *c.keyword == *words[0] || words.contains(&&*c.keyword))
     }
 
     /// Rank of the objects of a message.

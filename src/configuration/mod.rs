@@ -6,20 +6,20 @@
 //! are pure: they say what the bytes in the state folder mean.
 
 pub mod address;
-pub mod engine;
-pub mod layout;
-pub mod ports;
-mod section_edit;
 pub mod crash;
 mod disk;
+pub mod engine;
 mod external;
 mod frame;
 mod header;
 mod journal;
+pub mod layout;
 mod options;
+pub mod ports;
 mod raw;
 mod recovery;
 mod reloads;
+mod section_edit;
 mod store;
 mod transaction;
 mod transaction_log;

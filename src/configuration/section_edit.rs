@@ -186,7 +186,9 @@ impl Engine {
             if before == says(&mut new.iter().map(String::as_str)) {
                 continue;
             }
-            edit.slot(old, new, self.is_list(resource, &grammar.path(slot)), &|old, new| self.with_residue(resource, old, new));
+            edit.slot(old, new, self.is_list(resource, &grammar.path(slot)), &|old, new| {
+                self.with_residue(resource, old, new)
+            });
         }
         let section = edit.apply(self, layout)?;
         let mut document = document.with_section(at, section);
@@ -267,13 +269,7 @@ impl<'a> FieldEdit<'a> {
     }
 
     /// Changes the lines of one field from `old` to `new`, keeping those that already say what is wanted.
-    fn slot(
-        &mut self,
-        old: &[usize],
-        new: &[String],
-        repeated: bool,
-        with_residue: &dyn Fn(&str, &str) -> String,
-    ) {
+    fn slot(&mut self, old: &[usize], new: &[String], repeated: bool, with_residue: &dyn Fn(&str, &str) -> String) {
         let text = |at: usize| self.section.line(at).and_then(|l| l.text()).unwrap_or_default();
         // A single value: its last line counts, so that one is rewritten and the others go.
         let (mut old, new) = (old.to_vec(), new);
@@ -284,12 +280,8 @@ impl<'a> FieldEdit<'a> {
         }
         let same = |at: usize, new: &str| split(text(at)).words == split(new).words;
         let prefix = old.iter().zip(new).take_while(|(at, new)| same(**at, new)).count();
-        let suffix = old[prefix..]
-            .iter()
-            .rev()
-            .zip(new[prefix..].iter().rev())
-            .take_while(|(at, new)| same(**at, new))
-            .count();
+        let suffix =
+            old[prefix..].iter().rev().zip(new[prefix..].iter().rev()).take_while(|(at, new)| same(**at, new)).count();
         let (gone, come) = (&old[prefix..old.len() - suffix], &new[prefix..new.len() - suffix]);
         let shared = gone.len().min(come.len());
         for (at, new) in gone.iter().zip(come) {

@@ -5,5 +5,6 @@ pub mod frame;
 pub mod handler;
 pub mod health;
 pub mod server;
+pub mod services;
 pub mod status;
 pub mod stop;

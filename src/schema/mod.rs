@@ -6,10 +6,10 @@ pub mod check;
 pub mod comments;
 pub mod json;
 pub mod load;
+pub mod mask;
 pub mod openapi;
 #[cfg(test)]
 pub(crate) mod sample;
-pub mod mask;
 pub mod tables;
 pub mod template;
 pub mod value;
@@ -23,7 +23,7 @@ use template::Grammar;
 #[derive(Debug)]
 pub struct Schema {
     /// Messages, fields, enums, methods.
-    pub tables: Tables,
+    pub tables: std::sync::Arc<Tables>,
     /// Parser and printer of every line.
     pub grammar: Grammar,
 }
@@ -33,7 +33,7 @@ impl Schema {
     pub fn compile(descriptor_set: &[u8]) -> Result<Schema, Vec<String>> {
         let tables = load::load(descriptor_set).map_err(|faults| strings(&faults))?;
         let grammar = Grammar::compile(&tables).map_err(|faults| strings(&faults))?;
-        Ok(Schema { tables, grammar })
+        Ok(Schema { tables: std::sync::Arc::new(tables), grammar })
     }
 }
 

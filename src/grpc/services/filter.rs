@@ -47,9 +47,9 @@ impl Filter {
                 Some(Value::Str(text)) => **text == **wanted,
                 Some(Value::Int(number)) => wanted.parse() == Ok(*number),
                 Some(Value::Bool(flag)) => wanted.parse() == Ok(*flag),
-                Some(Value::Enum(number)) => item
-                    .and_then(|id| tables.enums[id].value(*number))
-                    .is_some_and(|value| *value.token == **wanted),
+                Some(Value::Enum(number)) => {
+                    item.and_then(|id| tables.enums[id].value(*number)).is_some_and(|value| *value.token == **wanted)
+                }
                 Some(_) => false,
             }
         })

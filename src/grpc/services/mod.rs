@@ -3,15 +3,11 @@
 
 mod filter;
 mod info;
-mod map_entries;
-mod maps;
 mod paging;
 mod raw;
 mod registry;
 mod reloads;
 mod resources;
-mod stick_tables;
-mod storage_maps;
 mod transactions;
 
 use std::collections::HashMap;
@@ -19,18 +15,16 @@ use std::sync::Arc;
 
 use self::registry::Handler;
 use super::call::{Answer, Api, Call, Transport};
+use crate::configuration::Configuration;
 use crate::configuration::address::Plan;
 use crate::configuration::engine::Engine;
 use crate::configuration::ports::Pending;
-use crate::configuration::store::Configuration;
 use crate::error::{Error, Reason, Result};
 use crate::process::reload::ReloadQueue;
 use crate::process::strategy::Presence;
 use crate::runtime::Runtime;
 use crate::schema::Schema;
 use crate::schema::tables::MethodId;
-use crate::stick_table::Hub;
-use crate::storage::maps::Maps;
 
 /// Everything that methods work on.
 pub struct Rooms {
@@ -44,10 +38,6 @@ pub struct Rooms {
     pub reloads: Arc<ReloadQueue>,
     /// HAProxy's runtime socket.
     pub runtime: Runtime,
-    /// Watches of stick tables.
-    pub hub: Hub,
-    /// Map files.
-    pub maps: Maps,
     /// How to find out whether HAProxy runs.
     pub presence: Presence,
     /// Whether `GetInfo` tells of the machine.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Context;
-use crate::configuration::raw::{RawOptions, RawSource};
+use crate::configuration::{RawOptions, RawSource};
 use crate::error::{Error, Reason, Result};
 use crate::proto::configuration as pb;
 

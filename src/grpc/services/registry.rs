@@ -8,7 +8,7 @@ use std::sync::Arc;
 use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
-use super::{Context, info, map_entries, maps, raw, reloads, stick_tables, storage_maps, transactions};
+use super::{Context, info, raw, reloads, transactions};
 use crate::configuration::ports::Pending;
 use crate::error::{Error, Result};
 use crate::grpc::call::{Answer, Call};
@@ -63,28 +63,6 @@ impl Table {
         self.unary("runtime.v2.InfoService/GetInfo", info::get);
         self.unary("runtime.v2.InfoService/GetProcessInfo", info::processes);
         self.unary("runtime.v2.HealthService/GetHealth", info::health);
-        self.unary("runtime.v2.MapService/ListMaps", maps::list);
-        self.unary("runtime.v2.MapService/GetMap", maps::get);
-        self.unary("runtime.v2.MapService/CreateMap", maps::create);
-        self.unary("runtime.v2.MapService/AddMapEntries", maps::add_entries);
-        self.unary("runtime.v2.MapService/ClearMap", maps::clear);
-        self.reply("runtime.v2.MapEntryService/ListMapEntries", map_entries::list);
-        self.stream("runtime.v2.MapEntryService/ExportMapEntries", map_entries::export);
-        self.unary("runtime.v2.MapEntryService/GetMapEntry", map_entries::get);
-        self.unary("runtime.v2.MapEntryService/CreateMapEntry", map_entries::create);
-        self.unary("runtime.v2.MapEntryService/ReplaceMapEntry", map_entries::replace);
-        self.unary("runtime.v2.MapEntryService/DeleteMapEntry", map_entries::delete);
-        self.unary("runtime.v2.StickTableService/ListStickTables", stick_tables::list);
-        self.unary("runtime.v2.StickTableService/GetStickTable", stick_tables::get);
-        self.stream("runtime.v2.StickTableService/WatchStickTable", stick_tables::watch);
-        self.unary("runtime.v2.StickTableService/ClearStickTable", stick_tables::clear);
-        self.reply("runtime.v2.StickTableEntryService/ListStickTableEntries", stick_tables::entries);
-        self.unary("runtime.v2.StickTableEntryService/SetStickTableEntry", stick_tables::set_entry);
-        self.unary("storage.v2.StorageMapService/ListStorageMaps", storage_maps::list);
-        self.unary("storage.v2.StorageMapService/GetStorageMap", storage_maps::get);
-        self.unary("storage.v2.StorageMapService/CreateStorageMap", storage_maps::create);
-        self.unary("storage.v2.StorageMapService/ReplaceStorageMap", storage_maps::replace);
-        self.unary("storage.v2.StorageMapService/DeleteStorageMap", storage_maps::delete);
     }
 
     /// A method with one answer.

@@ -3,14 +3,14 @@
 use super::{Rooms, filter::Filter, paging};
 use crate::configuration::address::{Key, Place, Plan};
 use crate::configuration::engine::Edited;
-use crate::configuration::options::{ChangeOptions, Outcome, Target};
+use crate::configuration::{ChangeOptions, Outcome, Target};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Answer, Call, Transport};
+use crate::schema::check::check;
 use crate::schema::mask::apply_mask;
 use crate::schema::tables::{MessageId, Verb};
 use crate::schema::value::{Object, Value};
-use crate::schema::check::check;
 
 /// Carries out a generic method.
 pub(super) async fn call(rooms: &Rooms, plan: &Plan, call: Call) -> Result<Answer> {
@@ -85,11 +85,8 @@ impl Request<'_> {
         self.check(object)?;
         let key = self.plan.key(&self.call.request)?;
         let engine = &self.rooms.engine;
-        self.change(
-            |document| engine.replace(document, self.resource, &self.place, &key, object),
-            Some(object.clone()),
-        )
-        .await
+        self.change(|document| engine.replace(document, self.resource, &self.place, &key, object), Some(object.clone()))
+            .await
     }
 
     async fn update(&self) -> Result<Answer> {
@@ -101,11 +98,8 @@ impl Request<'_> {
         apply_mask(tables, self.resource, &mut object, self.body()?, &paths)?;
         self.check(&object)?;
         let wanted = object.clone();
-        self.change(
-            move |document| engine.replace(document, self.resource, &self.place, &key, &wanted),
-            Some(object),
-        )
-        .await
+        self.change(move |document| engine.replace(document, self.resource, &self.place, &key, &wanted), Some(object))
+            .await
     }
 
     async fn delete(&self) -> Result<Answer> {

@@ -1,8 +1,7 @@
 //! Transactions.
 
 use super::Context;
-use crate::configuration::transaction::Transaction;
-use crate::configuration::transaction_log::Status;
+use crate::configuration::{Status, Transaction};
 use crate::error::{Error, Result, Violation};
 use crate::proto::configuration as pb;
 
@@ -14,11 +13,7 @@ fn message(transaction: Transaction) -> pb::Transaction {
         Status::Success => pb::TransactionStatus::Success,
     };
     let known = matches!(transaction.status, Status::InProgress | Status::Success);
-    pb::Transaction {
-        version: known.then_some(transaction.version),
-        id: transaction.id,
-        status: status.into(),
-    }
+    pb::Transaction { version: known.then_some(transaction.version), id: transaction.id, status: status.into() }
 }
 
 pub(super) async fn list(

@@ -1,0 +1,87 @@
+//! What runs: this program, the machine, HAProxy.
+
+use super::Context;
+use crate::error::Result;
+use crate::proto::runtime as pb;
+use crate::runtime::{Info, InfoValue};
+use crate::schema::tables::Kind;
+use crate::schema::value::{Object, Value};
+use crate::schema::wire;
+
+pub(super) async fn get(context: Context, _: pb::GetInfoRequest) -> Result<pb::GetInfoResponse> {
+    let api = pb::ApiInfo { build_date: "0001-01-01T00:00:00.000Z".into(), version: env!("CARGO_PKG_VERSION").into() };
+    let system = if context.show_system_info { machine() } else { pb::SystemInfo::default() };
+    Ok(pb::GetInfoResponse { api: Some(api), system: Some(system) })
+}
+
+/// Facts of the machine, as far as the kernel tells them.
+fn machine() -> pb::SystemInfo {
+    let name = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let memory = rustix::system::sysinfo();
+    let unit = i64::from(memory.mem_unit);
+    let bytes = |units: u64| i64::try_from(units).unwrap_or(i64::MAX).saturating_mul(unit);
+    pb::SystemInfo {
+        cpu_info: Some(pb::CpuInfo {
+            model: None,
+            num_cpus: std::thread::available_parallelism().ok().and_then(|n| i64::try_from(n.get()).ok()),
+        }),
+        hostname: Some(text(name.nodename())),
+        mem_info: Some(pb::MemoryInfo {
+            dataplaneapi_memory: None,
+            free_memory: Some(bytes(memory.freeram)),
+            total_memory: Some(bytes(memory.totalram)),
+        }),
+        os_string: Some(format!("{} {} {}", text(name.sysname()), text(name.release()), text(name.version()))),
+        time: Some(jiff::Timestamp::now().as_second()),
+        uptime: Some(memory.uptime),
+    }
+}
+
+pub(super) async fn processes(context: Context, _: pb::GetProcessInfoRequest) -> Result<pb::GetProcessInfoResponse> {
+    let info = context.runtime.info().await?;
+    let socket = context.runtime.addresses().first().map(ToString::to_string).unwrap_or_default();
+    let item = item(&context, &info)?;
+    Ok(pb::GetProcessInfoResponse {
+        processes: vec![pb::ProcessInfo { error: None, info: Some(item), runtime_api: socket }],
+    })
+}
+
+/// Fills the message by name: `Uptime_sec` of HAProxy is `uptime_sec` here.
+fn item(context: &Context, info: &Info) -> Result<pb::ProcessInfoItem> {
+    let tables = &context.schema.tables;
+    let Some(id) = tables.message_by_name.get("backstay.runtime.v2.ProcessInfoItem").copied() else {
+        return Ok(pb::ProcessInfoItem::default());
+    };
+    let mut object = Object::new();
+    for (name, value) in &info.fields {
+        let wanted = key(name);
+        let Some(at) = tables.messages[id].fields.iter().position(|f| key(&f.name) == wanted) else { continue };
+        match (tables.messages[id].fields[at].kind, value) {
+            (Kind::Int64 | Kind::Int32, InfoValue::Int(number)) => object.set(at, Value::Int(*number)),
+            (Kind::String, InfoValue::Text(text)) => object.set(at, Value::Str(text.as_str().into())),
+            (Kind::String, InfoValue::Int(number)) => object.set(at, Value::Str(number.to_string().into())),
+            _ => {}
+        }
+    }
+    let mut bytes = Vec::new();
+    wire::encode(tables, id, &object, &mut bytes);
+    prost::Message::decode(bytes.as_slice()).map_err(crate::error::Error::internal)
+}
+
+/// A name without what the two spell differently.
+fn key(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+pub(super) async fn health(context: Context, _: pb::GetHealthRequest) -> Result<pb::GetHealthResponse> {
+    let presence = &context.presence;
+    let can_ask = presence.master.is_some() || presence.stats.is_some() || presence.status_cmd.is_some();
+    let status = match (can_ask, presence.running().await) {
+        (false, _) => pb::HealthStatus::Unknown,
+        (true, true) => pb::HealthStatus::Up,
+        (true, false) => pb::HealthStatus::Down,
+    };
+    let detail = context.configuration.trouble().map(|error| error.to_string());
+    Ok(pb::GetHealthResponse { haproxy: status.into(), detail })
+}
