@@ -11,9 +11,10 @@ use crate::schema::words;
 
 const PLAIN: &[&str] = &["a", "src", "x.y", "10.0.0.1", "/run/x", "v1", "\"a b\"", "${X}", "%[src]", "host", "txn"];
 const HOSTILE: &[&str] = &[
-    "if", "unless", "a:b", "a.b", "a,b", "(", ")", "a(b)", "5", "-1", "log", "global", "no", "ssl", "check", "len", "", " ", "a b", "a  b",
-    "\"", "a#", "\n", "\\", "'", "a\\ b", "::1", "[::1]", ":80", "a:80", "/x", "unix@x", "hdr", "status", "name", "!", "deny", "if x", "a if b",
-    "1k", "10s", "port", "*", "{", "a;b", "\u{e9}", "\t", "a\tb", "\r", "option", "default", "weight 5", "crt", "\u{a0}",
+    "if", "unless", "a:b", "a.b", "a,b", "(", ")", "a(b)", "5", "-1", "log", "global", "no", "ssl", "check", "len", "",
+    " ", "a b", "a  b", "\"", "a#", "\n", "\\", "'", "a\\ b", "::1", "[::1]", ":80", "a:80", "/x", "unix@x", "hdr",
+    "status", "name", "!", "deny", "if x", "a if b", "1k", "10s", "port", "*", "{", "a;b", "\u{e9}", "\t", "a\tb",
+    "\r", "option", "default", "weight 5", "crt", "\u{a0}",
 ];
 
 /// A small generator that is fed from one seed, so that a failing case is named by it.
@@ -67,7 +68,13 @@ impl Dice {
 }
 
 /// Prints a line, filling in what it says is missing.
-fn printed(tables: &Tables, grammar: &Grammar, message: MessageId, dice: &mut Dice, hostile: bool) -> Option<(Object, String, Vec<String>)> {
+fn printed(
+    tables: &Tables,
+    grammar: &Grammar,
+    message: MessageId,
+    dice: &mut Dice,
+    hostile: bool,
+) -> Option<(Object, String, Vec<String>)> {
     let mut object = dice.object(tables, message, hostile, 0);
     for _ in 0..12 {
         match grammar.print_line(message, &object) {
@@ -135,17 +142,24 @@ fn what_prints_is_read_back_the_same() {
             .run(&any::<u64>(), |seed| {
                 let mut dice = Dice(seed);
                 let message = ids[dice.roll(ids.len())];
-                let Some((object, text, unused)) = printed(&tables, &grammar, message, &mut dice, hostile) else { return Ok(()) };
+                let Some((object, text, unused)) = printed(&tables, &grammar, message, &mut dice, hostile) else {
+                    return Ok(());
+                };
                 printed_some.set(printed_some.get() + 1);
                 let read = grammar.parse_line(message, &words::split(&text).words);
                 let Some(read) = read else { return Err(TestCaseError::fail(format!("{text:?} is not read"))) };
                 let name = &tables.messages[message].full_name;
                 prop_assert!(!text.contains(['\n', '\r', '\0']), "{text:?}");
-                if unused.is_empty() && grammar.section(message).is_none() && !print_only_value(&tables, message, &object) {
+                if unused.is_empty()
+                    && grammar.section(message).is_none()
+                    && !print_only_value(&tables, message, &object)
+                {
                     prop_assert!(says(&tables, message, &object, &read), "{name} {text:?}\n{object:?}\n{read:?}");
                 }
                 // What was read says exactly the same line again.
-                let again = grammar.print_line(message, &read).map_err(|fault| TestCaseError::fail(format!("{text:?}: {fault}")))?;
+                let again = grammar
+                    .print_line(message, &read)
+                    .map_err(|fault| TestCaseError::fail(format!("{text:?}: {fault}")))?;
                 prop_assert!(again.unused.is_empty(), "{name} {text:?} leaves {:?}", again.unused);
                 let once_more = grammar.parse_line(message, &words::split(&again.text).words);
                 prop_assert_eq!(once_more, Some(read), "{} {:?} {:?}", name, text, again.text);
@@ -166,7 +180,8 @@ fn print_only_value(tables: &Tables, message: MessageId, object: &Object) -> boo
 #[test]
 fn what_a_section_prints_is_read_back_the_same() {
     let (tables, grammar) = models();
-    let is_section = |id: &MessageId| tables.messages[*id].resource.as_ref().is_some_and(|r| r.kind == ResourceKind::Section);
+    let is_section =
+        |id: &MessageId| tables.messages[*id].resource.as_ref().is_some_and(|r| r.kind == ResourceKind::Section);
     let ids: Vec<_> = (0..tables.messages.len()).filter(is_section).collect();
     for hostile in [false, true] {
         let lines_seen = std::cell::Cell::new(0usize);
@@ -199,7 +214,9 @@ fn what_a_section_prints_is_read_back_the_same() {
                     prop_assert!(last <= *slot, "lines stand in order of declaration");
                     last = *slot;
                 }
-                let again = section.print(&read).map_err(|fault| TestCaseError::fail(format!("{:?}: {fault}", printed.lines)))?;
+                let again = section
+                    .print(&read)
+                    .map_err(|fault| TestCaseError::fail(format!("{:?}: {fault}", printed.lines)))?;
                 prop_assert!(again.unused.is_empty(), "{:?} leaves {:?}", printed.lines, again.unused);
                 prop_assert_eq!(&again.lines, &printed.lines);
                 Ok(())
@@ -214,9 +231,13 @@ fn what_is_read_prints_and_is_read_again_the_same() {
     let (tables, grammar) = models();
     let ids = with_line(&tables);
     // Words of all templates, so that lines come close to what is read.
-    let mut vocabulary: Vec<String> = HOSTILE.iter().chain(PLAIN).filter(|word| words::is_one_word(word)).map(|word| (*word).to_owned()).collect();
+    let mut vocabulary: Vec<String> =
+        HOSTILE.iter().chain(PLAIN).filter(|word| words::is_one_word(word)).map(|word| (*word).to_owned()).collect();
     let templates = tables.messages.iter().filter_map(|message| message.line.clone());
-    let lines = tables.enums.iter().flat_map(|kind| kind.values.iter().map(|value| value.line.clone().unwrap_or(value.token.clone())));
+    let lines = tables
+        .enums
+        .iter()
+        .flat_map(|kind| kind.values.iter().map(|value| value.line.clone().unwrap_or(value.token.clone())));
     for template in templates.chain(lines) {
         let clean = template.replace(['{', '}', '[', ']', '<', '>', '|', '=', '*'], " ");
         vocabulary.extend(clean.split_ascii_whitespace().map(|word| word.trim_end_matches("...").to_owned()));
@@ -242,9 +263,17 @@ fn what_is_read_prints_and_is_read_again_the_same() {
             let line: Vec<&str> = line.iter().map(String::as_str).collect();
             let Some(read) = grammar.parse_line(message, &line) else { return Ok(()) };
             read_some.set(read_some.get() + 1);
-            let again = grammar.print_line(message, &read).map_err(|fault| TestCaseError::fail(format!("{line:?}: {fault}")))?;
+            let again = grammar
+                .print_line(message, &read)
+                .map_err(|fault| TestCaseError::fail(format!("{line:?}: {fault}")))?;
             prop_assert!(again.unused.is_empty(), "{line:?} leaves {:?}", again.unused);
-            prop_assert_eq!(grammar.parse_line(message, &words::split(&again.text).words), Some(read), "{:?} {:?}", line, again.text);
+            prop_assert_eq!(
+                grammar.parse_line(message, &words::split(&again.text).words),
+                Some(read),
+                "{:?} {:?}",
+                line,
+                again.text
+            );
             Ok(())
         })
         .unwrap();
