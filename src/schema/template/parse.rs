@@ -339,9 +339,10 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
             self.events.push(Event::Close);
         }
         if !repeated.is_empty() || !unknown.is_empty() {
+            // Unknown words first: whatever follows them is told by its keyword.
             repeated.sort_unstable();
-            repeated.append(&mut unknown);
-            self.residue = repeated;
+            unknown.append(&mut repeated);
+            self.residue = unknown;
             self.events.push(Event::Residue);
         }
         true

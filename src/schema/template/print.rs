@@ -6,7 +6,7 @@ use super::Step;
 use super::event::Event;
 use super::node::{Choice, Empty, Leaf, Message, Node, Param, Part, PrintOnly, Rest, Slot, Star, Target, Values};
 use super::parse::Parser;
-use super::ready::{Here, count, first_target, flag, is_blank, parts_ready, ready};
+use super::ready::{Here, count, first_target, flag, is_blank, param_value, parts_ready, ready};
 use super::text;
 use super::units;
 use crate::schema::value::{Object, Value};
@@ -319,28 +319,37 @@ impl<'o> Printer<'o> {
                 format!("the unknown parameter `{word}` is not one word of the file"),
             ));
         }
-        let (repeated, unknown) = split_residue(star, &residue);
-        for word in &repeated {
-            self.word(word);
+        let (unknown, repeated) = split_residue(star, &residue);
+        // Unknown words stand last, but not behind a parameter that would take them for its own.
+        let open = star.params.iter().any(|param| is_open(&param.nodes) && param_value(param, here).is_some());
+        if open {
+            self.words(&unknown);
         }
+        self.words(&repeated);
         for param in &star.params {
             self.param(param, here)?;
         }
-        for word in &unknown {
-            self.word(word);
+        if !open {
+            self.words(&unknown);
         }
         if !residue.is_empty() {
-            self.residue = repeated;
-            self.residue.extend(unknown);
+            self.residue = unknown;
+            self.residue.extend(repeated);
             self.events.push(Event::Residue);
         }
         Ok(())
     }
 
+    fn words(&mut self, words: &[&str]) {
+        for word in words {
+            self.word(word);
+        }
+    }
+
     fn param(&mut self, param: &Param, here: Here<'o>) -> Done {
         let Some(via) = param.via else { return self.param_of(param, here) };
         let Some(object) = here.object.object(via as usize) else { return Ok(()) };
-        if object.get(param.target.field as usize).is_none() {
+        if param_value(param, here).is_none() {
             return Ok(());
         }
         self.path.push(Step { field: via as usize, item: None });
@@ -405,20 +414,34 @@ fn event(target: Target, value: &Value) -> Event<'_> {
     }
 }
 
-/// Words of earlier occurrences of parameters, and words that no parameter begins with.
+/// True when a program may take more words than it printed.
+fn is_open(nodes: &[Node]) -> bool {
+    match nodes.last() {
+        None | Some(Node::Literal(_) | Node::Word(_) | Node::Slot(_) | Node::List(_) | Node::Choice(_)) => false,
+        Some(Node::Rest(_) | Node::Any(_) | Node::Star(_)) => true,
+        Some(Node::Group(group)) => !group.required || group.alternatives.iter().any(|one| is_open(&one.nodes)),
+        Some(Node::Values(values)) => values.lines.iter().any(|value| is_open(&value.nodes)),
+        Some(Node::Message(message)) => is_open(&message.nodes),
+    }
+}
+
+/// Splits words that stayed on a line into those that no parameter begins with and earlier occurrences of parameters.
 fn split_residue<'o>(star: &Star, residue: &[&'o str]) -> (Vec<&'o str>, Vec<&'o str>) {
-    let (mut repeated, mut unknown) = (Vec::new(), Vec::new());
+    let (mut unknown, mut repeated) = (Vec::new(), Vec::new());
     let mut at = 0;
     while at < residue.len() {
         let known = star.index.find(residue[at]).next();
         let taken = known.and_then(|param| Parser::new(&residue[at..], &[]).prefix(&star.params[param].nodes));
-        if let Some(taken) = taken {
-            repeated.extend(&residue[at..at + taken]);
-            at += taken;
-        } else {
-            unknown.push(residue[at]);
-            at += 1;
+        match taken {
+            Some(taken) => {
+                repeated.extend(&residue[at..at + taken]);
+                at += taken;
+            }
+            None => {
+                unknown.push(residue[at]);
+                at += 1;
+            }
         }
     }
-    (repeated, unknown)
+    (unknown, repeated)
 }

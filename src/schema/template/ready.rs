@@ -1,6 +1,6 @@
 //! What of an object is set, and so which optional places are printed.
 
-use super::node::{Choice, Node, Part, Target};
+use super::node::{Choice, Node, Param, Part, Target};
 use crate::schema::value::{Object, Value};
 
 /// The message at hand.
@@ -80,14 +80,7 @@ fn filled(node: &Node, here: Here<'_>) -> bool {
         Node::Group(group) => group.alternatives.iter().any(|alternative| ready(&alternative.nodes, here)),
         Node::Any(any) => any.items.iter().any(|item| ready(&item.nodes, here)),
         Node::Star(star) => {
-            !here.object.residue().is_empty()
-                || star.params.iter().any(|param| match param.via {
-                    None => here.object.get(param.target.field as usize).is_some(),
-                    Some(via) => here
-                        .object
-                        .object(via as usize)
-                        .is_some_and(|inner| inner.get(param.target.field as usize).is_some()),
-                })
+            !here.object.residue().is_empty() || star.params.iter().any(|param| param_value(param, here).is_some())
         }
     }
 }
@@ -114,4 +107,13 @@ pub(super) fn first_target(parts: &[Part]) -> Option<Target> {
         Part::Slot { slot, .. } => Some(slot.target),
         Part::Optional(inner) => first_target(inner),
     })
+}
+
+/// The value of a parameter of a `*` group.
+pub(super) fn param_value<'o>(param: &Param, here: Here<'o>) -> Option<&'o Value> {
+    let object = match param.via {
+        None => here.object,
+        Some(via) => here.object.object(via as usize)?,
+    };
+    object.get(param.target.field as usize)
 }

@@ -1,5 +1,7 @@
 //! The cases of `tests/data/templates`, and laws over all models.
 
+mod behaviour;
+mod laws;
 mod tables;
 
 use std::collections::HashMap;

@@ -276,3 +276,17 @@ fn single(tables: &Tables, field: &Field, json: &Json) -> Value {
         Kind::Double | Kind::Bytes => panic!("{}", field.json),
     }
 }
+
+/// Model, field and template of every field that has the default of its kind.
+pub(super) fn default_templates(text: &str) -> Vec<(String, String, String)> {
+    let models: Ordered<Model> = serde_json::from_str(text).unwrap();
+    let mut found = Vec::new();
+    for (name, model) in models.0 {
+        for (field, description) in model.fields.0 {
+            if let (Some(true), Some(template)) = (description["default"].as_bool(), description["template"].as_str()) {
+                found.push((name.clone(), field, template.to_owned()));
+            }
+        }
+    }
+    found
+}
