@@ -5,3 +5,4 @@ pub mod error;
 pub mod grpc;
 pub mod runtime;
 pub mod schema;
+pub mod stick_table;
