@@ -6,3 +6,4 @@
 mod runtime;
 mod runtime_speed;
 mod support;
+mod watch;

@@ -14,7 +14,10 @@ pub use pattern::{
 pub(super) use server::parse_servers;
 pub use server::{AdminState, OperationalState, ServerState};
 pub use stats::{StatRow, StatsReader};
-pub use table::{DataType, Datum, DatumValue, Filter, Operator, RawTableEntry, TableEntry, TableInfo, TableType};
+pub use table::{
+    DataType, Datum, DatumValue, Filter, Operator, RawTableEntry, TableEntry, TableInfo, TableType, escape_key,
+};
+pub(crate) use table::{number, split_period, unescape};
 pub(super) use table::{parse_entry as parse_table_entry, parse_info as parse_table_info};
 
 /// Bytes as text; what is not UTF-8 is replaced by U+FFFD.

@@ -263,19 +263,36 @@ fn datum(name: &[u8], value: &[u8]) -> Datum {
 }
 
 /// `conn_rate(10000)` is the rate over ten seconds.
-fn split_period(name: &[u8]) -> (&[u8], Option<u32>) {
+pub(crate) fn split_period(name: &[u8]) -> (&[u8], Option<u32>) {
     match name.strip_suffix(b")").and_then(|start| memchr::memchr(b'(', start).map(|at| start.split_at(at))) {
         Some((kind, period)) => (kind, number(&period[1..]).map(|period| period as u32)),
         None => (name, None),
     }
 }
 
-fn number(bytes: &[u8]) -> Option<u64> {
+pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
+/// Escapes a key as HAProxy shows it.
+pub fn escape_key(key: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len());
+    for &byte in key.as_bytes() {
+        match byte {
+            b' ' | b'=' | b'\\' => out.extend([b'\\', byte]),
+            b'\t' => out.extend(b"\\t"),
+            b'\n' => out.extend(b"\\n"),
+            b'\r' => out.extend(b"\\r"),
+            0x1b => out.extend(b"\\e"),
+            0x21..=0x7e => out.push(byte),
+            _ => out.extend(format!("\\x{byte:02X}").into_bytes()),
+        }
+    }
+    out
+}
+
 /// Undoes HAProxy's escapes: a backslash before a blank, `=` and itself; `\n`, `\r`, `\t`, `\e`; `\xHH` for the rest.
-fn unescape(bytes: &[u8]) -> String {
+pub(crate) fn unescape(bytes: &[u8]) -> String {
     if memchr::memchr(b'\\', bytes).is_none() {
         return text(bytes);
     }

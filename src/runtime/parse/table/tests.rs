@@ -83,3 +83,16 @@ fn filters_are_read_in_both_spellings() {
     }
     assert!(Operator::Lt.holds(1, 2) && !Operator::Lt.holds(2, 2) && Operator::Le.holds(2, 2));
 }
+
+#[test]
+fn keys_are_escaped_as_haproxy_does() {
+    let shown = include_bytes!("../../../../tests/data/runtime/show_table_string.txt");
+    let mut seen = 0;
+    for raw in lines(shown).filter_map(RawTableEntry::parse) {
+        assert_eq!(escape_key(&raw.key_text()), raw.key);
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
+    let odd = "\n\r\u{1b}\u{1}é=";
+    assert_eq!(unescape(&escape_key(odd)), odd);
+}

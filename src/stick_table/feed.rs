@@ -1,0 +1,222 @@
+//! Between a source of updates and the mirror of a table.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::mirror::{LayoutChanged, Mirror};
+use crate::error::Error;
+use crate::runtime::RawTableEntry;
+
+/// How updates come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    /// The table is read again and again.
+    Poll,
+    /// HAProxy sends each update.
+    Push,
+}
+
+/// Where updates of tables come from.
+pub trait Source: Send + Sync + 'static {
+    /// How they come.
+    fn kind(&self) -> SourceKind;
+
+    /// Feeds a table for as long as the future is polled; it is dropped when nobody watches any more.
+    ///
+    /// Ends only when the table can no longer be watched, with the reason: every watcher ends with it. HAProxy being
+    /// away is none: the source says [`Feed::lost`] and tries again.
+    fn run(&self, feed: Feed) -> BoxFuture<'static, Error>;
+}
+
+/// A table that is watched: its mirror, and what source and watchers tell each other.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) name: String,
+    pub(super) kind: SourceKind,
+    mirror: RwLock<Mirror>,
+    /// Numbers for new epochs, shared by all tables.
+    epochs: Arc<AtomicU64>,
+    /// Zero of the mirror's clock.
+    zero: Instant,
+    /// Tells watchers that there is something to look at.
+    pub(super) tick: watch::Sender<()>,
+    /// The smallest interval that a watcher wants.
+    pub(super) interval: watch::Sender<Duration>,
+    /// Asks the source to look at once.
+    hurry: Notify,
+    status: Mutex<Status>,
+}
+
+#[derive(Debug, Default)]
+struct Status {
+    ended: Option<Error>,
+    lost: bool,
+    /// When the state that watchers see was true.
+    taken: Option<Instant>,
+    /// When the dump in progress began.
+    began: Option<Instant>,
+    /// Whether nothing of it has come yet.
+    first: bool,
+}
+
+impl Table {
+    pub(super) fn new(
+        name: String,
+        kind: SourceKind,
+        epochs: Arc<AtomicU64>,
+        zero: Instant,
+        interval: Duration,
+        log_limit: usize,
+    ) -> Self {
+        let mirror = Mirror::new(epochs.fetch_add(1, Ordering::Relaxed), log_limit);
+        Table {
+            name,
+            kind,
+            mirror: RwLock::new(mirror),
+            epochs,
+            zero,
+            tick: watch::Sender::new(()),
+            interval: watch::Sender::new(interval),
+            hurry: Notify::new(),
+            status: Mutex::default(),
+        }
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Mirror> {
+        self.mirror.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Mirror> {
+        self.mirror.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn status(&self) -> std::sync::MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The mirror's clock.
+    pub(super) fn now(&self) -> u64 {
+        self.zero.elapsed().as_millis() as u64
+    }
+
+    /// How old the state is that watchers see.
+    pub(super) fn staleness(&self) -> Duration {
+        self.status().taken.map_or(Duration::ZERO, |taken| taken.elapsed())
+    }
+
+    /// Why the table can no longer be watched.
+    pub(super) fn ended(&self) -> Option<Error> {
+        self.status().ended.clone()
+    }
+
+    pub(super) fn end(&self, error: Error) {
+        self.status().ended = Some(error);
+        self.tick.send_replace(());
+    }
+
+    /// The next dump starts a new epoch.
+    pub(super) fn lose(&self) {
+        self.status().lost = true;
+    }
+
+    /// Asks the source to look at once.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+}
+
+/// What a source writes to.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    table: Arc<Table>,
+}
+
+impl Feed {
+    pub(super) fn new(table: Arc<Table>) -> Self {
+        Feed { table }
+    }
+
+    /// Name of the table.
+    pub fn table(&self) -> &str {
+        &self.table.name
+    }
+
+    /// A dump begins.
+    pub fn begin(&self) {
+        {
+            let mut status = self.table.status();
+            status.began = Some(Instant::now());
+            status.first = true;
+        }
+        self.table.write().begin();
+    }
+
+    /// Whole lines of the dump.
+    pub fn observe(&self, block: &[u8]) -> Result<(), LayoutChanged> {
+        self.arrived();
+        let now = self.table.now();
+        let mut mirror = self.table.write();
+        block
+            .split(|&byte| byte == b'\n')
+            .filter_map(RawTableEntry::parse)
+            .try_for_each(|entry| mirror.observe(&entry, now))
+    }
+
+    /// The dump is complete.
+    pub fn finish(&self) {
+        self.arrived();
+        self.table.write().finish(self.table.now());
+        {
+            let mut status = self.table.status();
+            status.taken = status.began.take();
+        }
+        self.table.tick.send_replace(());
+    }
+
+    /// With the first that comes of a dump a new epoch begins, if one is due: not before, since HAProxy may still be
+    /// away, and not later, since one dump must not be spread over two epochs.
+    fn arrived(&self) {
+        let due = {
+            let mut status = self.table.status();
+            std::mem::take(&mut status.first) && std::mem::take(&mut status.lost)
+        };
+        if due {
+            let mut mirror = self.table.write();
+            mirror.reset(self.table.epochs.fetch_add(1, Ordering::Relaxed));
+            mirror.begin();
+            drop(mirror);
+            self.table.tick.send_replace(());
+        }
+    }
+
+    /// The dump broke off.
+    pub fn abandon(&self) {
+        self.table.write().abandon();
+    }
+
+    /// Updates may have been missed: with the next dump watchers get a `resync` and a fresh snapshot.
+    pub fn lost(&self) {
+        self.table.lose();
+    }
+
+    /// Waits until the next dump is due: the interval that watchers want after `start`, but at least `pause`; at once
+    /// after `pause` if somebody asks.
+    pub async fn wait(&self, start: Instant, pause: Duration) {
+        let mut interval = self.table.interval.subscribe();
+        let mut hurried = false;
+        loop {
+            let wanted = *interval.borrow_and_update();
+            let due = start + if hurried { pause } else { wanted.max(pause) };
+            tokio::select! {
+                () = sleep_until(due) => return,
+                () = self.table.hurry.notified(), if !hurried => hurried = true,
+                changed = interval.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! One watcher of a table.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, Stream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::feed::{SourceKind, Table};
+use super::hub::Hub;
+use super::mirror::{Entry, RemovalReason, Revision};
+use super::view::{Change, Scope, View};
+use crate::error::Result;
+
+/// A watcher hears something at least this often.
+const PROGRESS: Duration = Duration::from_secs(15);
+/// Bytes of a chunk by estimate, well below the 1 MiB that it may take on the wire.
+const CHUNK: usize = 512 * 1024;
+
+/// What a watcher asks for.
+#[derive(Debug, Clone)]
+pub struct WatchOptions {
+    /// Which entries.
+    pub scope: Scope,
+    /// How often the table is read, if it is polled; 50 ms at least. The smallest interval of all watchers counts.
+    pub interval: Duration,
+    /// The last revision that the watcher has seen. Too old, or of another epoch: it gets a snapshot.
+    pub resume: Option<Revision>,
+    /// Whether the first snapshot shows its entries. Later ones, after a resync, always do.
+    pub entries_in_snapshot: bool,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        WatchOptions {
+            scope: Scope::default(),
+            interval: Duration::from_secs(1),
+            resume: None,
+            entries_in_snapshot: true,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A part of all entries; they replace everything that was known before. The revision of all but the last part is
+    /// zero: one cannot resume from there.
+    Snapshot {
+        /// The entries of this part.
+        entries: Vec<Entry>,
+        /// Whether it is the last part.
+        last: bool,
+    },
+    /// Entries that are new or store other data. An entry that changed several times may appear once.
+    Changed(Vec<Entry>),
+    /// Entries that are gone.
+    Removed {
+        /// Their keys.
+        keys: Vec<String>,
+        /// Why.
+        reason: RemovalReason,
+    },
+    /// Nothing; the watch is alive.
+    Progress,
+    /// Changes may have been missed: a snapshot follows.
+    Resync,
+}
+
+/// A message to a watcher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// Everything up to here has been told.
+    pub revision: Revision,
+    /// How the table is read.
+    pub source: SourceKind,
+    /// How old the newest information is.
+    pub staleness: Duration,
+    /// What happened.
+    pub event: Event,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Before the first message, or after a resync.
+    Start { resume: Option<Revision>, entries: bool },
+    /// Within a snapshot that began at revision `base`.
+    Snapshot { base: Revision, from: u32 },
+    /// Everything up to here has been told.
+    Live(Revision),
+    /// Nothing will follow.
+    Ended,
+}
+
+/// A running watch. It holds at most one chunk of messages; dropping it ends the watch.
+pub struct Watch {
+    hub: Hub,
+    table: Arc<Table>,
+    interval: Duration,
+    view: View,
+    place: Place,
+    queue: VecDeque<Update>,
+    tick: watch::Receiver<()>,
+    progress_at: Instant,
+}
+
+impl Watch {
+    pub(super) fn new(hub: Hub, table: Arc<Table>, interval: Duration, options: WatchOptions) -> Self {
+        Watch {
+            hub,
+            tick: table.tick.subscribe(),
+            table,
+            interval,
+            view: View::new(&options.scope),
+            place: Place::Start { resume: options.resume, entries: options.entries_in_snapshot },
+            queue: VecDeque::new(),
+            progress_at: Instant::now() + PROGRESS,
+        }
+    }
+
+    /// The next message; after an error, nothing more. May be dropped and called again without losing anything.
+    ///
+    /// Errors: `OBJECT_NOT_FOUND` when the table is gone, `INVALID_VALUE` when the filter names data that the table
+    /// does not store. HAProxy being away is no error.
+    pub async fn next(&mut self) -> Option<Result<Update>> {
+        loop {
+            if let Some(update) = self.queue.pop_front() {
+                self.progress_at = Instant::now() + PROGRESS;
+                return Some(Ok(update));
+            }
+            if matches!(self.place, Place::Ended) {
+                return None;
+            }
+            self.tick.borrow_and_update();
+            if let Err(error) = self.step() {
+                self.place = Place::Ended;
+                return Some(Err(error));
+            }
+            if !self.queue.is_empty() {
+                continue;
+            }
+            tokio::select! {
+                changed = self.tick.changed() => if changed.is_err() { self.place = Place::Ended },
+                () = sleep_until(self.progress_at) => self.progress(),
+            }
+        }
+    }
+
+    /// The same as a stream.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Update>> + Send + 'static {
+        stream::unfold(self, |mut watch| async move { watch.next().await.map(|update| (update, watch)) })
+    }
+
+    /// Looks at the mirror and queues what there is to tell, at most one chunk.
+    fn step(&mut self) -> Result<()> {
+        let table = self.table.clone();
+        if let Some(error) = table.ended() {
+            return Err(error);
+        }
+        let now = table.now();
+        let mirror = table.read();
+        let current = mirror.revision();
+        loop {
+            match self.place {
+                Place::Ended => return Ok(()),
+                Place::Snapshot { base: known, .. } | Place::Live(known) if known.epoch != current.epoch => {
+                    self.resync(current);
+                    return Ok(());
+                }
+                Place::Start { .. } if !mirror.is_complete() => return Ok(()),
+                Place::Start { resume, entries } => {
+                    self.view.check(&mirror)?;
+                    let known = resume.filter(|known| known.epoch == current.epoch && known.number > 0);
+                    if let Some(known) = known.filter(|known| self.view.resume(&mirror, known.number)) {
+                        self.place = Place::Live(known);
+                    } else if entries {
+                        self.view.restart();
+                        self.place = Place::Snapshot { base: current, from: 0 };
+                    } else {
+                        self.view.skip_snapshot(&mirror);
+                        self.place = Place::Live(current);
+                        self.push(current, Event::Snapshot { entries: Vec::new(), last: true });
+                        return Ok(());
+                    }
+                }
+                Place::Snapshot { base, from } => {
+                    let (entries, next) = self.view.snapshot(&mirror, from, now, CHUNK);
+                    let revision = if next.is_none() { base } else { Revision { number: 0, ..base } };
+                    self.place = match next {
+                        Some(from) => Place::Snapshot { base, from },
+                        None => Place::Live(base),
+                    };
+                    self.push(revision, Event::Snapshot { entries, last: next.is_none() });
+                    return Ok(());
+                }
+                Place::Live(known) => {
+                    let Some((changes, number)) = self.view.changes(&mirror, known.number, now, CHUNK) else {
+                        self.resync(current);
+                        return Ok(());
+                    };
+                    for (number, change) in changes {
+                        let event = match change {
+                            Change::Changed(entries) => Event::Changed(entries),
+                            Change::Removed(keys, reason) => Event::Removed { keys, reason },
+                        };
+                        self.push(Revision { number, ..known }, event);
+                    }
+                    self.place = Place::Live(Revision { number, ..known });
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn resync(&mut self, current: Revision) {
+        self.push(Revision { number: 0, ..current }, Event::Resync);
+        self.place = Place::Start { resume: None, entries: true };
+    }
+
+    fn progress(&mut self) {
+        let revision = match self.place {
+            Place::Live(revision) => revision,
+            Place::Snapshot { base, .. } => Revision { number: 0, ..base },
+            Place::Start { .. } | Place::Ended => Revision::default(),
+        };
+        self.push(revision, Event::Progress);
+    }
+
+    fn push(&mut self, revision: Revision, event: Event) {
+        let (source, staleness) = (self.table.kind, self.table.staleness());
+        self.queue.push_back(Update { revision, source, staleness, event });
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.hub.leave(&self.table, self.interval);
+    }
+}
