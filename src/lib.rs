@@ -11,3 +11,4 @@ pub mod process;
 pub mod proto;
 pub mod runtime;
 pub mod schema;
+pub mod settings;

@@ -213,7 +213,9 @@ mod tests {
     #[tokio::test]
     async fn a_good_candidate_passes_and_leaves_no_file() {
         let (folder, checker) = checker(|_| ());
-        checker.check(b"global\n  maxconn 10\n", "candidate").await.unwrap();
+        // Without a listener 3.1 and later refuse.
+        let text = b"frontend fe\n  mode http\n  timeout client 1s\n  bind 127.0.0.1:1\n";
+        checker.check(text, "candidate").await.unwrap();
         assert_eq!(left(&folder), 0);
     }
 
