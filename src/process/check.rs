@@ -71,17 +71,14 @@ impl Checker {
     }
 
     fn command(&self, file: &Path) -> Command {
-        let mut command = match self.validate.as_deref() {
-            Some([program, arguments @ ..]) => {
-                let mut command = Command::new(program);
-                command.args(arguments);
-                command
-            }
-            _ => {
-                let mut command = Command::new(&self.options.binary);
-                command.args(["-W", "-c", "-f"]).arg(file);
-                command
-            }
+        let mut command = if let Some([program, arguments @ ..]) = self.validate.as_deref() {
+            let mut command = Command::new(program);
+            command.args(arguments);
+            command
+        } else {
+            let mut command = Command::new(&self.options.binary);
+            command.args(["-W", "-c", "-f"]).arg(file);
+            command
         };
         command.env("DATAPLANEAPI_TRANSACTION_FILE", file);
         if let Some(folder) = &self.options.working_folder {

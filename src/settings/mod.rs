@@ -370,7 +370,7 @@ impl Reading {
         let master_runtime = self.path(MASTER);
         let (reload_method, status_cmd) = self.reload(standalone.is_some(), master_runtime.as_deref());
         let max_open = self.whole("dataplaneapi.transaction.max_open_transactions", 20);
-        let expiry = self.time("backstay.transaction_expiry", Duration::from_secs(86_400));
+        let expiry = self.time("backstay.transaction_expiry", Duration::from_hours(24));
         let period = self.time("dataplaneapi.resources.update_map_files_period", Duration::from_secs(10));
         Settings {
             frontend_addr: self
@@ -385,7 +385,7 @@ impl Reading {
             reload_method,
             status_cmd,
             reload_delay,
-            reload_retention: self.time("haproxy.reload.reload_retention", Duration::from_secs(86_400)),
+            reload_retention: self.time("haproxy.reload.reload_retention", Duration::from_hours(24)),
             validate_cmd: self.text("haproxy.reload.validate_cmd"),
             users,
             userlist: self.text("dataplaneapi.userlist.userlist").unwrap_or_else(|| "controller".to_owned()),
