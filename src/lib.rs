@@ -12,3 +12,4 @@ pub mod proto;
 pub mod runtime;
 pub mod schema;
 pub mod stick_table;
+pub mod settings;

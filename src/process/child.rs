@@ -27,7 +27,7 @@ const SOCKET_PATH_LIMIT: usize = 92;
 /// First and longest wait before a restart; an HAProxy that ran for `STEADY` starts again with the first.
 const BACKOFF: Duration = Duration::from_millis(500);
 const BACKOFF_LIMIT: Duration = Duration::from_secs(30);
-const STEADY: Duration = Duration::from_secs(60);
+const STEADY: Duration = Duration::from_mins(1);
 
 /// What is started and where.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ impl ChildOptions {
             config_file: config_file.to_owned(),
             master_socket: master_socket.to_owned(),
             pid_file: pid_file.to_owned(),
-            start_limit: Duration::from_secs(60),
+            start_limit: Duration::from_mins(1),
             grace: Duration::from_secs(5),
         }
     }

@@ -113,7 +113,7 @@ fn lossy(bytes: Vec<u8>) -> String {
 /// Reads to the end, keeping the first bytes.
 async fn keep(source: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     let Some(mut source) = source else { return };
-    let mut buffer = [0_u8; 8192];
+    let mut buffer = vec![0_u8; 8192];
     loop {
         match source.read(&mut buffer).await {
             Ok(0) => return,

@@ -197,7 +197,7 @@ async fn one_that_outlived_us_is_stopped_at_the_next_start() {
     std::fs::write(&bench.options.pid_file, orphan.id().to_string()).unwrap();
     until("the orphan serves", async || bench.serves()).await;
     let running = Running::start(&bench).await;
-    assert!(orphan.try_wait().unwrap().is_some(), "the orphan was stopped");
+    until("the orphan was stopped", async || orphan.try_wait().unwrap().is_some()).await;
     assert!(bench.serves());
     assert!(*running.child.pid().borrow() != Some(orphan.id()));
     running.end().await;

@@ -30,7 +30,7 @@ pub struct ReloadOptions {
 
 impl Default for ReloadOptions {
     fn default() -> Self {
-        ReloadOptions { delay: Duration::from_secs(5), retention: Duration::from_secs(86_400) }
+        ReloadOptions { delay: Duration::from_secs(5), retention: Duration::from_hours(24) }
     }
 }
 

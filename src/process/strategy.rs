@@ -138,7 +138,7 @@ pub struct Strategy {
 impl Strategy {
     /// With the default time limit.
     pub fn new(how: How, presence: Presence) -> Self {
-        Strategy { how, presence, limit: Duration::from_secs(120) }
+        Strategy { how, presence, limit: Duration::from_mins(2) }
     }
 
     async fn attempt(&self) -> Outcome {

@@ -1,0 +1,458 @@
+//! Settings: defaults, then the YAML file, then environment and flags; all checked before anything is started.
+//!
+//! `rows` is the one table. An unknown key of the file is an error with its line and the nearest key; a key of the Data Plane
+//! API that has no effect yet is a warning.
+
+mod rows;
+mod values;
+mod yaml;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::error::{Error, Reason, Result};
+use rows::{Kind, ROWS, Row};
+
+/// Exit code for wrong flags and settings, as of sysexits.
+pub const EXIT_USAGE: u8 = 64;
+
+/// Text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: String) -> Self {
+        Secret(text)
+    }
+
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A user of the YAML file. With at least one, no userlist is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Name.
+    pub name: String,
+    /// Whether the password is plain text rather than a crypt(3) hash.
+    pub insecure: bool,
+    /// Password or hash; `"${NAME}"` with its quotes stands for an environment variable.
+    pub password: Secret,
+}
+
+/// How HAProxy is reloaded, with commands split into words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReloadMethod {
+    /// It is our own child, see `process::child`.
+    Supervised,
+    /// Through the master socket.
+    Master(PathBuf),
+    /// By a command.
+    Command {
+        /// Reloads.
+        reload: Vec<String>,
+        /// Restarts, where known.
+        restart: Option<Vec<String>>,
+    },
+}
+
+/// All settings of `serve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Folder of the embedded default.
+    pub standalone: Option<PathBuf>,
+    /// Where the frontend of a new embedded default listens. Default 127.0.0.1:8080.
+    pub frontend_addr: SocketAddr,
+    /// Address of the API, a name or an IP. Default 127.0.0.1.
+    pub host: String,
+    /// Port of the API. Default 5555; 0 takes a free one.
+    pub port: u16,
+    /// The managed file. Default /etc/haproxy/haproxy.cfg; standalone: in its folder.
+    pub config_file: PathBuf,
+    /// HAProxy's binary, looked up in the path without a slash. Default `haproxy`.
+    pub haproxy_bin: PathBuf,
+    /// The master socket of an HAProxy that is not ours.
+    pub master_runtime: Option<PathBuf>,
+    /// Stats socket to use instead of the first one of the global section: a path or host:port.
+    pub stats_socket: Option<String>,
+    /// How to reload.
+    pub reload_method: ReloadMethod,
+    /// Says by exit code 0 that HAProxy runs.
+    pub status_cmd: Option<Vec<String>>,
+    /// Wait before a reload. Default 5 s.
+    pub reload_delay: Duration,
+    /// How long failed reloads are listed. Default 1 day.
+    pub reload_retention: Duration,
+    /// Checks a candidate instead of `haproxy -c`; to be split as a shell does.
+    pub validate_cmd: Option<String>,
+    /// Users of the YAML file.
+    pub users: Vec<User>,
+    /// Name of the userlist. Default `controller`.
+    pub userlist: String,
+    /// File of the userlist; the managed file when `None`.
+    pub userlist_file: Option<PathBuf>,
+    /// Folder of maps. Default /etc/haproxy/maps; standalone: in its folder.
+    pub maps_dir: PathBuf,
+    /// Whether runtime changes of maps are written to their files. Default false.
+    pub update_map_files: bool,
+    /// How often. Default 10 s, at least 1 ms.
+    pub update_map_files_period: Duration,
+    /// Journal, last good file, history. Default /var/lib/backstay, or `transaction_dir` when only that is given.
+    pub state_dir: PathBuf,
+    /// Open transactions. Default `transactions` in `state_dir`.
+    pub transaction_dir: PathBuf,
+    /// Transactions that may be open; `None` for no limit. Default 20.
+    pub max_open_transactions: Option<usize>,
+    /// Idle time after which a transaction ends; `None` for never. Default 24 h.
+    pub transaction_expiry: Option<Duration>,
+    /// Whether answers wait for the disk. Default true.
+    pub durability: bool,
+    /// Web origins that may call the API. Default none.
+    pub cors_origins: Vec<String>,
+}
+
+/// Settings, and what is to be told about them.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// For the log: keys without effect.
+    pub warnings: Vec<String>,
+}
+
+/// A row of the settings table in the documentation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRow {
+    /// `-d, --reload-delay`; empty when there is none.
+    pub flag: String,
+    /// `haproxy.reload.reload_delay`; empty for `-f`.
+    pub key: &'static str,
+    /// As text; empty for none.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+/// The settings that have an effect, in the order of the documentation.
+pub fn table() -> Vec<TableRow> {
+    let file = TableRow { flag: "-f".to_owned(), key: "", default: "", meaning: "the YAML file" };
+    let users = TableRow {
+        flag: String::new(),
+        key: rows::USER_KEY,
+        default: "",
+        meaning: "users of the API: name, insecure, password",
+    };
+    let row = |row: &Row| TableRow {
+        flag: row.short.map_or_else(|| format!("--{}", row.flag), |c| format!("-{c}, --{}", row.flag)),
+        key: row.key,
+        default: row.default,
+        meaning: row.meaning,
+    };
+    let rows = ROWS.iter().filter(|row| row.supported()).map(row);
+    std::iter::once(file).chain(rows).chain(std::iter::once(users)).collect()
+}
+
+/// The subcommand `serve` with all its flags.
+pub fn serve_command() -> Command {
+    let file =
+        Arg::new("file").short('f').value_name("FILE").help("The YAML file").value_parser(clap::value_parser!(PathBuf));
+    let mut command = Command::new("serve").about("Serve the API for an haproxy").arg(file);
+    for row in ROWS.iter().filter(|row| !row.flag.is_empty()) {
+        let mut help = row.meaning.to_owned();
+        if !row.default.is_empty() {
+            help = format!("{help} [default: {}]", row.default);
+        }
+        let mut arg =
+            Arg::new(row.key).long(row.flag).value_name(row.kind.value_name()).help(help).hide(!row.supported());
+        if let Some(letter) = row.short {
+            arg = arg.short(letter);
+        }
+        arg = match row.kind {
+            Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            Kind::List => arg.action(ArgAction::Append).value_delimiter(','),
+            Kind::Any => arg.num_args(0..=1).default_missing_value("true").action(ArgAction::Append),
+            _ => arg,
+        };
+        command = command.arg(arg);
+    }
+    command
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone)]
+enum Origin {
+    Yaml(usize),
+    Env(String),
+    Flag,
+}
+
+struct Given {
+    values: Vec<String>,
+    origin: Origin,
+}
+
+/// Values that were given, by key, and the faults found on the way.
+struct Reading {
+    given: HashMap<&'static str, Given>,
+    problems: Vec<String>,
+}
+
+/// Environment variable of a flag: `BACKSTAY_RELOAD_DELAY` for `--reload-delay`.
+fn variable(row: &Row) -> String {
+    format!("BACKSTAY_{}", row.flag.to_uppercase().replace('-', "_"))
+}
+
+/// Puts the settings of `serve` together. `environment` looks a variable up.
+///
+/// Every fault is a line of the message of the one error, `INVALID_VALUE`.
+pub fn resolve(matches: &ArgMatches, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded> {
+    let file = match matches.get_one::<PathBuf>("file") {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Error::new(Reason::InvalidValue, format!("-f: {} cannot be read: {error}", path.display()))
+            })?;
+            yaml::read(&text)
+        }
+        None => yaml::File::default(),
+    };
+    let mut warnings: Vec<String> = file
+        .unsupported
+        .iter()
+        .map(|(key, line)| format!("{key} (line {line}): not supported yet, no effect"))
+        .collect();
+    let mut reading = Reading { given: HashMap::new(), problems: file.problems };
+    for entry in file.entries {
+        reading.given.insert(entry.key, Given { values: entry.values, origin: Origin::Yaml(entry.line) });
+    }
+    for row in ROWS.iter().filter(|row| !row.flag.is_empty()) {
+        let flag: Option<Vec<String>> = matches.get_many::<String>(row.key).map(|values| values.cloned().collect());
+        if !row.supported() {
+            if flag.is_some() {
+                warnings.push(format!("--{}: not supported yet, no effect", row.flag));
+            }
+            continue;
+        }
+        if let Some(values) = flag {
+            reading.given.insert(row.key, Given { values, origin: Origin::Flag });
+        } else if let Some(text) = environment(&variable(row)) {
+            let values = match row.kind {
+                Kind::List => text.split(',').map(|part| part.trim().to_owned()).collect(),
+                _ => vec![text],
+            };
+            reading.given.insert(row.key, Given { values, origin: Origin::Env(variable(row)) });
+        }
+    }
+    reading.from_haproxy(environment);
+    let settings = reading.settings(file.users, environment);
+    if reading.problems.is_empty() {
+        Ok(Loaded { settings, warnings })
+    } else {
+        Err(Error::new(Reason::InvalidValue, reading.problems.join("\n")))
+    }
+}
+
+const MASTER: &str = "haproxy.master_runtime";
+const MODE: &str = "haproxy.master_worker_mode";
+const DELAY: &str = "haproxy.reload.reload_delay";
+const DELAY_OVERRIDE: &str = "CI_DATAPLANE_RELOAD_DELAY_OVERRIDE";
+
+impl Reading {
+    /// As a `program` of HAProxy's master, its environment says where the master socket is.
+    fn from_haproxy(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
+        if environment("HAPROXY_MWORKER").as_deref() != Some("1") || self.given.contains_key(MASTER) {
+            return;
+        }
+        let Some(sockets) = environment("HAPROXY_MASTER_CLI") else { return };
+        if let Some(path) = sockets.split(';').find_map(|one| one.strip_prefix("unix@")) {
+            let given = |text: &str| Given {
+                values: vec![text.to_owned()],
+                origin: Origin::Env("HAPROXY_MASTER_CLI".to_owned()),
+            };
+            self.given.insert(MASTER, given(path));
+            self.given.insert(MODE, given("true"));
+        }
+    }
+
+    fn wrong(&mut self, key: &str, origin: &Origin, words: &str) {
+        let flag = rows::by_key(key).map(|row| row.flag).unwrap_or_default();
+        self.problems.push(match origin {
+            Origin::Yaml(line) => format!("{key} (line {line}): {words}"),
+            Origin::Env(name) => format!("{name}: {words}"),
+            Origin::Flag => format!("--{flag}: {words}"),
+        });
+    }
+
+    /// The value of a key as `parse` reads it; a fault is noted and counts as not given.
+    fn get<T>(&mut self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let given = self.given.get(key)?;
+        let text = given.values.last()?.trim().to_owned();
+        let origin = given.origin.clone();
+        let value = if text.is_empty() { None } else { parse(&text) };
+        if value.is_none() {
+            let expected = rows::by_key(key).map(|row| row.kind.expected()).unwrap_or_default();
+            self.wrong(key, &origin, &format!("expected {expected}, got {text:?}"));
+        }
+        value
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        self.get(key, |text| Some(text.to_owned()))
+    }
+
+    fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.get(key, |text| Some(PathBuf::from(text)))
+    }
+
+    fn switch(&mut self, key: &str, default: bool) -> bool {
+        self.get(key, values::switch).unwrap_or(default)
+    }
+
+    fn whole(&mut self, key: &str, default: u64) -> u64 {
+        let Some(Kind::Whole(low, high)) = rows::by_key(key).map(|row| row.kind) else { return default };
+        self.get(key, |text| values::whole(text, low, high)).unwrap_or(default)
+    }
+
+    fn time(&mut self, key: &str, default: Duration) -> Duration {
+        let Some(Kind::Time(unit)) = rows::by_key(key).map(|row| row.kind) else { return default };
+        self.get(key, |text| values::time(text, unit)).unwrap_or(default)
+    }
+
+    fn words(&mut self, key: &str) -> Option<Vec<String>> {
+        self.get(key, |text| Some(text.split(' ').map(str::to_owned).collect()))
+    }
+
+    fn settings(&mut self, users: Vec<User>, environment: &dyn Fn(&str) -> Option<String>) -> Settings {
+        let standalone = self.path("backstay.standalone");
+        let inside = |name: &str, default: &str| match &standalone {
+            Some(folder) => folder.join(name),
+            None => PathBuf::from(default),
+        };
+        let (config, maps) = (inside("haproxy.cfg", "/etc/haproxy/haproxy.cfg"), inside("maps", "/etc/haproxy/maps"));
+        let state = inside("state", "/var/lib/backstay");
+        if standalone.is_some() {
+            for key in ["haproxy.config_file", MASTER, "haproxy.reload.reload_cmd", "haproxy.reload.reload_strategy"] {
+                if let Some(origin) = self.given.get(key).map(|given| given.origin.clone()) {
+                    self.wrong(key, &origin, "cannot be set together with standalone");
+                }
+            }
+        }
+        let transaction_dir = self.path("dataplaneapi.transaction.transaction_dir");
+        let state_dir = match (self.path("backstay.state_dir"), &transaction_dir, &standalone) {
+            (Some(folder), _, _) => folder,
+            (None, Some(folder), None) => folder.clone(),
+            (None, _, _) => state,
+        };
+        let mut reload_delay = self.time(DELAY, Duration::from_secs(5));
+        // As in the Data Plane API, 0 is the default.
+        if reload_delay.is_zero() {
+            reload_delay = Duration::from_secs(5);
+        }
+        if let Some(text) = environment(DELAY_OVERRIDE) {
+            match values::whole(text.trim(), 1, u64::from(u32::MAX)) {
+                Some(ms) => reload_delay = Duration::from_millis(ms),
+                None => self.problems.push(format!("{DELAY_OVERRIDE}: expected milliseconds, got {text:?}")),
+            }
+        }
+        let master_runtime = self.path(MASTER);
+        let (reload_method, status_cmd) = self.reload(standalone.is_some(), master_runtime.as_deref());
+        let max_open = self.whole("dataplaneapi.transaction.max_open_transactions", 20);
+        let expiry = self.time("backstay.transaction_expiry", Duration::from_hours(24));
+        let period = self.time("dataplaneapi.resources.update_map_files_period", Duration::from_secs(10));
+        Settings {
+            frontend_addr: self
+                .get("backstay.frontend_addr", |text| text.parse().ok())
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            host: self.text("dataplaneapi.host").unwrap_or_else(|| "127.0.0.1".to_owned()),
+            port: u16::try_from(self.whole("dataplaneapi.port", 5555)).unwrap_or(5555),
+            config_file: self.path("haproxy.config_file").unwrap_or(config),
+            haproxy_bin: self.path("haproxy.haproxy_bin").unwrap_or_else(|| "haproxy".into()),
+            master_runtime,
+            stats_socket: self.text("backstay.stats_socket"),
+            reload_method,
+            status_cmd,
+            reload_delay,
+            reload_retention: self.time("haproxy.reload.reload_retention", Duration::from_hours(24)),
+            validate_cmd: self.text("haproxy.reload.validate_cmd"),
+            users,
+            userlist: self.text("dataplaneapi.userlist.userlist").unwrap_or_else(|| "controller".to_owned()),
+            userlist_file: self.path("dataplaneapi.userlist.userlist_file"),
+            maps_dir: self.path("dataplaneapi.resources.maps_dir").unwrap_or(maps),
+            update_map_files: self.switch("dataplaneapi.resources.update_map_files", false),
+            update_map_files_period: period.max(Duration::from_millis(1)),
+            transaction_dir: transaction_dir.unwrap_or_else(|| state_dir.join("transactions")),
+            state_dir,
+            max_open_transactions: usize::try_from(max_open).ok().filter(|max| *max > 0),
+            transaction_expiry: Some(expiry).filter(|expiry| !expiry.is_zero()),
+            durability: self.switch("backstay.durability", true),
+            cors_origins: self.given.get("backstay.cors_origins").map(|g| g.values.clone()).unwrap_or_default(),
+            standalone,
+        }
+    }
+
+    /// How to reload, and the command that tells whether HAProxy runs.
+    fn reload(&mut self, standalone: bool, master: Option<&Path>) -> (ReloadMethod, Option<Vec<String>>) {
+        let reload = self.words("haproxy.reload.reload_cmd");
+        let restart = self.words("haproxy.reload.restart_cmd");
+        let status = self.words("haproxy.reload.status_cmd");
+        let service = self.text("haproxy.reload.service_name");
+        let mode = self.switch(MODE, false);
+        let strategy = self
+            .get("haproxy.reload.reload_strategy", |text| {
+                ["custom", "systemd", "s6"].into_iter().find(|word| *word == text)
+            })
+            .unwrap_or("custom");
+        let split = |text: String| Some(text.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let (default_reload, default_restart, default_status) = match strategy {
+            "systemd" => {
+                let unit = service.unwrap_or_else(|| "haproxy.service".to_owned());
+                (
+                    split(format!("sudo -n systemctl reload {unit}")),
+                    split(format!("sudo -n systemctl restart {unit}")),
+                    split(format!("systemctl --quiet is-active {unit}")),
+                )
+            }
+            "s6" => {
+                let folder = service.unwrap_or_else(|| "/var/run/service/haproxy".to_owned());
+                (
+                    split(format!("s6-svc -2 {folder}")),
+                    split(format!("s6-svc -r {folder}")),
+                    split(format!("s6-svstat -u {folder}")),
+                )
+            }
+            _ => (None, None, None),
+        };
+        let status = status.or(default_status);
+        if standalone {
+            return (ReloadMethod::Supervised, status);
+        }
+        let command = reload.or(default_reload);
+        let method = match (master, command) {
+            (Some(path), command) if mode || command.is_none() => ReloadMethod::Master(path.to_owned()),
+            (_, Some(reload)) => ReloadMethod::Command { reload, restart: restart.or(default_restart) },
+            (_, None) => {
+                let words = "nothing says how haproxy is reloaded: give --master-runtime, --reload-cmd, \
+                             --reload-strategy systemd or --standalone DIR";
+                self.problems.push(words.to_owned());
+                ReloadMethod::Supervised
+            }
+        };
+        (method, status)
+    }
+}
+
+#[cfg(test)]
+mod tests;

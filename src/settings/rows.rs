@@ -1,0 +1,381 @@
+//! The one table of settings: flag, YAML key, kind, default, meaning. Command line, YAML reader and documentation come
+//! from it.
+
+/// What a value must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Any text.
+    Text,
+    /// A path; relative ones are meant from the working folder.
+    Path,
+    /// true or false.
+    Switch,
+    /// A whole number from the first to the second.
+    Whole(u64, u64),
+    /// A time; a bare number counts in units of so many milliseconds.
+    Time(u64),
+    /// An address `host:port`.
+    Address,
+    /// Several texts.
+    List,
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// Not looked at.
+    Any,
+}
+
+impl Kind {
+    /// Name of the value in the help of the command line.
+    pub(super) fn value_name(self) -> &'static str {
+        match self {
+            Kind::Text => "TEXT",
+            Kind::Path => "PATH",
+            Kind::Switch => "true|false",
+            Kind::Whole(..) => "NUMBER",
+            Kind::Time(_) => "TIME",
+            Kind::Address => "ADDRESS",
+            Kind::List => "LIST",
+            Kind::OneOf(_) => "WORD",
+            Kind::Any => "VALUE",
+        }
+    }
+
+    /// What was expected, for messages.
+    pub(super) fn expected(self) -> String {
+        match self {
+            Kind::Text | Kind::Any => "text".to_owned(),
+            Kind::Path => "a path".to_owned(),
+            Kind::Switch => "true or false".to_owned(),
+            Kind::Whole(low, high) => format!("a whole number from {low} to {high}"),
+            Kind::Time(1000) => "a time such as 5 (seconds), 5s or 500ms".to_owned(),
+            Kind::Time(86_400_000) => "a time such as 1 (day), 1d or 12h".to_owned(),
+            Kind::Time(_) => "a time such as 24h, 30m or 90s".to_owned(),
+            Kind::Address => "an address such as 127.0.0.1:8080".to_owned(),
+            Kind::List => "a list of texts".to_owned(),
+            Kind::OneOf(words) => format!("one of {}", words.join(", ")),
+        }
+    }
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    /// Long flag without dashes; empty when there is none.
+    pub(super) flag: &'static str,
+    /// Short flag.
+    pub(super) short: Option<char>,
+    /// Path in the YAML file.
+    pub(super) key: &'static str,
+    /// What a value must be.
+    pub(super) kind: Kind,
+    /// As it stands in the documentation.
+    pub(super) default: &'static str,
+    /// Empty for a setting that is known and not supported yet.
+    pub(super) meaning: &'static str,
+}
+
+impl Row {
+    /// Whether it has an effect.
+    pub(super) fn supported(&self) -> bool {
+        !self.meaning.is_empty()
+    }
+}
+
+const fn row(flag: &'static str, key: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Row {
+    Row { flag, short: None, key, kind, default, meaning }
+}
+
+const fn short(letter: char, row: Row) -> Row {
+    Row { short: Some(letter), ..row }
+}
+
+/// A setting of the Data Plane API that is known and has no effect yet.
+const fn later(flag: &'static str, key: &'static str) -> Row {
+    row(flag, key, Kind::Any, "", "")
+}
+
+const SECONDS: Kind = Kind::Time(1000);
+const DAYS: Kind = Kind::Time(86_400_000);
+const HOURS: Kind = Kind::Time(3_600_000);
+
+/// All settings.
+pub(super) const ROWS: &[Row] = &[
+    row(
+        "standalone",
+        "backstay.standalone",
+        Kind::Path,
+        "",
+        "folder of the embedded default: runs an haproxy of its own there",
+    ),
+    row(
+        "frontend-addr",
+        "backstay.frontend_addr",
+        Kind::Address,
+        "127.0.0.1:8080",
+        "where the frontend of a new embedded default listens",
+    ),
+    row("host", "dataplaneapi.host", Kind::Text, "127.0.0.1", "address of the API; loopback only unless changed"),
+    row("port", "dataplaneapi.port", Kind::Whole(0, 65535), "5555", "port of the API, 0 for a free one"),
+    short('c', row("config-file", "haproxy.config_file", Kind::Path, "/etc/haproxy/haproxy.cfg", "the managed file")),
+    short(
+        'b',
+        row("haproxy-bin", "haproxy.haproxy_bin", Kind::Path, "haproxy", "binary that checks the configuration"),
+    ),
+    short(
+        'm',
+        row(
+            "master-runtime",
+            "haproxy.master_runtime",
+            Kind::Path,
+            "",
+            "master socket, for reloads and the state of processes",
+        ),
+    ),
+    row(
+        "master-worker-mode",
+        "haproxy.master_worker_mode",
+        Kind::Switch,
+        "false",
+        "reload through the master socket even with a reload command",
+    ),
+    row(
+        "stats-socket",
+        "backstay.stats_socket",
+        Kind::Text,
+        "the first one of the global section",
+        "stats socket: a path or host:port",
+    ),
+    short(
+        'd',
+        row(
+            "reload-delay",
+            "haproxy.reload.reload_delay",
+            SECONDS,
+            "5",
+            "wait before a reload, in which others join it",
+        ),
+    ),
+    short(
+        'r',
+        row(
+            "reload-cmd",
+            "haproxy.reload.reload_cmd",
+            Kind::Text,
+            "by strategy",
+            "reloads haproxy; split at single spaces, no shell",
+        ),
+    ),
+    short(
+        's',
+        row(
+            "restart-cmd",
+            "haproxy.reload.restart_cmd",
+            Kind::Text,
+            "by strategy",
+            "restarts haproxy; split at single spaces, no shell",
+        ),
+    ),
+    row("status-cmd", "haproxy.reload.status_cmd", Kind::Text, "by strategy", "exits with 0 when haproxy runs"),
+    row("service", "haproxy.reload.service_name", Kind::Text, "by strategy", "unit of systemd or service folder of s6"),
+    row("reload-retention", "haproxy.reload.reload_retention", DAYS, "1", "how long failed reloads are listed"),
+    row(
+        "reload-strategy",
+        "haproxy.reload.reload_strategy",
+        Kind::OneOf(&["custom", "systemd", "s6"]),
+        "custom",
+        "which commands are the default",
+    ),
+    row(
+        "validate-cmd",
+        "haproxy.reload.validate_cmd",
+        Kind::Text,
+        "haproxy -W -c -f FILE",
+        "checks the file in DATAPLANEAPI_TRANSACTION_FILE instead; words as in a shell",
+    ),
+    short(
+        'u',
+        row(
+            "userlist",
+            "dataplaneapi.userlist.userlist",
+            Kind::Text,
+            "controller",
+            "userlist of haproxy.cfg whose users may use the API",
+        ),
+    ),
+    row(
+        "userlist-file",
+        "dataplaneapi.userlist.userlist_file",
+        Kind::Path,
+        "",
+        "file with the userlist, instead of haproxy.cfg",
+    ),
+    short(
+        'p',
+        row(
+            "maps-dir",
+            "dataplaneapi.resources.maps_dir",
+            Kind::Path,
+            "/etc/haproxy/maps",
+            "folder of map files, made when absent",
+        ),
+    ),
+    row(
+        "update-map-files",
+        "dataplaneapi.resources.update_map_files",
+        Kind::Switch,
+        "false",
+        "write runtime changes of maps back to their files",
+    ),
+    row(
+        "update-map-files-period",
+        "dataplaneapi.resources.update_map_files_period",
+        SECONDS,
+        "10",
+        "how often they are written back",
+    ),
+    short(
+        't',
+        row(
+            "transaction-dir",
+            "dataplaneapi.transaction.transaction_dir",
+            Kind::Path,
+            "transactions in the state folder",
+            "folder of open transactions; also the state folder unless one is given",
+        ),
+    ),
+    row(
+        "max-open-transactions",
+        "dataplaneapi.transaction.max_open_transactions",
+        Kind::Whole(0, 1_000_000),
+        "20",
+        "transactions that may be open, 0 for no limit",
+    ),
+    row(
+        "transaction-expiry",
+        "backstay.transaction_expiry",
+        HOURS,
+        "24h",
+        "idle transactions end after this, 0 for never",
+    ),
+    row("state-dir", "backstay.state_dir", Kind::Path, "/var/lib/backstay", "journal, transactions and last good file"),
+    row(
+        "durability",
+        "backstay.durability",
+        Kind::Switch,
+        "true",
+        "every acknowledged change survives a loss of power",
+    ),
+    row("cors-origin", "backstay.cors_origins", Kind::List, "", "web origins that may call the API, * for all"),
+    later("scheme", "dataplaneapi.scheme"),
+    later("socket-path", "dataplaneapi.socket_path"),
+    later("listen-limit", "dataplaneapi.listen_limit"),
+    later("keep-alive", "dataplaneapi.keep_alive"),
+    later("read-timeout", "dataplaneapi.read_timeout"),
+    later("write-timeout", "dataplaneapi.write_timeout"),
+    later("cleanup-timeout", "dataplaneapi.cleanup_timeout"),
+    later("graceful-timeout", "dataplaneapi.graceful_timeout"),
+    later("max-header-size", "dataplaneapi.max_header_size"),
+    later("tls-host", "dataplaneapi.tls.tls_host"),
+    later("tls-port", "dataplaneapi.tls.tls_port"),
+    later("tls-certificate", "dataplaneapi.tls.tls_certificate"),
+    later("tls-key", "dataplaneapi.tls.tls_key"),
+    later("tls-ca", "dataplaneapi.tls.tls_ca"),
+    later("tls-listen-limit", "dataplaneapi.tls.tls_listen_limit"),
+    later("tls-keep-alive", "dataplaneapi.tls.tls_keep_alive"),
+    later("tls-read-timeout", "dataplaneapi.tls.tls_read_timeout"),
+    later("tls-write-timeout", "dataplaneapi.tls.tls_write_timeout"),
+    later("uid", "dataplaneapi.uid"),
+    later("gid", "dataplaneapi.gid"),
+    later("pid-file", "dataplaneapi.pid_file"),
+    short('i', later("show-system-info", "dataplaneapi.show_system_info")),
+    later("disable-inotify", "dataplaneapi.disable_inotify"),
+    later("debug-socket-path", "dataplaneapi.debug_socket_path"),
+    later("api-address", "dataplaneapi.advertised.api_address"),
+    later("api-port", "dataplaneapi.advertised.api_port"),
+    short('n', later("backups-number", "dataplaneapi.transaction.backups_number")),
+    later("backups-dir", "dataplaneapi.transaction.backups_dir"),
+    later("ssl-certs-dir", "dataplaneapi.resources.ssl_certs_dir"),
+    later("general-storage-dir", "dataplaneapi.resources.general_storage_dir"),
+    later("spoe-dir", "dataplaneapi.resources.spoe_dir"),
+    later("spoe-transaction-dir", "dataplaneapi.resources.spoe_transaction_dir"),
+    later("fid", "haproxy.fid"),
+    later("delayed-start-max", "haproxy.delayed_start_max"),
+    later("delayed-start-tick", "haproxy.delayed_start_tick"),
+    later("cluster-tls-dir", "cluster.cluster_tls_dir"),
+    later("log-to", "log.log_to"),
+    later("log-file", "log.log_file"),
+    later("log-level", "log.log_level"),
+    later("log-format", "log.log_format"),
+    later("apache-common-log-format", "log.apache_common_log_format"),
+    later("syslog-address", "log.syslog.syslog_address"),
+    later("syslog-protocol", "log.syslog.syslog_protocol"),
+    later("syslog-tag", "log.syslog.syslog_tag"),
+    later("syslog-level", "log.syslog.syslog_level"),
+    later("syslog-facility", "log.syslog.syslog_facility"),
+    later("", "log_targets"),
+    later("", "config_version"),
+    later("", "name"),
+    later("", "mode"),
+    later("", "status"),
+    later("", "bootstrap_key"),
+    later("", "cluster.url"),
+    later("", "cluster.port"),
+    later("", "cluster.api_base_path"),
+    later("", "cluster.api_nodes_path"),
+    later("", "cluster.api_register_path"),
+    later("", "cluster.token"),
+    later("", "cluster.id"),
+    later("", "cluster.bootstrap_key"),
+    later("", "cluster.active_bootstrap_key"),
+    later("", "cluster.storage_dir"),
+    later("", "cluster.cert_path"),
+    later("", "cluster.cert_fetched"),
+    later("", "cluster.name"),
+    later("", "cluster.description"),
+    later("", "cluster.cluster_id"),
+    later("", "cluster.cluster_log_targets"),
+    later("", "service_discovery.consuls"),
+    later("", "service_discovery.aws_regions"),
+];
+
+/// The users of the YAML file have no flag: passwords do not belong on a command line.
+pub(super) const USER_KEY: &str = "dataplaneapi.user";
+
+/// Keys of one user.
+pub(super) const USER_KEYS: &[&str] = &["name", "insecure", "password"];
+
+/// Keys of one element of `log_targets`.
+pub(super) const LOG_TARGET_KEYS: &[&str] = &[
+    "log_to",
+    "log_file",
+    "log_level",
+    "log_format",
+    "acl_format",
+    "syslog_address",
+    "syslog_protocol",
+    "syslog_tag",
+    "syslog_level",
+    "syslog_facility",
+    "syslog_msgid",
+    "log_types",
+];
+
+/// The row of a YAML key.
+pub(super) fn by_key(key: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.key == key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_letters_and_keys_are_unique() {
+        let mut seen = std::collections::HashSet::new();
+        for row in ROWS {
+            assert!(seen.insert(row.key.to_owned()), "{}", row.key);
+            assert!(row.flag.is_empty() || seen.insert(format!("--{}", row.flag)), "{}", row.flag);
+            assert!(row.short.is_none_or(|c| c != 'f' && c != 'h' && seen.insert(format!("-{c}"))), "{}", row.flag);
+        }
+    }
+}
