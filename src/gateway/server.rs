@@ -158,7 +158,8 @@ async fn connection(stream: TcpStream, protocols: Protocols, bounds: Bounds, sto
     }
     let received = Arc::new(AtomicUsize::new(0));
     let io = TokioIo::new(Counted { stream, received: received.clone() });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Scripts that grep for `Reload-Id` find it as they are used to.
+    let mut builder = auto::Builder::new(TokioExecutor::new()).title_case_headers(true);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.header);
     builder
         .http2()

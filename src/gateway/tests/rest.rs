@@ -297,7 +297,7 @@ async fn odd_requests_are_read_as_they_arrive() {
     let mut stream = TcpStream::connect(port.address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let answer = read_until(&mut stream, "\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 202") && answer.contains("\r\nReload-Id: 2024-01-01-1\r\n"), "{answer}");
     let seen = port.fake.last();
     assert!(seen.contains("\"name\":\"[x]\"") && seen.contains("\"parent_name\":\"[y]\""), "{seen}");
     assert!(!seen.contains("force_reload"), "{seen}");

@@ -6,9 +6,15 @@ use crate::error::Result;
 use crate::gateway::compat;
 use crate::gateway::routes::{Found, Route, Routes};
 use crate::grpc::call::{Answer, Api, Call};
-use crate::schema::sample::schema;
+use crate::schema::load::load;
 use crate::schema::tables::{Kind, Tables};
 use crate::schema::value::Object;
+
+const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"));
+
+fn real() -> Tables {
+    load(DESCRIPTORS).unwrap()
+}
 
 struct Nothing(Arc<Tables>);
 
@@ -21,14 +27,13 @@ impl Api for Nothing {
     }
 }
 
-async fn protocols(tables: &Arc<Tables>) -> Protocols {
+fn protocols(tables: &Arc<Tables>) -> Protocols {
     let api = Arc::new(Nothing(tables.clone()));
     let password = Password::plain("secret", |_| None).unwrap();
     let authenticator = Arc::new(Authenticator::new(vec![User { name: "admin".into(), password }]));
     let stop = CancellationToken::new();
     let health = Health::new();
-    let descriptors = include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"));
-    let grpc = GrpcServer::new(tables.clone(), api.clone(), authenticator.clone(), &health, descriptors, stop.clone())
+    let grpc = GrpcServer::new(tables.clone(), api.clone(), authenticator.clone(), &health, DESCRIPTORS, stop.clone())
         .unwrap();
     let gateway = Gateway::new(Foundation {
         tables: tables.clone(),
@@ -67,7 +72,10 @@ fn target(tables: &Tables, route: &Route) -> String {
             Kind::Message(_) | Kind::Bytes => continue,
             _ => "1",
         };
-        path.push_str(&format!("{separator}{}={value}", field.json));
+        path.push(separator);
+        path.push_str(&field.json);
+        path.push('=');
+        path.push_str(value);
         separator = '&';
     }
     path
@@ -75,8 +83,8 @@ fn target(tables: &Tables, route: &Route) -> String {
 
 #[tokio::test]
 async fn every_binding_that_needs_no_body_answers() {
-    let tables = Arc::new(schema());
-    let protocols = protocols(&tables).await;
+    let tables = Arc::new(real());
+    let protocols = protocols(&tables);
     let routes = Routes::new(&tables).unwrap();
     let mut count = 0;
     for route in routes.iter().filter(|route| matches!(&*route.rule.method, "GET" | "DELETE")) {
@@ -106,8 +114,8 @@ async fn every_binding_that_needs_no_body_answers() {
 
 #[tokio::test]
 async fn every_method_answers_over_grpc() {
-    let tables = Arc::new(schema());
-    let protocols = protocols(&tables).await;
+    let tables = Arc::new(real());
+    let protocols = protocols(&tables);
     for method in &tables.methods {
         let request = Request::builder()
             .method("POST")
@@ -128,8 +136,8 @@ async fn every_method_answers_over_grpc() {
 
 #[tokio::test]
 async fn reflection_serves_the_files_of_the_schema_and_what_they_import() {
-    let tables = Arc::new(schema());
-    let protocols = protocols(&tables).await;
+    let tables = Arc::new(real());
+    let protocols = protocols(&tables);
     // Field 3 of a reflection request is a file name, field 4 a symbol.
     for (field, name, expected) in [
         (0x22, "backstay.configuration.v2.ServerService", "ListServers"),

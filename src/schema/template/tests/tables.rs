@@ -98,7 +98,8 @@ fn section() -> Resource {
         kind: ResourceKind::Section,
         keyword: "x".into(),
         parents: Vec::new(),
-        identity: 0,
+        identity: vec![0],
+        order: 0,
         singleton: true,
         derived_name: false,
     }
