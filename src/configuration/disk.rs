@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::crash::{self, Step};
 use super::journal::{self, Record, State};
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 
 /// Size in bytes above which a journal is written anew, holding its sum only.
 const JOURNAL_LIMIT: u64 = if cfg!(test) { 8 * 1024 } else { 256 * 1024 };
@@ -70,6 +70,11 @@ pub(super) fn temporary(path: &Path) -> PathBuf {
     name.push(path.file_name().unwrap_or_default());
     name.push(".backstay-tmp");
     path.with_file_name(name)
+}
+
+/// Permission bits of a file, so that copies of it are no more open than it is; 0644 when there is none.
+pub(super) fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).map_or(0o644, |data| data.mode() & 0o777)
 }
 
 /// Removes a file; one that is not there is no error.
@@ -286,7 +291,8 @@ impl FolderLock {
                 Err(error) => return Err(failed("lock", &path, &error.into())),
             }
         }
-        Err(Error::internal(format!("another backstay uses the state folder {}", folder.display())))
+        let text = format!("another process uses the state folder {}", folder.display());
+        Err(Error::new(Reason::Internal, text))
     }
 }
 

@@ -20,9 +20,9 @@ pub enum External {
     Unchanged,
     /// Someone else's text is served now, under this version.
     Taken(i64),
-    /// The file is still changing, empty, or cannot be checked right now; look again.
+    /// The file is still changing, gone, or cannot be checked right now; look again.
     Unsettled,
-    /// HAProxy refuses the text in the file; what was served before stays.
+    /// HAProxy refuses the text in the file, or it is empty; what was served before stays.
     Refused(Arc<Error>),
 }
 
@@ -46,10 +46,13 @@ impl Configuration {
                 return Ok(External::Refused(error));
             }
         }
-        if bytes.is_empty() {
-            return Ok(External::Unsettled);
-        }
-        match self.shared.check.check(&bytes, "candidate").await {
+        let verdict = if bytes.is_empty() {
+            // What an editor leaves when it stops half-way. No check is asked: some would let it pass.
+            Err(Error::new(Reason::ConfigurationRejected, "the configuration file is empty"))
+        } else {
+            self.shared.check.check(&bytes, "candidate").await
+        };
+        match verdict {
             Ok(()) => {}
             Err(error) if error.reason() == Reason::ConfigurationRejected => {
                 tracing::warn!(%error, "the file was changed by someone else, and HAProxy refuses it");
@@ -91,19 +94,19 @@ impl Configuration {
     }
 
     /// The error for a change that found the file changed by someone else.
-    pub(super) async fn meddled(&self, given: i64) -> Error {
-        let text = match self.external_change().await {
-            Ok(External::Taken(version)) => return mismatch(version, given),
-            Ok(External::Unchanged) => return mismatch(self.current().version, given),
-            Ok(External::Refused(error)) => {
+    pub(super) fn meddled(&self, given: i64, found: External) -> Error {
+        match found {
+            External::Taken(version) => mismatch(version, given),
+            External::Refused(error) => {
                 let text = "the configuration file was changed by someone else and HAProxy refuses it: repair it, or \
                             replace it as raw configuration";
-                return Error::clone(&error).message_replaced(text).with("source", "external change");
+                Error::clone(&error).message_replaced(text).with("source", "external change")
             }
-            Ok(External::Unsettled) => "the configuration file is being changed by someone else, retry".to_owned(),
-            Err(error) => return error,
-        };
-        Error::new(Reason::VersionMismatch, text)
+            External::Unchanged | External::Unsettled => {
+                let text = "the configuration file is being changed by someone else, retry";
+                Error::new(Reason::VersionMismatch, text).with("expected", given).with("actual", self.current().version)
+            }
+        }
     }
 
     /// Looks at the file and at idle transactions until it is stopped. To be spawned once.

@@ -1,9 +1,10 @@
 //! The managed configuration: objects in, objects out, a lossless file underneath.
 //!
-//! `store` serves reads and takes changes, `write` is the one way to the file, `recovery` comes back from any kill in
-//! the middle of it, `transaction` holds changes that are not committed yet, `raw` handles the whole text, `external`
-//! takes over what others write, `reloads` goes back when HAProxy refuses. `journal`, `transaction_log` and `frame`
-//! are pure: they say what the bytes in the state folder mean.
+//! `engine` turns a document and a request into the next document. `store` serves reads and takes changes, `write` is
+//! the one way to the file, `recovery` comes back from any kill in the middle of it, `transaction` holds changes that
+//! are not committed yet, `raw` handles the whole text, `external` takes over what others write, `reloads` goes back
+//! when HAProxy refuses. `journal`, `transaction_log` and `frame` are pure: they say what the bytes in the state folder
+//! mean.
 
 pub mod address;
 pub mod crash;

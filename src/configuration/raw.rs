@@ -1,6 +1,9 @@
 //! The whole text at once: read it, replace it.
 
+use std::sync::Arc;
+
 use super::disk;
+use super::external::External;
 use super::header::{self, CHECKSUM};
 use super::journal::Origin;
 use super::options::{ChangeOptions, Outcome};
@@ -126,12 +129,22 @@ impl Configuration {
             skip_reload: options.skip_reload,
             validate_only: false,
         };
-        let mut write = Write::new(Origin::Raw, document).reloading(reloading).over(Over::Anything);
-        if !options.skip_version {
-            return self.write_on(&base, write).await;
-        }
+        let write = |over| Write::new(Origin::Raw, document.clone()).reloading(reloading).over(over);
         let writer = self.shared.writer.clone().lock_owned().await;
-        write = write.renumbered(own.filter(|own| *own > 0).unwrap_or(self.current().version));
-        self.write(writer, write, None).await
+        let current = self.current();
+        if options.skip_version {
+            let own = own.filter(|own| *own > 0).unwrap_or(current.version);
+            return self.write(writer, write(Over::Anything).renumbered(own), None).await;
+        }
+        if !Arc::ptr_eq(&current, &base) {
+            return Err(mismatch(current.version, base.version));
+        }
+        if let Some(outcome) = self.shared.clone().write_and_reload(writer, write(Over::Nothing), None).await? {
+            return Ok(outcome);
+        }
+        match self.external_change().await? {
+            External::Refused(_) => self.write_on(&base, write(Over::Anything)).await,
+            found => Err(self.meddled(base.version, found)),
+        }
     }
 }

@@ -161,7 +161,7 @@ fn assemble(
         writer.keep_good(&settings, &current)?;
     } else if settings.last_good_beside {
         let bytes = writer.good.document.to_bytes();
-        disk::replace(&settings.last_good_beside(), &bytes, 0o644, &Steps::NONE)?;
+        disk::replace(&settings.last_good_beside(), &bytes, disk::mode_of(&settings.file), &Steps::NONE)?;
     }
     let (changes, _) = tokio::sync::watch::channel(current.version);
     let mut recent = Recent::default();

@@ -91,6 +91,11 @@ pub(super) fn mismatch(actual: i64, given: i64) -> Error {
     Error::new(Reason::VersionMismatch, text).with("expected", given).with("actual", actual)
 }
 
+/// Clients of /v2 read another sentence where the transaction is the object of the call and not its target.
+fn unknown_itself(error: Error, id: &str) -> Error {
+    error.message_replaced(format!("transaction does not exist: transaction {id} does not exist"))
+}
+
 impl Configuration {
     /// The configuration as it is now. Never waits.
     pub fn current(&self) -> Arc<Snapshot> {
@@ -222,7 +227,7 @@ impl Configuration {
         let given = self.current().version;
         match self.shared.clone().write_and_reload(writer, write, log).await? {
             Some(outcome) => Ok(outcome),
-            None => Err(self.meddled(given).await),
+            None => Err(self.meddled(given, self.external_change().await?)),
         }
     }
 
@@ -243,12 +248,12 @@ impl Configuration {
 
     /// One transaction.
     pub fn transaction(&self, id: &str) -> Result<Transaction> {
-        Ok(self.shared.transactions.get(id)?.describe())
+        Ok(self.shared.transactions.get(id).map_err(|error| unknown_itself(error, id))?.describe())
     }
 
     /// Drops a transaction, whatever its status.
     pub async fn delete(&self, id: &str) -> Result<()> {
-        let entry = self.shared.transactions.get(id)?;
+        let entry = self.shared.transactions.get(id).map_err(|error| unknown_itself(error, id))?;
         let mut log = entry.log.clone().lock_owned().await;
         let shared = self.shared.clone();
         blocking(move || shared.transactions.remove(&entry, &mut log)).await
@@ -261,7 +266,7 @@ impl Configuration {
     /// commits fail with `TRANSACTION_OUTDATED`. `CONFIGURATION_REJECTED` when HAProxy refuses it: it is failed from
     /// then on. Others that began on the same version or an older one become outdated by a commit.
     pub async fn commit(&self, id: &str, force_reload: bool) -> Result<(Transaction, Outcome)> {
-        let entry = self.shared.transactions.used(id)?;
+        let entry = self.shared.transactions.used(id).map_err(|error| unknown_itself(error, id))?;
         let mut log = entry.log.clone().lock_owned().await;
         let view = entry.open_view("committed")?;
         let base = self.current();

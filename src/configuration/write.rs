@@ -192,7 +192,8 @@ impl Shared {
         }
         let outgoing = self.current.load_full();
         let path = self.settings.backup(outgoing.version);
-        disk::replace(&path, &outgoing.document.to_bytes(), 0o644, &Steps::NONE)?;
+        let mode = disk::mode_of(&self.settings.file);
+        disk::replace(&path, &outgoing.document.to_bytes(), mode, &Steps::NONE)?;
         crash::at(Step::BackupWritten);
         disk::remove(&self.settings.backup(outgoing.version.saturating_sub(keep)))
     }
@@ -222,7 +223,7 @@ impl Writer {
         crash::at(Step::GoodNoted);
         self.good = snapshot.clone();
         if settings.last_good_beside {
-            disk::replace(&settings.last_good_beside(), &bytes, 0o644, &Steps::NONE)?;
+            disk::replace(&settings.last_good_beside(), &bytes, disk::mode_of(&settings.file), &Steps::NONE)?;
         }
         Ok(())
     }

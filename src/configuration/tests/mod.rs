@@ -49,7 +49,7 @@ pub(super) struct NotedReload {
     pub(super) requested: Mutex<Vec<i64>>,
     pub(super) forced: Mutex<Vec<i64>>,
     pub(super) listener: Mutex<Option<Arc<dyn ReloadListener>>>,
-    /// What HAProxy says when it is forced: nothing, "refused" or "away".
+    /// What HAProxy says when it is forced: nothing, "refused", "away" or, for ever nothing, "never".
     pub(super) answer: Mutex<&'static str>,
 }
 
@@ -74,6 +74,7 @@ impl Reload for NotedReload {
                     let taken = self.listener().refused(version, "no".into()).await;
                     Err(Error::new(Reason::ReloadFailed, format!("refused, took back {taken:?}")))
                 }
+                "never" => std::future::pending().await,
                 "away" => Err(Error::new(Reason::ReloadFailed, "nothing runs").with("pending", true)),
                 _ => {
                     self.listener().accepted(version).await;

@@ -109,6 +109,12 @@ async fn a_raw_text_is_the_way_out_of_a_broken_file() {
     assert_eq!(configuration.replace_raw(BODY, at(1)).await.unwrap().version, 2);
     assert_eq!(std::fs::read_to_string(bench.state("overwritten.cfg")).unwrap(), "global\n  bad\n");
     assert_eq!(bench.file(), "# _version=2\nglobal\n  maxconn 5\n");
+    bench.write("");
+    assert_eq!(configuration.replace_raw(BODY, at(2)).await.unwrap().version, 3);
+    // An edit that HAProxy accepts is no such case: it counts as the version before.
+    bench.write("global\n  daemon\n");
+    assert_eq!(configuration.replace_raw(BODY, at(3)).await.unwrap_err().reason(), Reason::VersionMismatch);
+    assert_eq!(bench.file(), "# _version=4\nglobal\n  daemon\n");
 }
 
 #[tokio::test]

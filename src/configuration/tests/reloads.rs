@@ -121,3 +121,34 @@ async fn the_listener_does_not_keep_the_configuration_alive() {
     bench.reload.listener().accepted(1).await;
     assert_eq!(bench.reload.listener().refused(1, String::new()).await, Vec::<i64>::new());
 }
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_a_whole_change_behind() {
+    let bench = Bench::new(TEXT);
+    let configuration = bench.open().await;
+    *bench.reload.answer.lock().unwrap() = "never";
+    let call = tokio::spawn({
+        let configuration = configuration.clone();
+        async move { configuration.change(Target::Version(1), forced(), add("b2")).await.map(drop) }
+    });
+    let mut changes = configuration.changes();
+    changes.wait_for(|version| *version == 2).await.unwrap();
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    assert_eq!(put(&configuration, 2, "b3").await.unwrap().version, 3, "the writer is free");
+}
+
+#[tokio::test]
+async fn copies_of_the_file_are_no_more_open_than_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut bench = Bench::new(TEXT);
+    bench.settings.last_good_beside = true;
+    bench.settings.backups_number = 1;
+    std::fs::set_permissions(&bench.settings.file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let configuration = bench.open().await;
+    put(&configuration, 1, "b2").await.unwrap();
+    for name in ["haproxy.cfg", "haproxy.cfg.lkg", "haproxy.cfg.1", "state/last-good.cfg", "state/journal"] {
+        let mode = std::fs::metadata(bench.folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}

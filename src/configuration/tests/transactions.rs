@@ -28,6 +28,8 @@ async fn unknown_transactions_are_named() {
     let error = put_in(&configuration, "zz", "x").await.unwrap_err();
     assert_eq!((error.reason(), error.message()), (Reason::TransactionNotFound, "transaction does not exist: zz"));
     assert_eq!(configuration.view(Some("zz")).unwrap_err().reason(), Reason::TransactionNotFound);
+    let error = configuration.transaction("zz").unwrap_err();
+    assert_eq!(error.message(), "transaction does not exist: transaction zz does not exist");
     assert_eq!(configuration.delete("zz").await.unwrap_err().reason(), Reason::TransactionNotFound);
     assert_eq!(configuration.commit("zz", false).await.unwrap_err().reason(), Reason::TransactionNotFound);
     assert_eq!((configuration.version_of(Some("zz")), configuration.version_of(None)), (0, 1));
