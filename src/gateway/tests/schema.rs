@@ -75,7 +75,7 @@ fn target(tables: &Tables, route: &Route) -> String {
 
 #[tokio::test]
 async fn every_binding_that_needs_no_body_answers() {
-    let tables = Arc::new(schema());
+    let tables = schema();
     let protocols = protocols(&tables).await;
     let routes = Routes::new(&tables).unwrap();
     let mut count = 0;
@@ -106,7 +106,7 @@ async fn every_binding_that_needs_no_body_answers() {
 
 #[tokio::test]
 async fn every_method_answers_over_grpc() {
-    let tables = Arc::new(schema());
+    let tables = schema();
     let protocols = protocols(&tables).await;
     for method in &tables.methods {
         let request = Request::builder()
@@ -128,7 +128,7 @@ async fn every_method_answers_over_grpc() {
 
 #[tokio::test]
 async fn reflection_serves_the_files_of_the_schema_and_what_they_import() {
-    let tables = Arc::new(schema());
+    let tables = schema();
     let protocols = protocols(&tables).await;
     // Field 3 of a reflection request is a file name, field 4 a symbol.
     for (field, name, expected) in [

@@ -98,9 +98,10 @@ fn section() -> Resource {
         kind: ResourceKind::Section,
         keyword: "x".into(),
         parents: Vec::new(),
-        identity: 0,
+        identity: Vec::new(),
         singleton: true,
         derived_name: false,
+        order: 0,
     }
 }
 
