@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn parameters_are_required_as_in_v2() {
         let tables = crate::schema::sample::schema();
-        let routes = Routes::new(tables).unwrap();
+        let routes = Routes::new(&tables).unwrap();
         for (verb, path, expected) in [
             ("GET", "configuration/acls", "parent_name parent_type"),
             ("POST", "configuration/log_targets", "parent_type"),
@@ -320,7 +320,7 @@ mod tests {
                 panic!("no route {verb} {path}");
             };
             let method = &tables.methods[route.method];
-            let missing = missing_parameters(tables, method, route, &Object::new());
+            let missing = missing_parameters(&tables, method, route, &Object::new());
             let names: Vec<&str> = missing.iter().map(|violation| &*violation.field).collect();
             assert_eq!(names.join(" "), expected, "{verb} {path}");
         }

@@ -18,15 +18,15 @@ fn observed_bodies_get_the_observed_answers() {
     for record in data["records"].as_array().unwrap() {
         let message = tables.message_by_name[record["model"].as_str().unwrap()];
         let body = record["body"].as_str().unwrap();
-        match accept(tables, message, body.as_bytes()) {
+        match accept(&tables, message, body.as_bytes()) {
             Ok(object) => {
                 let mut answer = Vec::new();
-                json::write(tables, message, &object, &mut answer);
+                json::write(&tables, message, &object, &mut answer);
                 assert_eq!(Some(std::str::from_utf8(&answer).unwrap()), record["answer"].as_str(), "{body}");
-                assert_eq!(accept(tables, message, &answer).unwrap(), object, "{body}");
+                assert_eq!(accept(&tables, message, &answer).unwrap(), object, "{body}");
                 let mut wire = Vec::new();
-                crate::schema::wire::encode(tables, message, &object, &mut wire);
-                assert_eq!(crate::schema::wire::decode(tables, message, &wire).unwrap(), object, "{body}");
+                crate::schema::wire::encode(&tables, message, &object, &mut wire);
+                assert_eq!(crate::schema::wire::decode(&tables, message, &wire).unwrap(), object, "{body}");
             }
             Err(error) => {
                 let row = error.reason().row();
@@ -45,9 +45,9 @@ fn every_violation_is_reported_in_the_order_of_keys() {
     let tables = sample::schema();
     let backend = tables.message_by_name["backstay.configuration.v2.Backend"];
     let body = br#"{"name":"a b","mode":"foo","balance":{},"cookie":{"name":"x y"},"adv_check":"x"}"#;
-    let reading = json::read(tables, backend, body, JsonRules::default()).unwrap();
+    let reading = json::read(&tables, backend, body, JsonRules::default()).unwrap();
     let found: Vec<(String, u16)> =
-        check_reading(tables, backend, &reading).into_iter().map(|v| (v.field, v.code)).collect();
+        check_reading(&tables, backend, &reading).into_iter().map(|v| (v.field, v.code)).collect();
     let expected = [("adv_check", 606), ("balance.algorithm", 602), ("cookie.name", 605), ("mode", 606), ("name", 605)];
     assert_eq!(found, expected.map(|(field, code)| (field.to_owned(), code)));
 }
@@ -65,7 +65,7 @@ fn objects_from_the_wire_are_held_to_the_same_rules() {
     object.object_mut(params).set(port, Value::Int(1 << 40));
     object.object_mut(params).set(check_field, Value::Enum(77));
     object.set(table.by_json["name"], Value::Str("".into()));
-    let found: Vec<String> = check(tables, server, &object, "server")
+    let found: Vec<String> = check(&tables, server, &object, "server")
         .into_iter()
         .map(|v| format!("{} {} {} {}", v.code, v.field, v.location, v.message))
         .collect();

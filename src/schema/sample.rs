@@ -1,7 +1,7 @@
 //! Tables for tests of the interpreters: the real ones, and small ones from short descriptions.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value as Json;
 
@@ -9,10 +9,11 @@ use super::json::json_order;
 use super::tables::{Check, EnumType, EnumValue, Field, Kind, MessageId, MessageType, Tables};
 
 /// The tables of `proto/`.
-pub(crate) fn schema() -> &'static Tables {
-    static SCHEMA: LazyLock<Tables> =
-        LazyLock::new(|| crate::schema::load::load(include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"))).unwrap());
-    &SCHEMA
+pub(crate) fn schema() -> Arc<Tables> {
+    static SCHEMA: LazyLock<Arc<Tables>> = LazyLock::new(|| {
+        Arc::new(crate::schema::load::load(include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"))).unwrap())
+    });
+    SCHEMA.clone()
 }
 
 /// Builds tables from a map of model name to model, in the words of Swagger.

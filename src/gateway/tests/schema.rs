@@ -6,15 +6,11 @@ use crate::error::Result;
 use crate::gateway::compat;
 use crate::gateway::routes::{Found, Route, Routes};
 use crate::grpc::call::{Answer, Api, Call};
-use crate::schema::load::load;
+use crate::schema::sample::schema;
 use crate::schema::tables::{Kind, Tables};
 use crate::schema::value::Object;
 
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"));
-
-fn real() -> Tables {
-    load(DESCRIPTORS).unwrap()
-}
 
 struct Nothing(Arc<Tables>);
 
@@ -83,7 +79,7 @@ fn target(tables: &Tables, route: &Route) -> String {
 
 #[tokio::test]
 async fn every_binding_that_needs_no_body_answers() {
-    let tables = Arc::new(real());
+    let tables = schema();
     let protocols = protocols(&tables);
     let routes = Routes::new(&tables).unwrap();
     let mut count = 0;
@@ -114,7 +110,7 @@ async fn every_binding_that_needs_no_body_answers() {
 
 #[tokio::test]
 async fn every_method_answers_over_grpc() {
-    let tables = Arc::new(real());
+    let tables = schema();
     let protocols = protocols(&tables);
     for method in &tables.methods {
         let request = Request::builder()
@@ -136,7 +132,7 @@ async fn every_method_answers_over_grpc() {
 
 #[tokio::test]
 async fn reflection_serves_the_files_of_the_schema_and_what_they_import() {
-    let tables = Arc::new(real());
+    let tables = schema();
     let protocols = protocols(&tables);
     // Field 3 of a reflection request is a file name, field 4 a symbol.
     for (field, name, expected) in [

@@ -4,7 +4,7 @@ use crate::schema::sample;
 
 fn made(dialect: Dialect) -> Json {
     let comments = comments(include_bytes!(concat!(env!("OUT_DIR"), "/reflection.bin")));
-    document(sample::schema(), &comments, dialect, "1.2.3")
+    document(&sample::schema(), &comments, dialect, "1.2.3")
 }
 
 /// Every `$ref` of a document.
