@@ -24,6 +24,7 @@ use crate::process::strategy::{How, Presence, Strategy};
 use crate::proto;
 use crate::runtime::Runtime;
 use crate::schema::Schema;
+use crate::stick_table::{Hub, Poll};
 
 /// What is served and how.
 pub struct Setup {
@@ -58,12 +59,14 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<()> {
     let configuration = Configuration::open(setup.store, Arc::new(check), reloads.clone()).await?;
     tasks.spawn(Arc::clone(&reloads).run(stop.clone()));
     tasks.spawn(Arc::clone(&configuration).watch(stop.clone()));
+    let runtime = Runtime::new(Vec::new());
     let rooms = Rooms {
         engine: Engine::new(Arc::clone(&schema)),
         schema: Arc::clone(&schema),
         configuration: Arc::clone(&configuration),
         reloads,
-        runtime: Runtime::new(Vec::new()),
+        hub: Hub::new(Poll::new(runtime.clone())),
+        runtime,
         presence: setup.presence,
         show_system_info: false,
     };

@@ -198,6 +198,25 @@ impl Engine {
         Ok(Edited { document, unused: printed.unused })
     }
 
+    /// What a stick table stores, as its `stick-table` or `table` line says: `gpc0,http_req_rate(10s)`. The table is
+    /// named as at run time: by its section, or as `peers-section/table`.
+    pub fn stored_data(&self, document: &Document, table: &str) -> Option<String> {
+        let (section, line) = match table.split_once('/') {
+            Some((section, table)) => (document.find("peers", section)?, Some(table)),
+            None => {
+                let kinds = ["backend", "frontend", "listen", "peers"];
+                (kinds.iter().find_map(|kind| document.find(kind, table))?, None)
+            }
+        };
+        let wanted = |words: &[&str]| match line {
+            Some(name) => words.first() == Some(&"table") && words.get(1) == Some(&name),
+            None => words.first() == Some(&"stick-table"),
+        };
+        let line = said(document.section(section)?).find(|line| wanted(&line.words))?;
+        let stores = line.words.windows(2).filter(|pair| pair[0] == "store").map(|pair| pair[1]);
+        Some(stores.collect::<Vec<_>>().join(","))
+    }
+
     /// True when each item of the field at a path is a line of its own.
     fn is_list(&self, resource: MessageId, path: &[FieldIndex]) -> bool {
         let mut message = resource;

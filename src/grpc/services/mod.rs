@@ -8,6 +8,7 @@ mod raw;
 mod registry;
 mod reloads;
 mod resources;
+mod stick_tables;
 mod transactions;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::process::strategy::Presence;
 use crate::runtime::Runtime;
 use crate::schema::Schema;
 use crate::schema::tables::MethodId;
+use crate::stick_table::Hub;
 
 /// Everything that methods work on.
 pub struct Rooms {
@@ -38,6 +40,8 @@ pub struct Rooms {
     pub reloads: Arc<ReloadQueue>,
     /// HAProxy's runtime socket.
     pub runtime: Runtime,
+    /// Watches of stick tables.
+    pub hub: Hub,
     /// How to find out whether HAProxy runs.
     pub presence: Presence,
     /// Whether `GetInfo` tells of the machine.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
-use super::{Context, info, raw, reloads, transactions};
+use super::{Context, info, raw, reloads, stick_tables, transactions};
 use crate::configuration::ports::Pending;
 use crate::error::{Error, Result};
 use crate::grpc::call::{Answer, Call};
@@ -63,6 +63,12 @@ impl Table {
         self.unary("runtime.v2.InfoService/GetInfo", info::get);
         self.unary("runtime.v2.InfoService/GetProcessInfo", info::processes);
         self.unary("runtime.v2.HealthService/GetHealth", info::health);
+        self.unary("runtime.v2.StickTableService/ListStickTables", stick_tables::list);
+        self.unary("runtime.v2.StickTableService/GetStickTable", stick_tables::get);
+        self.stream("runtime.v2.StickTableService/WatchStickTable", stick_tables::watch);
+        self.unary("runtime.v2.StickTableService/ClearStickTable", stick_tables::clear);
+        self.reply("runtime.v2.StickTableEntryService/ListStickTableEntries", stick_tables::entries);
+        self.unary("runtime.v2.StickTableEntryService/SetStickTableEntry", stick_tables::set_entry);
     }
 
     /// A method with one answer.

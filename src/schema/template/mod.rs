@@ -192,6 +192,11 @@ impl Grammar {
     }
 }
 
+/// Milliseconds of a time as HAProxy writes it: `10s`, `1m30s`, a bare number of milliseconds.
+pub fn milliseconds(text: &str) -> Option<i64> {
+    units::read(text, Some(notation::Unit::Milliseconds))
+}
+
 fn compile_line(compiler: &mut Compiler<'_>, id: MessageId) -> Result<Line, Broken> {
     let mut nodes = compiler.line(&Context::new(id, None))?;
     let template = compiler.tables.messages[id].line.as_deref().unwrap_or_default();
