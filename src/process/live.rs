@@ -1,4 +1,4 @@
-//! Tests against a real HAProxy: `BACKSTAY_HAPROXY` names the binary, otherwise the one in the path.
+//! Tests against a real HAProxy: `HAPROXY_BIN` names the binary, otherwise the one in the path.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use super::version::Version;
 
 /// The binary to test with.
 pub(crate) fn haproxy() -> PathBuf {
-    if let Some(path) = std::env::var_os("BACKSTAY_HAPROXY") {
+    if let Some(path) = std::env::var_os("HAPROXY_BIN") {
         return path.into();
     }
     let debian = PathBuf::from("/usr/sbin/haproxy");

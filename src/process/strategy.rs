@@ -253,7 +253,7 @@ async fn by_signal(pid: Option<u32>, master: &MasterSocket, log: &LogTail, deadl
             let said = log.since(mark);
             Outcome::Refused(if said.contains("[ALERT]") { report::detail(&said, "", "") } else { fallback })
         }
-        outcome => outcome,
+        unreachable @ Outcome::Unreachable(_) => unreachable,
     }
 }
 

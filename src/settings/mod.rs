@@ -256,7 +256,7 @@ pub fn resolve(matches: &ArgMatches, environment: &dyn Fn(&str) -> Option<String
             reading.given.insert(row.key, Given { values, origin: Origin::Env(variable(row)) });
         }
     }
-    reading.from_haproxy(environment);
+    reading.take_master_environment(environment);
     let settings = reading.settings(file.users, environment);
     if reading.problems.is_empty() {
         Ok(Loaded { settings, warnings })
@@ -272,7 +272,7 @@ const DELAY_OVERRIDE: &str = "CI_DATAPLANE_RELOAD_DELAY_OVERRIDE";
 
 impl Reading {
     /// As a `program` of HAProxy's master, its environment says where the master socket is.
-    fn from_haproxy(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
+    fn take_master_environment(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
         if environment("HAPROXY_MWORKER").as_deref() != Some("1") || self.given.contains_key(MASTER) {
             return;
         }

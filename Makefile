@@ -1,0 +1,45 @@
+# Everything here runs on a new machine with a Rust toolchain; deploy/tools.sh brings the rest.
+#
+#   make run           an API and a live HAProxy in ./.backstay
+#   make test          format, lints, all tests with the system's haproxy
+#   make test-matrix   the tests against a live HAProxy with 2.8, 3.0 and 3.2
+#   make test-full     both, and the tests that are left out for their time
+
+MATRIX := 2.8 3.0 3.2
+CACHE := $(or $(BACKSTAY_CACHE),$(CURDIR)/.cache)
+export PATH := $(CACHE)/bin:$(PATH):/usr/sbin:/sbin
+
+.PHONY: run test test-matrix test-full lint fmt bench
+
+run:
+	deploy/tools.sh run
+	cargo build --release
+	target/release/backstay serve --standalone ./.backstay
+
+test: lint
+	cargo test --locked
+
+lint:
+	deploy/tools.sh test
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	$(CACHE)/bin/buf lint
+
+# One version after the other, so that a failure names its version and the others still run.
+test-matrix:
+	deploy/tools.sh matrix
+	@failed=; for version in $(MATRIX); do \
+	    echo "== haproxy $$version"; \
+	    HAPROXY_BIN=$(CACHE)/haproxy/$$version/haproxy cargo test --locked --lib process:: && \
+	    HAPROXY_BIN=$(CACHE)/haproxy/$$version/haproxy cargo test --locked --test it || failed="$$failed $$version"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed with haproxy$$failed" >&2; exit 1; fi
+
+test-full: test test-matrix
+	cargo test --locked -- --ignored
+
+fmt:
+	cargo fmt
+
+bench:
+	cargo bench
