@@ -85,7 +85,7 @@ impl Folder {
     pub async fn size(&self, name: &str) -> Result<Option<u64>> {
         let Some(path) = self.file(name) else { return Ok(None) };
         match tokio::fs::metadata(&path).await {
-            Ok(metadata) => Ok(metadata.is_file().then(|| metadata.len())),
+            Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed(&path, &error)),
         }

@@ -198,13 +198,12 @@ struct Stored {
 
 impl Stored {
     async fn open(path: &Path, exists: bool) -> Result<Self> {
-        let reader = match exists {
-            true => {
-                let file = File::open(path).await;
-                let file = file.map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
-                Some(BufReader::with_capacity(BLOCK, file))
-            }
-            false => None,
+        let reader = if exists {
+            let file = File::open(path).await;
+            let file = file.map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
+            Some(BufReader::with_capacity(BLOCK, file))
+        } else {
+            None
         };
         Ok(Stored { reader, line: Vec::new(), pending: false })
     }

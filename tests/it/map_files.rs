@@ -105,7 +105,7 @@ async fn a_file_that_waits_for_a_reload_is_not_overwritten() {
 async fn a_round_writes_marked_maps_and_looks_at_others_when_due() {
     let live = live("/a app\n");
     let file = live.map.to_string();
-    let slow = MapSync::new(MapStore::open(live.haproxy.dir().join("maps")).unwrap(), Duration::from_secs(3600));
+    let slow = MapSync::new(MapStore::open(live.haproxy.dir().join("maps")).unwrap(), Duration::from_hours(1));
     let round =
         async || slow.round(&live.runtime).await.unwrap().into_iter().map(|(_, r)| r.unwrap()).collect::<Vec<_>>();
     assert_eq!(round().await, [Synced::Unchanged]);
