@@ -13,3 +13,4 @@ pub mod runtime;
 pub mod schema;
 pub mod settings;
 pub mod stick_table;
+pub mod storage;

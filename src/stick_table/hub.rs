@@ -15,7 +15,7 @@ use super::watch::{Watch, WatchOptions};
 /// The smallest interval that a watcher gets.
 pub(super) const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the mirror of a table that nobody watches is kept, so that a watcher that comes back can resume.
-const LINGER: Duration = Duration::from_secs(60);
+const LINGER: Duration = Duration::from_mins(1);
 /// Changes that are remembered per table, at least.
 const LOG_LIMIT: usize = 65_536;
 

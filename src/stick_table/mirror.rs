@@ -288,9 +288,10 @@ impl Mirror {
         let data = self.columns.iter().zip(self.values(at)).map(|(column, &value)| Datum {
             kind: column.kind.clone(),
             period: column.period,
-            value: match column.text {
-                true => DatumValue::Text(self.texts.get(value as usize).cloned().unwrap_or_default()),
-                false => DatumValue::Number(value),
+            value: if column.text {
+                DatumValue::Text(self.texts.get(value as usize).cloned().unwrap_or_default())
+            } else {
+                DatumValue::Number(value)
             },
         });
         Entry {

@@ -18,7 +18,7 @@ mod watch;
 pub use feed::{Feed, Source, SourceKind};
 pub use hub::{Cleared, Hub};
 pub use mirror::{Entry, Mirror, RemovalReason, Revision};
-pub use poll::{Dump, Poll};
+pub use poll::{Block, Dump, Poll};
 pub use view::{Change, Scope, View};
 pub use watch::{Event, Update, Watch, WatchOptions};
 

@@ -92,7 +92,7 @@ impl View {
                 return (entries, Some(at));
             }
             self.set_known(at, true);
-            size += self.size(mirror, at);
+            size += size_of(mirror, at);
             entries.push(mirror.entry(at, now));
         }
         (entries, None)
@@ -130,7 +130,7 @@ impl View {
                     }
                     if self.matches(mirror, *slot) {
                         self.set_known(*slot, true);
-                        size += self.size(mirror, *slot);
+                        size += size_of(mirror, *slot);
                         append_changed(&mut all, revision, mirror.entry(*slot, now));
                     } else if self.set_known(*slot, false) || unsure {
                         let key = unescape(&mirror.slots()[*slot as usize].key);
@@ -165,11 +165,6 @@ impl View {
         })
     }
 
-    /// About the bytes of an entry on the wire.
-    fn size(&self, mirror: &Mirror, at: u32) -> usize {
-        mirror.slots()[at as usize].key.len() + 16 + 10 * mirror.columns().len()
-    }
-
     /// Sets whether the entry in a slot is known; returns whether it was.
     fn set_known(&mut self, slot: u32, known: bool) -> bool {
         let (word, bit) = (slot as usize / 64, 1_u64 << (slot % 64));
@@ -187,6 +182,11 @@ impl View {
         }
         was
     }
+}
+
+/// About the bytes of an entry on the wire.
+fn size_of(mirror: &Mirror, at: u32) -> usize {
+    mirror.slots()[at as usize].key.len() + 16 + 10 * mirror.columns().len()
 }
 
 fn append_changed(all: &mut Vec<(u64, Change)>, revision: u64, entry: Entry) {

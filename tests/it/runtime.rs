@@ -95,6 +95,9 @@ async fn map_entries_survive_with_every_character_or_are_refused() {
         "@1",
         "%[x]",
         "prompt",
+        "#a",
+        "#0x12",
+        "#",
     ];
     let values = [
         "v",
@@ -127,7 +130,7 @@ async fn map_entries_survive_with_every_character_or_are_refused() {
         assert_eq!(runtime.map_set(&paths, key, "v").await.unwrap_err().reason(), Reason::ObjectNotFound);
     }
     let map = paths.to_string();
-    for key in [format!("a\nclear map {map}"), "a b".into(), "#a".into(), String::new(), "a\0".into(), "a\rb".into()] {
+    for key in [format!("a\nclear map {map}"), "a b".into(), String::new(), "a\0".into(), "a\rb".into()] {
         assert_eq!(runtime.map_add(&paths, &key, "v").await.unwrap_err().reason(), Reason::InvalidValue, "{key:?}");
     }
     for key in [format!("a\nclear map {map}"), format!("a;clear map {map}"), format!("a <<\nclear map {map}")] {

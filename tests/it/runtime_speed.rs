@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backstay::runtime::{Address, Command, LoadMode, MapRef, Runtime};
+use backstay::runtime::{Address, Command, Limits, LoadMode, MapRef, Runtime};
 use tokio::sync::Mutex;
 
 use crate::support::haproxy::{Haproxy, free_port};
@@ -63,12 +63,17 @@ async fn short_commands() {
         }
     })
     .await;
-    let pooled = rate(move || {
-        let (runtime, map) = (runtime.clone(), map.clone());
-        async move { drop(runtime.map_entry(&map, "/static/").await.unwrap()) }
-    })
-    .await;
-    println!("8 callers: {each:.0}/s one connection each, {pooled:.0}/s pooled, {:.1} times", pooled / each);
+    println!("8 callers: {each:.0}/s, a connection for each command");
+    for lanes in [1, 2, 4] {
+        let runtime = Runtime::with_limits(runtime.addresses(), Limits { lanes, ..Limits::default() });
+        let map = map.clone();
+        let pooled = rate(move || {
+            let (runtime, map) = (runtime.clone(), map.clone());
+            async move { drop(runtime.map_entry(&map, "/static/").await.unwrap()) }
+        })
+        .await;
+        println!("8 callers: {pooled:.0}/s, {:.1} times, {lanes} lanes", pooled / each);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

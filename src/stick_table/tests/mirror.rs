@@ -1,7 +1,7 @@
 use super::{lines, raw};
 use crate::error::Reason;
 use crate::runtime::{DataType, DatumValue, RawTableEntry};
-use crate::stick_table::mirror::{LayoutChanged, Mirror, RemovalReason, Revision};
+use crate::stick_table::mirror::{LayoutChanged, Mirror, Revision};
 use crate::stick_table::view::{Change, Scope, View};
 
 fn apply(mirror: &mut Mirror, entries: &[(&str, u64, u64)], now: u64) -> u64 {

@@ -97,12 +97,12 @@ fn run(steps: Vec<Step>, scope: Scope, log_limit: usize) {
     let mut client = Client { view: View::new(&scope), scope, known: BTreeMap::new(), snapshot: Some(0), cursor: 0 };
     let texts = |table: &BTreeMap<u8, u8>| {
         let keys: Vec<String> =
-            table.keys().map(|key| format!("{}{key}", if key % 2 == 0 { "even" } else { "odd" })).collect();
+            table.keys().map(|key| format!("{}{key}", if key.is_multiple_of(2) { "even" } else { "odd" })).collect();
         let entries: Vec<_> =
             keys.iter().zip(table.values()).map(|(key, value)| (key.as_str(), u64::from(*value), 0)).collect();
         lines(&entries)
     };
-    let name = |key: u8| format!("{}{key}", if key % 2 == 0 { "even" } else { "odd" });
+    let name = |key: u8| format!("{}{key}", if key.is_multiple_of(2) { "even" } else { "odd" });
     for step in steps {
         match step {
             Step::Dump(entries) => {

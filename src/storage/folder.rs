@@ -1,0 +1,301 @@
+//! A folder of files that are read in pieces and replaced as a whole.
+
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Mutex;
+
+use crate::error::{Error, Reason, Result};
+
+/// Files that are being written. No stored file may look like that.
+const TEMPORARY: &str = ".backstay-";
+const CHUNK: usize = 64 * 1024;
+
+/// A folder that this process alone writes to. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    /// Held from the last look at the target to the rename.
+    commits: Mutex<()>,
+    counter: AtomicU64,
+}
+
+impl Folder {
+    /// Opens a folder, creating it with mode 0750 if it is absent, and removes what an earlier process left half
+    /// written. Blocks; for the start of the program.
+    ///
+    /// `INTERNAL` with the path when it cannot be created or is no folder.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let failed = |error: io::Error| {
+            let message = format!("folder {}: {error}", path.display());
+            Error::new(Reason::Internal, message)
+        };
+        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(failed)?;
+        // Links on the way are resolved once, so that paths compare with those of the configuration as written there.
+        let path = std::path::absolute(path).map_err(failed)?;
+        for entry in std::fs::read_dir(&path).map_err(failed)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+                std::fs::remove_file(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(Folder { inner: Arc::new(Inner { path, commits: Mutex::new(()), counter: AtomicU64::new(0) }) })
+    }
+
+    /// Its absolute path.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Names and sizes of the regular files in it, sorted; hidden ones are left out.
+    pub async fn list(&self) -> Result<Vec<(String, u64)>> {
+        let mut entries = tokio::fs::read_dir(self.path()).await.map_err(|error| self.failed(self.path(), &error))?;
+        let mut files = Vec::new();
+        while let Some(entry) = entries.next_entry().await.map_err(|error| self.failed(self.path(), &error))? {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            // A file may be gone by now.
+            let Ok(metadata) = tokio::fs::metadata(entry.path()).await else { continue };
+            if metadata.is_file() && !name.starts_with('.') {
+                files.push((name, metadata.len()));
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    /// Path of a name in the folder; nothing for names that are no single, visible path component.
+    pub fn file(&self, name: &str) -> Option<PathBuf> {
+        let safe = !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && !name.contains(['/', '\0']);
+        safe.then(|| self.path().join(name))
+    }
+
+    /// Size of a regular file, if there is one of that name.
+    pub async fn size(&self, name: &str) -> Result<Option<u64>> {
+        let Some(path) = self.file(name) else { return Ok(None) };
+        match tokio::fs::metadata(&path).await {
+            Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(&path, &error)),
+        }
+    }
+
+    /// Reads a file in pieces. `OBJECT_NOT_FOUND`.
+    pub async fn read(&self, name: &str) -> Result<Contents> {
+        let path = self.file(name).ok_or_else(|| no_file(name))?;
+        match File::open(&path).await {
+            Ok(file) => Ok(Contents { file, path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_file(name)),
+            Err(error) => Err(self.failed(&path, &error)),
+        }
+    }
+
+    /// Starts writing a file, which takes its place with [`Writer::commit`]. `INVALID_VALUE` for an unusable name.
+    ///
+    /// With `create`, committing fails with `OBJECT_EXISTS` if there is such a file. More than `limit` bytes are refused
+    /// with `TOO_LARGE`.
+    pub async fn write(&self, name: &str, create: bool, limit: u64) -> Result<Writer> {
+        let target = self.file(name).ok_or_else(|| {
+            let message = format!("name '{name}': expected a plain file name of at most 200 bytes");
+            Error::new(Reason::InvalidValue, message).with("field", "name")
+        })?;
+        let number = self.inner.counter.fetch_add(1, Ordering::Relaxed);
+        let path = self.path().join(format!("{TEMPORARY}{}-{number}", std::process::id()));
+        let file = File::options().write(true).create_new(true).open(&path).await;
+        let file = file.map_err(|error| self.failed(&path, &error))?;
+        Ok(Writer {
+            folder: self.clone(),
+            file,
+            temporary: Temporary(path),
+            target,
+            name: name.to_owned(),
+            create,
+            left: limit,
+            limit,
+        })
+    }
+
+    /// Removes a file. `OBJECT_NOT_FOUND`.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        let path = self.file(name).ok_or_else(|| no_file(name))?;
+        let _alone = self.inner.commits.lock().await;
+        match tokio::fs::remove_file(&path).await {
+            Ok(()) => self.flush().await,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_file(name)),
+            Err(error) => Err(self.failed(&path, &error)),
+        }
+    }
+
+    /// Makes renames and removals durable.
+    async fn flush(&self) -> Result<()> {
+        let failed = |error: io::Error| self.failed(self.path(), &error);
+        File::open(self.path()).await.map_err(failed)?.sync_all().await.map_err(failed)
+    }
+
+    #[allow(clippy::unused_self, reason = "all errors of the folder are made here")]
+    fn failed(&self, path: &Path, error: &io::Error) -> Error {
+        Error::internal(format!("{}: {error}", path.display()))
+    }
+}
+
+fn no_file(name: &str) -> Error {
+    Error::new(Reason::ObjectNotFound, format!("no file '{name}'"))
+}
+
+/// A file that is being read.
+#[derive(Debug)]
+pub struct Contents {
+    file: File,
+    path: PathBuf,
+}
+
+impl Contents {
+    /// The next bytes, 64 KiB at most; nothing at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        let mut buffer = BytesMut::with_capacity(CHUNK);
+        let read = self.file.read_buf(&mut buffer).await;
+        let read = read.map_err(|error| Error::internal(format!("{}: {error}", self.path.display())))?;
+        Ok((read > 0).then(|| buffer.freeze()))
+    }
+}
+
+/// Removes the file when it is dropped: after a commit there is none of that name.
+#[derive(Debug)]
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.0.display(), %error, "a temporary file could not be removed");
+        }
+    }
+}
+
+/// A file that is being written. Dropped without commit, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Writer {
+    folder: Folder,
+    file: File,
+    temporary: Temporary,
+    target: PathBuf,
+    name: String,
+    create: bool,
+    left: u64,
+    limit: u64,
+}
+
+impl Writer {
+    /// Appends bytes. `TOO_LARGE` beyond the limit.
+    pub async fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| {
+            let message = format!("file '{}': larger than {} bytes", self.name, self.limit);
+            Error::new(Reason::TooLarge, message).with("limit", self.limit)
+        })?;
+        self.file.write_all(bytes).await.map_err(|error| self.failed(&error))
+    }
+
+    /// Bytes so far.
+    pub fn size(&self) -> u64 {
+        self.limit - self.left
+    }
+
+    /// Puts the file in its place, durably, with mode 0644. Returns its size.
+    pub async fn commit(mut self) -> Result<u64> {
+        let written = async {
+            self.file.flush().await?;
+            self.file.set_permissions(Permissions::from_mode(0o644)).await?;
+            self.file.sync_all().await
+        };
+        written.await.map_err(|error| self.failed(&error))?;
+        let _alone = self.folder.inner.commits.lock().await;
+        if self.create && tokio::fs::try_exists(&self.target).await.map_err(|error| self.failed(&error))? {
+            return Err(Error::new(Reason::ObjectExists, format!("file '{}' exists already", self.name)));
+        }
+        tokio::fs::rename(&self.temporary.0, &self.target).await.map_err(|error| self.failed(&error))?;
+        self.folder.flush().await?;
+        Ok(self.size())
+    }
+
+    fn failed(&self, error: &io::Error) -> Error {
+        let message = format!("{}: {error}", self.target.display());
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Error::new(Reason::TooLarge, format!("file '{}': no space left", self.name)).context(message)
+            }
+            _ => Error::internal(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn content(folder: &Folder, name: &str) -> Result<Vec<u8>> {
+        let mut contents = folder.read(name).await?;
+        let mut all = Vec::new();
+        while let Some(bytes) = contents.next().await? {
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn files_appear_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path().join("a/b")).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(folder.path()), 0o750);
+
+        let mut writer = folder.write("x", true, 10).await.unwrap();
+        writer.push(b"12345").await.unwrap();
+        assert!(folder.list().await.unwrap().is_empty());
+        assert_eq!(writer.commit().await.unwrap(), 5);
+        assert_eq!(mode(&folder.file("x").unwrap()), 0o644);
+        assert_eq!(content(&folder, "x").await.unwrap(), b"12345");
+
+        let mut writer = folder.write("x", false, 10).await.unwrap();
+        assert_eq!(writer.push(&[0; 11]).await.unwrap_err().reason(), Reason::TooLarge);
+        drop(writer);
+        let writer = folder.write("x", true, 10).await.unwrap();
+        assert_eq!(writer.commit().await.unwrap_err().reason(), Reason::ObjectExists);
+        assert_eq!(content(&folder, "x").await.unwrap(), b"12345");
+        let mut writer = folder.write("x", false, 10).await.unwrap();
+        writer.push(b"new").await.unwrap();
+        writer.commit().await.unwrap();
+        assert_eq!(folder.list().await.unwrap(), [("x".to_owned(), 3)]);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+
+        folder.delete("x").await.unwrap();
+        assert_eq!(folder.delete("x").await.unwrap_err().reason(), Reason::ObjectNotFound);
+        assert_eq!(content(&folder, "x").await.unwrap_err().reason(), Reason::ObjectNotFound);
+    }
+
+    #[tokio::test]
+    async fn nothing_outside_the_folder_can_be_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), "s").unwrap();
+        let folder = Folder::open(dir.path().join("maps")).unwrap();
+        std::fs::write(folder.path().join(".backstay-1-1"), "half").unwrap();
+        let folder = Folder::open(folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "half-written files are removed");
+        for name in ["", ".", "..", "../secret", "a/b", "/etc/passwd", ".hidden", "a\0b", &"x".repeat(201)] {
+            assert_eq!(content(&folder, name).await.unwrap_err().reason(), Reason::ObjectNotFound, "{name}");
+            assert_eq!(folder.write(name, true, 1).await.unwrap_err().reason(), Reason::InvalidValue, "{name}");
+            assert_eq!(folder.delete(name).await.unwrap_err().reason(), Reason::ObjectNotFound, "{name}");
+        }
+    }
+}
