@@ -63,15 +63,20 @@ impl Program<'_> {
             residue: &residue[..usize::from(!printer.residue.is_empty())],
             silent: false,
         };
-        let mut consumed = Object::new();
-        build(&printer.events, Source { silent: true, ..source }, &mut consumed);
-        if printer.out.is_empty() {
-            return Ok((printer.out, consumed));
-        }
         let mut expected = Object::new();
         build(&printer.events, source, &mut expected);
+        let consumed = if printer.events.iter().any(|event| matches!(event, Event::Silent(..))) {
+            let mut consumed = Object::new();
+            build(&printer.events, Source { silent: true, ..source }, &mut consumed);
+            Some(consumed)
+        } else {
+            None
+        };
+        if printer.out.is_empty() {
+            return Ok((printer.out, consumed.unwrap_or(expected)));
+        }
         match self.read(&printer) {
-            Some(read) if read == expected => Ok((printer.out, consumed)),
+            Some(read) if read == expected => Ok((printer.out, consumed.unwrap_or(expected))),
             Some(read) => {
                 let mut steps = Vec::new();
                 difference(&expected, &read, &mut steps);

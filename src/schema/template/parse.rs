@@ -47,7 +47,14 @@ struct Seen {
 
 impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
     pub(super) fn new(words: &'a [&'w str], enabled: &'p [PrintOnly]) -> Self {
-        Parser { words, events: Vec::with_capacity(16), residue: Vec::new(), enabled, stopped: 0, depth: 0 }
+        Parser {
+            words,
+            events: Vec::with_capacity(words.len() + 8),
+            residue: Vec::new(),
+            enabled,
+            stopped: 0,
+            depth: 0,
+        }
     }
 
     /// Matches the whole line.
@@ -274,7 +281,7 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
     /// Reads parameters and unknown words to the end of the line.
     fn star(&mut self, star: &'p Star, mut at: usize) -> bool {
         let words = self.words;
-        let mut seen: Vec<Seen> = Vec::new();
+        let mut seen: Vec<Seen> = Vec::with_capacity(words.len() - at.min(words.len()));
         let mut unknown: Vec<(u32, u32)> = Vec::new();
         let mut repeated: Vec<(u32, u32)> = Vec::new();
         let mut inside: Option<u16> = None;
@@ -299,31 +306,16 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
                 inside = via;
             }
             let mark = self.events.len();
-            let mut one = Parser {
-                words: &words[at..],
-                events: std::mem::take(&mut self.events),
-                residue: Vec::new(),
-                enabled: self.enabled,
-                stopped: 0,
-                depth: self.depth,
-            };
-            let taken = one.prefix(&param.nodes);
-            self.events = one.events;
-            let Some(taken) = taken else { return false };
-            self.empty(mark, param.target, param.empty);
-            for event in &mut self.events[mark..] {
-                // Positions were counted from the parameter.
-                if let Event::Words(_, from, to) = event {
-                    *from += at as u32;
-                    *to += at as u32;
-                }
+            if !self.run(&param.nodes, at, &Then::Anywhere) {
+                return false;
             }
+            self.empty(mark, param.target, param.empty);
             let now = Seen {
                 param: found as u16,
-                words: (at as u32, (at + taken) as u32),
+                words: (at as u32, self.stopped as u32),
                 events: (mark, self.events.len()),
             };
-            at += taken;
+            at = self.stopped;
             if !param.many
                 && let Some(before) = seen.iter_mut().find(|before| before.param == now.param)
             {

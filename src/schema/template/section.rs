@@ -14,7 +14,7 @@ use super::parse::Parser;
 use super::print::lists_itself;
 use super::ready::is_blank;
 use super::{PrintFault, link, notation};
-use crate::schema::tables::{FieldIndex, Kind, MessageId};
+use crate::schema::tables::{FieldIndex, Kind, MessageId, Tables};
 use crate::schema::value::{Object, Value};
 use crate::schema::words;
 
@@ -27,6 +27,8 @@ pub struct SectionGrammar {
     message: MessageId,
     slots: Vec<Slot>,
     dispatch: Dispatch,
+    /// Print-only slots, asked when no other reads a line.
+    mirrors: Dispatch,
     header: Vec<FieldIndex>,
     names: Arc<Names>,
 }
@@ -118,11 +120,23 @@ pub(super) fn compile(
     if !broken.is_empty() {
         return Err(broken);
     }
-    let mut dispatch = Dispatch::default();
-    for at in read {
+    let (mut dispatch, mut mirrors) = (Dispatch::default(), Dispatch::default());
+    for (at, slot) in slots.iter().enumerate() {
+        if slot.print_only.is_some() && is_resource(compiler.tables, slot) {
+            continue;
+        }
+        let dispatch = if slot.print_only.is_some() { &mut mirrors } else { &mut dispatch };
         dispatch.add(&Some(Rc::new(Link::Nodes(&slots[at].nodes, None))), at as u16, 0);
     }
-    Ok(SectionGrammar { message, slots, dispatch, header, names: names.clone() })
+    Ok(SectionGrammar { message, slots, dispatch, mirrors, header, names: names.clone() })
+}
+
+/// True for a field that mirrors lines of a resource, which are that resource's alone.
+fn is_resource(tables: &Tables, slot: &Slot) -> bool {
+    match tables.messages[slot.message].fields[slot.target.field as usize].kind {
+        Kind::Message(inner) => tables.messages[inner].resource.is_some(),
+        _ => false,
+    }
 }
 
 fn spread(
@@ -267,12 +281,13 @@ impl SectionGrammar {
             .map_or_else(Vec::new, |slot| slot.path.iter().copied().chain([slot.target.field as usize]).collect())
     }
 
-    /// True for a slot that is printed when set and never chosen by [`SectionGrammar::read`].
+    /// True for a slot that is printed when set, but reads a line only when no other slot does, and never one of another
+    /// resource.
     pub fn is_print_only(&self, slot: SlotId) -> bool {
         self.slots.get(slot).is_some_and(|slot| slot.print_only.is_some())
     }
 
-    /// The slot that reads a line.
+    /// The slot that reads a line. Lines of resources inside the section belong to none.
     pub fn owner(&self, words: &[&str]) -> Option<SlotId> {
         self.matched(words).map(|(slot, _)| slot)
     }
@@ -285,7 +300,7 @@ impl SectionGrammar {
         Some(slot)
     }
 
-    /// Reads a line with a given slot, print-only ones included. `None`: the line is not of this form.
+    /// Reads a line with a given slot, whichever would own it. `None`: the line is not of this form.
     pub fn read_as(&self, slot: SlotId, words: &[&str], into: &mut Object) -> Option<()> {
         let parser = self.try_slot(slot, words)?;
         self.apply(slot, &parser, into);
@@ -293,7 +308,10 @@ impl SectionGrammar {
     }
 
     fn matched<'a, 'w>(&self, words: &'a [&'w str]) -> Option<(SlotId, Parser<'_, 'a, 'w>)> {
-        let mut level = &self.dispatch;
+        self.search(&self.dispatch, words).or_else(|| self.search(&self.mirrors, words))
+    }
+
+    fn search<'a, 'w>(&self, mut level: &Dispatch, words: &'a [&'w str]) -> Option<(SlotId, Parser<'_, 'a, 'w>)> {
         let mut rest = words.iter();
         loop {
             for slot in &level.slots {

@@ -184,9 +184,14 @@ pub(super) fn of_models(text: &str) -> Tables {
         if let Some(params) = model["flatten"].as_str() {
             let mut flat = field("params", Kind::Message(ids[params]));
             flat.flatten = true;
-            fields.push(flat);
+            fields.insert(0, flat);
         }
-        let resource = (model["kind"].as_str() == Some("section")).then(section);
+        let resource = match model["kind"].as_str() {
+            Some("section") => Some(section()),
+            Some("named-line") => Some(Resource { kind: ResourceKind::NamedLine, ..section() }),
+            Some("indexed-line") => Some(Resource { kind: ResourceKind::IndexedLine, ..section() }),
+            _ => None,
+        };
         let text = |key: &str| model[key].as_str().map(Into::into);
         tables.messages.push(MessageType {
             full_name: name.as_str().into(),
