@@ -9,20 +9,12 @@ use crate::error::Violation;
 /// the order in which /v2 looks for the one it reports. Paths are JSON keys: `balance.algorithm`,
 /// `return_hdrs.0.name`. At most one violation is reported for a value.
 pub fn check(tables: &Tables, message: MessageId, object: &Object, location: &'static str) -> Vec<Violation> {
-    run(tables, message, object, location, &[], String::new())
+    run(tables, message, object, location, &[])
 }
 
 /// All broken rules of a JSON body, the words that no enum has among them.
 pub fn check_reading(tables: &Tables, message: MessageId, reading: &Reading) -> Vec<Violation> {
-    run(tables, message, &reading.object, "body", &reading.refused, String::new())
-}
-
-/// All broken rules of a JSON body that is a list; paths begin with the position in it.
-pub fn check_list(tables: &Tables, message: MessageId, readings: &[Reading]) -> Vec<Violation> {
-    let item = |(index, reading): (usize, &Reading)| {
-        run(tables, message, &reading.object, "body", &reading.refused, format!("{index}."))
-    };
-    readings.iter().enumerate().flat_map(item).collect()
+    run(tables, message, &reading.object, "body", &reading.refused)
 }
 
 fn run(
@@ -31,9 +23,8 @@ fn run(
     object: &Object,
     location: &'static str,
     refused: &[Violation],
-    path: String,
 ) -> Vec<Violation> {
-    let mut checker = Checker { tables, location, refused, path, found: Vec::new() };
+    let mut checker = Checker { tables, location, refused, path: String::new(), found: Vec::new() };
     checker.object(message, object);
     checker.found
 }

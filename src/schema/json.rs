@@ -5,8 +5,8 @@
 mod read;
 mod write;
 
-pub use read::{JsonRules, Reading, read, read_list, read_value};
-pub use write::{write, write_field, write_list};
+pub use read::{JsonRules, Reading, read, read_value};
+pub use write::{write, write_field};
 
 use super::tables::{Field, FieldIndex};
 

@@ -35,32 +35,16 @@ pub fn read(tables: &Tables, message: MessageId, bytes: &[u8], rules: JsonRules)
             location: "body",
         }]));
     }
-    read_value(tables, message, &parse(bytes)?, rules)
-}
-
-/// Reads a body that is a list of objects; paths begin with the position in it, such as `0.key`.
-pub fn read_list(tables: &Tables, message: MessageId, bytes: &[u8], rules: JsonRules) -> Result<Vec<Reading>> {
-    let json = parse(bytes)?;
-    let mut reader = Reader::new(tables, rules);
-    let Json::Array(items) = &json else { return Err(reader.wrong("a list", &json)) };
-    let mut readings = Vec::with_capacity(items.len());
-    for (index, item) in items.iter().enumerate() {
-        let object = reader.at(&index.to_string(), |reader| reader.object(message, item))?;
-        readings.push(reader.take(object));
-    }
-    Ok(readings)
-}
-
-fn parse(bytes: &[u8]) -> Result<Json> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Error::new(Reason::MalformedRequest, format!("body is not JSON: {error}")))
+    let json: Json = serde_json::from_slice(bytes)
+        .map_err(|error| Error::new(Reason::MalformedRequest, format!("body is not JSON: {error}")))?;
+    read_value(tables, message, &json, rules)
 }
 
 /// Reads parsed JSON.
 pub fn read_value(tables: &Tables, message: MessageId, json: &Json, rules: JsonRules) -> Result<Reading> {
-    let mut reader = Reader::new(tables, rules);
+    let mut reader = Reader { tables, rules, path: String::new(), unknown: Vec::new(), refused: Vec::new() };
     let object = reader.object(message, json)?;
-    Ok(reader.take(object))
+    Ok(Reading { object, unknown: reader.unknown, refused: reader.refused })
 }
 
 struct Reader<'a> {
@@ -73,15 +57,6 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(tables: &'a Tables, rules: JsonRules) -> Self {
-        Reader { tables, rules, path: String::new(), unknown: Vec::new(), refused: Vec::new() }
-    }
-
-    /// What was read since the last time.
-    fn take(&mut self, object: Object) -> Reading {
-        Reading { object, unknown: std::mem::take(&mut self.unknown), refused: std::mem::take(&mut self.refused) }
-    }
-
     fn object(&mut self, message: MessageId, json: &Json) -> Result<Object> {
         let mut object = Object::new();
         match json {

@@ -11,23 +11,6 @@ pub fn write(tables: &Tables, message: MessageId, object: &Object, out: &mut Vec
     out.push(b'}');
 }
 
-/// Appends a list of objects of one message.
-pub fn write_list<'a>(
-    tables: &Tables,
-    message: MessageId,
-    objects: impl IntoIterator<Item = &'a Object>,
-    out: &mut Vec<u8>,
-) {
-    out.push(b'[');
-    for (at, object) in objects.into_iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        write(tables, message, object, out);
-    }
-    out.push(b']');
-}
-
 fn write_keys(tables: &Tables, table: &MessageType, object: &Object, first: &mut bool, out: &mut Vec<u8>) {
     // Most messages have many more fields than an object sets: find the set ones without a search for each.
     let mut set = [0_u64; 8];
