@@ -1,77 +1,196 @@
 //! `serve`: joins the rooms and serves until it is told to stop.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{Authenticator, User};
+use super::users;
+use super::welcome;
+use crate::auth::Authenticator;
 use crate::configuration::engine::Engine;
+use crate::configuration::ports::{Check as _, Pending};
 use crate::configuration::{Configuration, StoreSettings};
+use crate::document::Document;
 use crate::error::{Error, Reason, Result};
 use crate::gateway::server::{Bounds, Protocols, bind, serve};
-use crate::gateway::{Foundation, Gateway, Page, Settings as GatewaySettings};
+use crate::gateway::{Cors, Foundation, Gateway, Origins, Page, Settings as GatewaySettings};
 use crate::grpc::health::Health;
 use crate::grpc::server::GrpcServer;
 use crate::grpc::services::{Rooms, Services};
 use crate::process::check::{CheckOptions, Checker};
+use crate::process::child::{ChildOptions, Supervised};
+use crate::process::master::MasterSocket;
 use crate::process::reload::{ReloadOptions, ReloadQueue};
-use crate::process::strategy::{How, Presence, Strategy};
+use crate::process::standalone::Standalone;
+use crate::process::strategy::{How, Outcome, Presence, Reloader, Strategy};
+use crate::process::timeline::Status;
+use crate::process::version::Version;
 use crate::proto;
-use crate::runtime::Runtime;
+use crate::runtime::{Address, Runtime};
 use crate::schema::Schema;
+use crate::schema::comments::comments;
+use crate::schema::openapi::{Dialect, document};
+use crate::settings::{ReloadMethod, Settings};
 use crate::stick_table::{Hub, Poll};
+use crate::storage::{MapStore, MapSync};
 
-/// What is served and how.
-pub struct Setup {
-    /// Where to listen.
-    pub listen: SocketAddr,
-    /// The managed file and its state.
-    pub store: StoreSettings,
-    /// HAProxy's binary.
-    pub haproxy_bin: PathBuf,
-    /// Time between a change and its reload.
-    pub reload_delay: Duration,
-    /// How HAProxy is reloaded.
-    pub how: How,
-    /// How to see whether it runs.
-    pub presence: Presence,
-    /// Who may call.
-    pub users: Vec<User>,
-}
+/// Looks up an environment variable.
+pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// Serves until `stop`.
-pub async fn run(setup: Setup, stop: CancellationToken) -> Result<()> {
-    let listener = bind(setup.listen).await.map_err(|error| Error::new(Reason::Unsupported, error.to_string()))?;
+pub async fn run(settings: Settings, environment: Environment, stop: CancellationToken) -> Result<()> {
+    // The port first: two servers on one file must not both get further.
+    let listener = listen(&settings).await?;
+    let address = listener.local_addr().map_err(Error::internal)?;
+    let version = Version::of(&settings.haproxy_bin).await?;
+    let standalone = match &settings.standalone {
+        Some(folder) => Some(Standalone::prepare(folder, settings.frontend_addr)?),
+        None => None,
+    };
     let schema = Schema::compile(proto::SCHEMA).map_err(|faults| Error::internal(faults.join("; ")))?;
     let schema = Arc::new(schema);
+    let engine = Engine::new(Arc::clone(&schema));
     let tasks = TaskTracker::new();
-    let state_dir = setup.store.state_dir.clone();
-    std::fs::create_dir_all(&state_dir).map_err(Error::internal)?;
-    let check = Checker::new(CheckOptions::new(&setup.haproxy_bin, &state_dir, &setup.store.file))?;
-    let reloader = Arc::new(Strategy::new(setup.how, setup.presence.clone()));
-    let options = ReloadOptions { delay: setup.reload_delay, ..ReloadOptions::default() };
-    let reloads = ReloadQueue::new(options, reloader);
-    let configuration = Configuration::open(setup.store, Arc::new(check), reloads.clone()).await?;
+    make_folder(&settings.state_dir)?;
+
+    let mut options = CheckOptions::new(&settings.haproxy_bin, &settings.state_dir, &settings.config_file);
+    options.validate_cmd.clone_from(&settings.validate_cmd);
+    let check = Arc::new(Checker::new(options)?);
+    if let Some(standalone) = &standalone {
+        let text =
+            std::fs::read(&standalone.config_file).map_err(|error| cannot("read", &standalone.config_file, &error))?;
+        check.check(&text, &standalone.config_file.display().to_string()).await.map_err(shown)?;
+    }
+
+    let sockets: Arc<ArcSwap<Vec<String>>> = Arc::default();
+    let presence = presence(&settings, standalone.as_ref(), &sockets);
+    let reloader = Arc::new(LateReloader::default());
+    let options = ReloadOptions { delay: settings.reload_delay, retention: settings.reload_retention };
+    let reloads = ReloadQueue::new(options, reloader.clone());
+    let configuration = Configuration::open(store(&settings), check, reloads.clone()).await.map_err(shown)?;
+
+    let runtime = Runtime::new(Vec::new());
+    let hub = Hub::new(Poll::new(runtime.clone()));
+    let maps = MapStore::open(&settings.maps_dir).map_err(shown)?;
+    let map_sync = Arc::new(MapSync::new(maps.clone(), settings.update_map_files_period));
+    let authenticator = Arc::new(Authenticator::new(Vec::new()));
+    let follower = Follower {
+        engine: Engine::new(Arc::clone(&schema)),
+        settings: settings.clone(),
+        environment,
+        sockets,
+        runtime: runtime.clone(),
+        authenticator: Arc::clone(&authenticator),
+    };
+    follower.follow(&configuration.current().document)?;
+    if authenticator.is_empty() {
+        return Err(users::nobody(&settings));
+    }
+
+    let (how, child) = how(&settings, &version, standalone.as_ref()).await?;
+    reloader.set(Strategy::new(how, presence.clone()));
+    if let Some(child) = child {
+        tasks.spawn(child.run(stop.clone()));
+    }
     tasks.spawn(Arc::clone(&reloads).run(stop.clone()));
     tasks.spawn(Arc::clone(&configuration).watch(stop.clone()));
-    let runtime = Runtime::new(Vec::new());
+    tasks.spawn(follower.run(Arc::clone(&configuration), stop.clone()));
+    tasks.spawn(after_reloads(Arc::clone(&reloads), runtime.clone(), hub.clone(), Arc::clone(&map_sync), stop.clone()));
+    if settings.update_map_files {
+        let period = settings.update_map_files_period;
+        tasks.spawn(keep_maps(Arc::clone(&map_sync), runtime.clone(), period, stop.clone()));
+    }
+
     let rooms = Rooms {
-        engine: Engine::new(Arc::clone(&schema)),
         schema: Arc::clone(&schema),
+        engine,
         configuration: Arc::clone(&configuration),
         reloads,
-        hub: Hub::new(Poll::new(runtime.clone())),
         runtime,
-        presence: setup.presence,
+        hub,
+        maps,
+        map_sync,
+        presence,
         show_system_info: false,
     };
+    let protocols = protocols(&settings, &schema, rooms, authenticator, stop.clone())?;
+    tracing::info!(%address, haproxy = %version, file = %settings.config_file.display(), "serving gRPC and REST");
+    if let Some(standalone) = &standalone {
+        welcome::print(standalone, address, settings.frontend_addr)?;
+    }
+    serve(listener, protocols, Bounds::default(), stop).await;
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+async fn listen(settings: &Settings) -> Result<tokio::net::TcpListener> {
+    let wanted = (settings.host.as_str(), settings.port);
+    let mut addresses = tokio::net::lookup_host(wanted)
+        .await
+        .map_err(|error| Error::new(Reason::InvalidValue, format!("host: {} is no address: {error}", settings.host)))?;
+    let address: SocketAddr = addresses
+        .next()
+        .ok_or_else(|| Error::new(Reason::InvalidValue, format!("host: {} has no address", settings.host)))?;
+    bind(address).await.map_err(|error| Error::new(Reason::Unsupported, error.to_string()))
+}
+
+fn store(settings: &Settings) -> StoreSettings {
+    let mut store = StoreSettings::new(&settings.config_file, &settings.state_dir);
+    store.durable_transactions = settings.durability;
+    store.max_open_transactions = settings.max_open_transactions.unwrap_or(0);
+    store.transaction_expiry = settings.transaction_expiry;
+    store
+}
+
+fn presence(settings: &Settings, standalone: Option<&Standalone>, sockets: &Arc<ArcSwap<Vec<String>>>) -> Presence {
+    let master = match (standalone, &settings.master_runtime) {
+        (Some(standalone), _) => Some(MasterSocket::new(&standalone.master_socket)),
+        (None, Some(path)) => Some(MasterSocket::new(path)),
+        (None, None) => None,
+    };
+    let sockets = Arc::clone(sockets);
+    Presence { master, stats: Some(Arc::new(move || sockets.load().to_vec())), status_cmd: settings.status_cmd.clone() }
+}
+
+/// How HAProxy is reloaded; the embedded one is started.
+async fn how(
+    settings: &Settings,
+    version: &Version,
+    standalone: Option<&Standalone>,
+) -> Result<(How, Option<Arc<Supervised>>)> {
+    match (&settings.reload_method, standalone) {
+        (ReloadMethod::Supervised, Some(made)) => {
+            let options =
+                ChildOptions::new(&settings.haproxy_bin, &made.config_file, &made.master_socket, &made.pid_file);
+            let child = Supervised::start(options).await?;
+            let how = if version.at_least(2, 7) {
+                How::Master(child.master())
+            } else {
+                How::Signal { pid: child.pid(), master: child.master(), log: child.log() }
+            };
+            Ok((how, Some(child)))
+        }
+        (ReloadMethod::Master(path), _) => Ok((How::Master(MasterSocket::new(path)), None)),
+        (ReloadMethod::Command { reload, .. }, _) => Ok((How::Command(reload.clone()), None)),
+        (ReloadMethod::Supervised, None) => Err(Error::internal("a supervised haproxy without its folder")),
+    }
+}
+
+fn protocols(
+    settings: &Settings,
+    schema: &Arc<Schema>,
+    rooms: Rooms,
+    authenticator: Arc<Authenticator>,
+    stop: CancellationToken,
+) -> Result<Protocols> {
+    let versions = Arc::clone(&rooms.configuration);
     let api = Arc::new(Services::new(rooms));
-    let authenticator = Arc::new(Authenticator::new(setup.users));
     let health = Health::new();
     let grpc = GrpcServer::new(
         Arc::clone(&schema.tables),
@@ -81,29 +200,184 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<()> {
         proto::REFLECTION,
         stop.clone(),
     )?;
-    let versions = Arc::clone(&configuration);
+    let origins = match &settings.cors_origins[..] {
+        [] => Origins::Off,
+        [any] if any == "*" => Origins::Any,
+        listed => Origins::Listed(listed.to_vec()),
+    };
     let gateway = Gateway::new(Foundation {
         tables: Arc::clone(&schema.tables),
         api,
         authenticator,
-        health: health.clone(),
+        health,
         version: Arc::new(move |transaction| versions.version_of(transaction)),
-        pages: pages(),
-        settings: GatewaySettings::default(),
-        stop: stop.clone(),
+        pages: pages(schema),
+        settings: GatewaySettings { cors: Cors { origins }, ..GatewaySettings::default() },
+        stop,
     })?;
-    tracing::info!(address = %setup.listen, "serving gRPC and REST");
-    serve(listener, Protocols::new(grpc, gateway), Bounds::default(), stop).await;
-    tasks.close();
-    tasks.wait().await;
-    Ok(())
+    Ok(Protocols::new(grpc, gateway))
 }
 
-fn pages() -> Vec<Page> {
-    vec![Page {
-        path: "/v2/docs",
-        content_type: "text/html; charset=utf-8",
-        body: Bytes::from_static(include_bytes!("../gateway/docs.html")),
-        open: true,
-    }]
+/// The documentation, which is the same for everyone.
+fn pages(schema: &Schema) -> Vec<Page> {
+    let comments = comments(proto::REFLECTION);
+    let text = |dialect| {
+        let json = document(&schema.tables, &comments, dialect, env!("CARGO_PKG_VERSION"));
+        Bytes::from(format!("{json}\n"))
+    };
+    let (swagger, openapi) = (text(Dialect::Swagger2), text(Dialect::OpenApi3));
+    let page = |path, content_type, body, open| Page { path, content_type, body, open };
+    vec![
+        page("/v2/docs", "text/html; charset=utf-8", Bytes::from_static(include_bytes!("../gateway/docs.html")), true),
+        page("/swagger.json", "application/json", openapi.clone(), true),
+        page("/v2/specification", "application/json", swagger, false),
+        page("/v2/specification_openapiv3", "application/json", openapi, false),
+    ]
+}
+
+/// Follows what the configuration says about sockets and users.
+struct Follower {
+    engine: Engine,
+    settings: Settings,
+    environment: Environment,
+    sockets: Arc<ArcSwap<Vec<String>>>,
+    runtime: Runtime,
+    authenticator: Arc<Authenticator>,
+}
+
+impl Follower {
+    fn follow(&self, document: &Document) -> Result<()> {
+        let sockets = match &self.settings.stats_socket {
+            Some(socket) => vec![socket.clone()],
+            None => self.engine.stats_sockets(document),
+        };
+        let mut addresses = Vec::new();
+        for socket in &sockets {
+            match socket.parse::<Address>() {
+                Ok(address) => addresses.push(address),
+                Err(error) => tracing::warn!(socket, %error, "stats socket cannot be used"),
+            }
+        }
+        if addresses != self.runtime.addresses() {
+            tracing::info!(?sockets, "reload callback completed, runtime API reconfigured");
+            self.runtime.set_addresses(addresses);
+        }
+        self.sockets.store(Arc::new(sockets));
+        self.authenticator.replace(self.users(document)?);
+        Ok(())
+    }
+
+    fn users(&self, document: &Document) -> Result<Vec<crate::auth::User>> {
+        let environment = |name: &str| (self.environment)(name);
+        if !self.settings.users.is_empty() {
+            return users::of_settings(&self.settings, &environment);
+        }
+        match &self.settings.userlist_file {
+            Some(path) => {
+                let text = std::fs::read(path).map_err(|error| cannot("read", path, &error))?;
+                users::of_userlist(&self.engine, &Document::parse(&text), &self.settings.userlist, &environment)
+            }
+            None => users::of_userlist(&self.engine, document, &self.settings.userlist, &environment),
+        }
+    }
+
+    async fn run(self, configuration: Arc<Configuration>, stop: CancellationToken) {
+        let mut changes = configuration.changes();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            if let Err(error) = self.follow(&configuration.current().document) {
+                tracing::warn!(%error, "users stay as they were");
+            }
+        }
+    }
+}
+
+/// After a reload the connections to the old worker are of no use, and what was known of its tables neither.
+async fn after_reloads(
+    reloads: Arc<ReloadQueue>,
+    runtime: Runtime,
+    hub: Hub,
+    map_sync: Arc<MapSync>,
+    stop: CancellationToken,
+) {
+    let mut results = reloads.subscribe();
+    loop {
+        let result = tokio::select! {
+            () = stop.cancelled() => return,
+            result = results.recv() => result,
+        };
+        match result {
+            Ok(record) if record.status == Status::InProgress => continue,
+            Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        }
+        runtime.reconnect();
+        hub.reloaded();
+        map_sync.reloaded();
+    }
+}
+
+/// Writes runtime changes of maps to their files, again and again.
+async fn keep_maps(map_sync: Arc<MapSync>, runtime: Runtime, period: std::time::Duration, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(period) => {}
+        }
+        match map_sync.round(&runtime).await {
+            Ok(looked_at) => {
+                for (file, result) in looked_at {
+                    if let Err(error) = result {
+                        tracing::warn!(file, %error, "map file is not up to date");
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%error, "maps cannot be listed"),
+        }
+    }
+}
+
+/// The way to reload, known only when HAProxy has been started, which needs the configuration first.
+#[derive(Default)]
+struct LateReloader {
+    strategy: OnceLock<Strategy>,
+}
+
+impl LateReloader {
+    fn set(&self, strategy: Strategy) {
+        // Set once by `run`; a second call would change nothing.
+        drop(self.strategy.set(strategy));
+    }
+}
+
+impl Reloader for LateReloader {
+    fn reload(&self) -> Pending<'_, Outcome> {
+        match self.strategy.get() {
+            Some(strategy) => strategy.reload(),
+            None => Box::pin(async { Outcome::Unreachable("haproxy is not started yet".into()) }),
+        }
+    }
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path);
+    made.map_err(|error| cannot("make", path, &error))
+}
+
+fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Error {
+    Error::new(Reason::InvalidValue, format!("cannot {what} {}: {error}", path.display()))
+}
+
+/// At the start the operator sees what a caller would not.
+fn shown(error: Error) -> Error {
+    let mut message = error.message().to_owned();
+    for more in [error.context_text(), error.detail_text()].into_iter().flatten() {
+        message.push_str("\n  ");
+        message.push_str(more.trim_end());
+    }
+    error.message_replaced(message)
 }

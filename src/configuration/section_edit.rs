@@ -217,6 +217,14 @@ impl Engine {
         Some(stores.collect::<Vec<_>>().join(","))
     }
 
+    /// Addresses of the `stats socket` lines of the global sections, in the order of the file.
+    pub fn stats_sockets(&self, document: &Document) -> Vec<String> {
+        let globals = document.find_all("global", "");
+        let lines = globals.iter().filter_map(|at| document.section(*at)).flat_map(|section| said(section));
+        let sockets = lines.filter(|line| line.words.starts_with(&["stats", "socket"]));
+        sockets.filter_map(|line| line.words.get(2).map(|word| word.trim_matches(['"', '\'']).to_owned())).collect()
+    }
+
     /// True when each item of the field at a path is a line of its own.
     fn is_list(&self, resource: MessageId, path: &[FieldIndex]) -> bool {
         let mut message = resource;

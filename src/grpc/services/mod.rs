@@ -3,12 +3,15 @@
 
 mod filter;
 mod info;
+mod map_entries;
+mod maps;
 mod paging;
 mod raw;
 mod registry;
 mod reloads;
 mod resources;
 mod stick_tables;
+mod storage_maps;
 mod transactions;
 
 use std::collections::HashMap;
@@ -27,6 +30,7 @@ use crate::runtime::Runtime;
 use crate::schema::Schema;
 use crate::schema::tables::MethodId;
 use crate::stick_table::Hub;
+use crate::storage::{MapStore, MapSync};
 
 /// Everything that methods work on.
 pub struct Rooms {
@@ -42,6 +46,10 @@ pub struct Rooms {
     pub runtime: Runtime,
     /// Watches of stick tables.
     pub hub: Hub,
+    /// Map files.
+    pub maps: MapStore,
+    /// Writes runtime changes of maps to their files.
+    pub map_sync: Arc<MapSync>,
     /// How to find out whether HAProxy runs.
     pub presence: Presence,
     /// Whether `GetInfo` tells of the machine.

@@ -239,9 +239,9 @@ fn resume(token: &str) -> Result<Option<Revision>> {
     if token.is_empty() {
         return Ok(None);
     }
-    let parsed = token.split_once('.').and_then(|(epoch, number)| {
-        Some(Revision { epoch: epoch.parse().ok()?, number: number.parse().ok()? })
-    });
+    let parsed = token
+        .split_once('.')
+        .and_then(|(epoch, number)| Some(Revision { epoch: epoch.parse().ok()?, number: number.parse().ok()? }));
     match parsed {
         Some(revision) => Ok(Some(revision)),
         None => Err(wrong("resume_token", "is not a token that a watch returned")),

@@ -1,0 +1,104 @@
+//! Entries of maps at run time.
+
+use tokio_stream::StreamExt as _;
+
+use super::Context;
+use super::maps::{changed, reference};
+use super::paging::Page;
+use super::registry::{Items, Reply};
+use crate::error::{Error, Result, Violation};
+use crate::grpc::call::Transport;
+use crate::proto::runtime as pb;
+use crate::runtime::MapEntry;
+
+fn message(entry: MapEntry) -> pb::MapEntry {
+    pb::MapEntry { id: entry.id, key: Some(entry.key), value: Some(entry.value) }
+}
+
+pub(super) async fn list(
+    context: Context,
+    request: pb::ListMapEntriesRequest,
+) -> Result<Reply<pb::ListMapEntriesResponse>> {
+    let map = reference(&context, &request.map).await?;
+    let page = Page::new(i64::from(request.page_size), &request.page_token, context.transport)?;
+    let mut listing = context.runtime.map_entries(&map).await?;
+    if context.transport == Transport::Rest && page.size.is_none() {
+        let chunks = listing.into_stream().map(|chunk| {
+            Ok(pb::ListMapEntriesResponse {
+                entries: chunk?.into_iter().map(message).collect(),
+                next_page_token: String::new(),
+            })
+        });
+        return Ok(Reply::Many(Box::pin(chunks)));
+    }
+    let limit = page.size.unwrap_or(usize::MAX);
+    let (mut seen, mut entries, mut more) = (0, Vec::new(), false);
+    while let Some(items) = listing.next().await? {
+        for entry in items {
+            if seen >= page.start && entries.len() < limit {
+                entries.push(message(entry));
+            } else if seen >= page.start {
+                more = true;
+            }
+            seen += 1;
+        }
+        if more {
+            break;
+        }
+    }
+    let next_page_token = if more { page.next(0) } else { String::new() };
+    Ok(Reply::One(pb::ListMapEntriesResponse { entries, next_page_token }))
+}
+
+pub(super) async fn export(
+    context: Context,
+    request: pb::ExportMapEntriesRequest,
+) -> Result<Items<pb::ExportMapEntriesResponse>> {
+    let map = reference(&context, &request.map).await?;
+    let listing = context.runtime.map_entries(&map).await?;
+    Ok(Box::pin(
+        listing
+            .into_stream()
+            .map(|chunk| Ok(pb::ExportMapEntriesResponse { entries: chunk?.into_iter().map(message).collect() })),
+    ))
+}
+
+pub(super) async fn get(context: Context, request: pb::GetMapEntryRequest) -> Result<pb::GetMapEntryResponse> {
+    let map = reference(&context, &request.map).await?;
+    let entry = context.runtime.map_entry(&map, &request.id).await?;
+    Ok(pb::GetMapEntryResponse { entry: Some(message(entry)) })
+}
+
+pub(super) async fn create(context: Context, request: pb::CreateMapEntryRequest) -> Result<pb::CreateMapEntryResponse> {
+    let entry = request.entry.unwrap_or_default();
+    let (Some(key), Some(value)) = (&entry.key, &entry.value) else {
+        return Err(missing(if entry.key.is_none() { "key" } else { "value" }));
+    };
+    let map = reference(&context, &request.map).await?;
+    context.runtime.map_add(&map, key, value).await?;
+    changed(&context, &map, request.force_sync).await?;
+    Ok(pb::CreateMapEntryResponse { entry: Some(entry) })
+}
+
+pub(super) async fn replace(
+    context: Context,
+    request: pb::ReplaceMapEntryRequest,
+) -> Result<pb::ReplaceMapEntryResponse> {
+    let Some(value) = request.entry.and_then(|entry| entry.value) else { return Err(missing("value")) };
+    let map = reference(&context, &request.map).await?;
+    context.runtime.map_set(&map, &request.id, &value).await?;
+    changed(&context, &map, request.force_sync).await?;
+    let entry = pb::MapEntry { id: None, key: Some(request.id), value: Some(value) };
+    Ok(pb::ReplaceMapEntryResponse { entry: Some(entry) })
+}
+
+pub(super) async fn delete(context: Context, request: pb::DeleteMapEntryRequest) -> Result<pb::DeleteMapEntryResponse> {
+    let map = reference(&context, &request.map).await?;
+    context.runtime.map_delete(&map, &request.id).await?;
+    changed(&context, &map, request.force_sync).await?;
+    Ok(pb::DeleteMapEntryResponse {})
+}
+
+fn missing(field: &str) -> Error {
+    Error::invalid(vec![Violation { field: field.into(), message: "is required".into(), code: 602, location: "body" }])
+}

@@ -1,0 +1,170 @@
+//! Maps: the files, and what HAProxy holds of them.
+
+use std::path::Path;
+
+use super::{Context, Rooms};
+use crate::error::{Error, Reason, Result, Violation};
+use crate::proto::runtime as pb;
+use crate::runtime::{LoadMode, MapRef, PatternInfo};
+use crate::storage::{MapFile, print_line};
+
+/// Largest map file that an upload may bring, in bytes.
+const UPLOAD_LIMIT: u64 = 1 << 30;
+
+/// What is said of a file that HAProxy has not loaded.
+const NOT_LOADED: &str = "managed but not loaded map file (no runtime ID)";
+
+pub(super) async fn list(context: Context, request: pb::ListMapsRequest) -> Result<pb::ListMapsResponse> {
+    let loaded = context.runtime.maps().await?;
+    let maps = loaded
+        .into_iter()
+        .filter(|map| map.file.is_some())
+        .map(|map| message(&context, map))
+        .filter(|map| request.include_unmanaged || map.storage_name.is_some())
+        .collect();
+    Ok(pb::ListMapsResponse { maps })
+}
+
+pub(super) async fn get(context: Context, request: pb::GetMapRequest) -> Result<pb::GetMapResponse> {
+    let found = loaded(&context, &request.name).await?;
+    Ok(pb::GetMapResponse { map: Some(message(&context, found)) })
+}
+
+pub(super) async fn create(context: Context, request: pb::CreateMapRequest) -> Result<pb::CreateMapResponse> {
+    let mut text = request.data.to_vec();
+    if !request.entries.is_empty() {
+        if !text.is_empty() {
+            return Err(wrong("entries", "either data or entries, not both"));
+        }
+        for entry in &request.entries {
+            let (key, value) = (entry.key(), entry.value());
+            if !print_line(&mut text, key.as_bytes(), value.as_bytes()) {
+                return Err(unwritable(key));
+            }
+        }
+    }
+    let file = store(&context, &request.name, &text).await?;
+    Ok(pb::CreateMapResponse { map: Some(stored(file)) })
+}
+
+/// Stores a new map file.
+pub(super) async fn store(context: &Context, name: &str, bytes: &[u8]) -> Result<MapFile> {
+    if name.is_empty() {
+        return Err(wrong("name", "is required"));
+    }
+    let (mut file, mut writer) = context.maps.create(name, UPLOAD_LIMIT).await?;
+    writer.push(bytes).await?;
+    file.size = writer.commit().await?;
+    Ok(file)
+}
+
+/// Largest upload.
+pub(super) fn upload_limit() -> u64 {
+    UPLOAD_LIMIT
+}
+
+pub(super) async fn add_entries(
+    context: Context,
+    request: pb::AddMapEntriesRequest,
+) -> Result<pb::AddMapEntriesResponse> {
+    let map = reference(&context, &request.name).await?;
+    // All are checked before the first one is sent.
+    for entry in &request.entries {
+        crate::runtime::check_key(entry.key())?;
+        crate::runtime::check_value(entry.value())?;
+    }
+    let mut load = context.runtime.map_load(&map, LoadMode::Append).await?;
+    for entry in &request.entries {
+        load.push(entry.key(), entry.value()).await?;
+    }
+    load.commit().await?;
+    changed(&context, &map, request.force_sync).await?;
+    Ok(pb::AddMapEntriesResponse { entries: request.entries })
+}
+
+pub(super) async fn clear(context: Context, request: pb::ClearMapRequest) -> Result<pb::ClearMapResponse> {
+    let map = reference(&context, &request.name).await?;
+    context.runtime.map_clear(&map).await?;
+    if request.force_delete {
+        context.maps.delete(&request.name).await?;
+    } else {
+        changed(&context, &map, request.force_sync).await?;
+    }
+    Ok(pb::ClearMapResponse {})
+}
+
+/// The map of a name among those that HAProxy has loaded.
+async fn loaded(context: &Context, name: &str) -> Result<PatternInfo> {
+    let stored = match context.maps.get(name).await {
+        Ok(file) => file.name,
+        // The file may be gone while HAProxy still has the map.
+        Err(_) => name.to_owned(),
+    };
+    let maps = context.runtime.maps().await?;
+    let wanted = |map: &PatternInfo| map.file.as_deref().is_some_and(|file| is_named(context, file, name, &stored));
+    maps.into_iter().find(wanted).ok_or_else(|| {
+        Error::new(Reason::ObjectNotFound, format!("map {name} is not loaded by haproxy")).with("name", name)
+    })
+}
+
+/// True when a file that HAProxy reports goes by `name`, or lies in the maps folder as `stored`.
+fn is_named(rooms: &Rooms, file: &str, name: &str, stored: &str) -> bool {
+    if file == name {
+        return true;
+    }
+    match rooms.maps.name_of(file) {
+        Some(last) => last == stored || last.strip_suffix(".map") == Some(name),
+        // HAProxy resolves relative paths against its own folder, and shows them as they are written.
+        None => !file.starts_with('/') && Path::new(file).file_name().is_some_and(|last| last == name),
+    }
+}
+
+/// How HAProxy calls the map of a name.
+pub(super) async fn reference(context: &Context, name: &str) -> Result<MapRef> {
+    if name.is_empty() {
+        return Err(wrong("map", "is required"));
+    }
+    let map = loaded(context, name).await?;
+    MapRef::new(map.file.unwrap_or_else(|| format!("#{}", map.id)))
+}
+
+/// Entries of a map changed: its file follows, at once if asked to.
+pub(super) async fn changed(context: &Context, map: &MapRef, force_sync: bool) -> Result<()> {
+    let file = map.to_string();
+    context.map_sync.mark(&file);
+    if force_sync {
+        context.map_sync.sync(&context.runtime, &file).await?;
+    }
+    Ok(())
+}
+
+fn message(rooms: &Rooms, map: PatternInfo) -> pb::Map {
+    let file = map.file.unwrap_or_default();
+    pb::Map {
+        description: Some(map.description),
+        storage_name: rooms.maps.name_of(&file).map(str::to_owned),
+        file,
+        id: Some(map.id),
+        size: None,
+    }
+}
+
+fn stored(file: MapFile) -> pb::Map {
+    pb::Map {
+        description: Some(NOT_LOADED.into()),
+        file: file.path.display().to_string(),
+        id: None,
+        size: i64::try_from(file.size).ok(),
+        storage_name: Some(file.name),
+    }
+}
+
+pub(super) fn unwritable(key: &str) -> Error {
+    let message =
+        format!("key {key:?} or its value cannot stand in a map file: no blanks in keys, no line feed, no `#` first");
+    Error::new(Reason::InvalidValue, message).with("key", key)
+}
+
+fn wrong(field: &str, message: &str) -> Error {
+    Error::invalid(vec![Violation { field: field.into(), message: message.into(), code: 602, location: "body" }])
+}
