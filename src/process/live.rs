@@ -145,7 +145,7 @@ async fn a_command_that_only_sends_a_signal_is_looked_up_at_the_master() {
     let failing = Strategy::new(How::Command(words("ls /nowhere/at/all")), presence.clone());
     match failing.reload().await {
         Outcome::Refused(said) => {
-            assert!(said.starts_with("executing ls /nowhere/at/all failed: exit status 2, "), "{said}")
+            assert!(said.starts_with("executing ls /nowhere/at/all failed: exit status 2, "), "{said}");
         }
         other => panic!("{other:?}"),
     }

@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn timeline(delay_ms: u64) -> Timeline {
-        Timeline::new(Duration::from_millis(delay_ms), Duration::from_secs(86_400))
+        Timeline::new(Duration::from_millis(delay_ms), Duration::from_hours(24))
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
         let mut t = timeline(5000);
         assert_eq!(t.request(at(0), DAY), "2026-11-24-0");
         assert_eq!(t.request(at(4000), DAY), "2026-11-24-0");
-        assert_eq!(t.due(), Some(Duration::from_millis(5000)));
+        assert_eq!(t.due(), Some(Duration::from_secs(5)));
         assert_eq!(t.start(at(5000)).as_deref(), Some("2026-11-24-0"));
         assert_eq!(t.request(at(5001), "2026-11-25"), "2026-11-25-1");
         assert_eq!(t.due(), None, "one runs");
