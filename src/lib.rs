@@ -11,6 +11,6 @@ pub mod process;
 pub mod proto;
 pub mod runtime;
 pub mod schema;
-pub mod stick_table;
 pub mod settings;
+pub mod stick_table;
 pub mod storage;
