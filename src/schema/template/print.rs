@@ -432,15 +432,12 @@ fn split_residue<'o>(star: &Star, residue: &[&'o str]) -> (Vec<&'o str>, Vec<&'o
     while at < residue.len() {
         let known = star.index.find(residue[at]).next();
         let taken = known.and_then(|param| Parser::new(&residue[at..], &[]).prefix(&star.params[param].nodes));
-        match taken {
-            Some(taken) => {
-                repeated.extend(&residue[at..at + taken]);
-                at += taken;
-            }
-            None => {
-                unknown.push(residue[at]);
-                at += 1;
-            }
+        if let Some(taken) = taken {
+            repeated.extend(&residue[at..at + taken]);
+            at += taken;
+        } else {
+            unknown.push(residue[at]);
+            at += 1;
         }
     }
     (unknown, repeated)
