@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
-use super::log::{Item, Log};
+use super::log::Log;
 use crate::runtime::{DataType, Datum, DatumValue, RawTableEntry, escape_key, number, split_period, unescape};
 
 /// Where in the history of a table something is. Numbers grow strictly within an epoch; an epoch ends when continuity
@@ -216,7 +216,10 @@ impl Mirror {
                 self.remove(at as u32, reason);
             }
         }
-        self.complete = true;
+        if !std::mem::replace(&mut self.complete, true) {
+            // Nobody has seen anything of this epoch before: all start with a snapshot.
+            self.log.clear();
+        }
     }
 
     /// The dump broke off: what it showed is true, what it did not show is not known.
@@ -332,7 +335,7 @@ impl Mirror {
             at
         };
         let limit = self.log_limit.max(2 * self.index.len());
-        let revision = self.log.push(Item::Changed { slot: at }, limit);
+        let revision = self.log.changed(at, limit);
         let slot = &mut self.slots[at as usize];
         (slot.revision, slot.uses, slot.expires_at, slot.seen) = (revision, uses, expires_at, self.mark);
     }
@@ -345,7 +348,7 @@ impl Mirror {
         }
         self.free.push(at);
         let limit = self.log_limit.max(2 * self.index.len());
-        self.log.push(Item::Removed { slot: at, key, reason }, limit);
+        self.log.removed(at, key, reason, limit);
     }
 
     fn find(&self, key: &[u8]) -> Option<u32> {

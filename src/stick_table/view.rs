@@ -125,24 +125,24 @@ impl View {
             let unsure = revision <= self.unsure_until;
             match item {
                 Item::Changed { slot } => {
-                    if mirror.slots()[*slot as usize].revision != revision {
+                    if mirror.slots()[slot as usize].revision != revision {
                         continue;
                     }
-                    if self.matches(mirror, *slot) {
-                        self.set_known(*slot, true);
-                        size += size_of(mirror, *slot);
-                        append_changed(&mut all, revision, mirror.entry(*slot, now));
-                    } else if self.set_known(*slot, false) || unsure {
-                        let key = unescape(&mirror.slots()[*slot as usize].key);
+                    if self.matches(mirror, slot) {
+                        self.set_known(slot, true);
+                        size += size_of(mirror, slot);
+                        append_changed(&mut all, revision, mirror.entry(slot, now));
+                    } else if self.set_known(slot, false) || unsure {
+                        let key = unescape(&mirror.slots()[slot as usize].key);
                         size += key.len() + 4;
                         append_removed(&mut all, revision, key, RemovalReason::Unknown);
                     }
                 }
                 Item::Removed { slot, key, reason } => {
-                    let known = unsure || self.set_known(*slot, false);
+                    let known = unsure || self.set_known(slot, false);
                     if known && key.starts_with(&self.prefix) {
                         size += key.len() + 4;
-                        append_removed(&mut all, revision, unescape(key), *reason);
+                        append_removed(&mut all, revision, unescape(key), reason);
                     }
                 }
             }

@@ -1,9 +1,11 @@
 //! Figures of the Runtime API client. Run with `--ignored --nocapture`, optimised, on a quiet machine.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backstay::runtime::{Address, Command, Limits, LoadMode, MapRef, Runtime};
+use backstay::runtime::{Address, Command, Limits, LoadMode, MapRef, RawTableEntry, Runtime};
+use backstay::stick_table::Mirror;
 use tokio::sync::Mutex;
 
 use crate::support::haproxy::{Haproxy, free_port};
@@ -100,4 +102,28 @@ async fn a_million_map_entries() {
 fn memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default().to_owned()
+}
+
+#[test]
+#[ignore = "measures"]
+fn a_million_mirrored_entries() {
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+        status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let mut mirror = Mirror::new(1, 1000);
+    let before = resident();
+    for round in 0..2_u64 {
+        let start = Instant::now();
+        mirror.begin();
+        for n in 0..1_000_000_u32 {
+            let key = Ipv4Addr::from(n + (10 << 24));
+            let rate = u64::from(n) + round;
+            let line = format!("0x55e9d0935380: key={key} use=0 exp=599999 gpc0=1 conn_cnt=2 conn_rate(10000)={rate}");
+            mirror.observe(&RawTableEntry::parse(line.as_bytes()).unwrap(), 0).unwrap();
+        }
+        mirror.finish(0);
+        let bytes = (resident() - before) / 1_000_000;
+        println!("dump {round}: {:?} with making the lines, {bytes} bytes an entry with the log", start.elapsed());
+    }
 }
