@@ -106,12 +106,12 @@ mod tests {
     fn every_kind_of_element_has_its_comment() {
         let comments = comments(include_bytes!(concat!(env!("OUT_DIR"), "/reflection.bin")));
         for (name, start) in [
-            ("backstay.configuration.v2.AclService", "Acls of the configuration."),
-            ("backstay.configuration.v2.AclService.ListAcls", "Lists all acls in the order of the file."),
+            ("backstay.configuration.v2.AclService", "ACLs of the configuration."),
+            ("backstay.configuration.v2.AclService.ListAcls", "Lists all ACLs in the order of the file."),
             ("backstay.configuration.v2.GetAclRequest.index", "Position in the list"),
             ("backstay.type.v2.Toggle", "A setting that is on, off, or not written at all."),
             ("backstay.type.v2.Toggle.TOGGLE_ENABLED", "On."),
-            ("backstay.configuration.v2.Acl", "Acl: the line"),
+            ("backstay.configuration.v2.Acl", "A named condition."),
         ] {
             let text = comments.get(name).unwrap();
             assert!(text.starts_with(start), "{name}: {text}");

@@ -50,7 +50,7 @@ fn an_operation_says_what_the_schema_says() {
     let create = &doc["paths"]["/services/haproxy/configuration/acls"]["post"];
     assert_eq!(create["operationId"], "createAcl");
     assert_eq!(create["tags"], json!(["Acl"]));
-    assert_eq!(create["summary"], "Creates an acl");
+    assert_eq!(create["summary"], "Creates an ACL");
     let parents = json!(["frontend", "backend", "fcgi-app"]);
     assert_eq!(parameter(create, "parent_type")["schema"]["enum"], parents);
     assert_eq!(parameter(create, "version")["schema"]["type"], "integer");
