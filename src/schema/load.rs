@@ -35,12 +35,30 @@ impl std::fmt::Display for Fault {
     }
 }
 
+/// File that declares a message, for faults found later.
+pub fn file_of(descriptor_set: &[u8], message: &str) -> String {
+    let pool = DescriptorPool::decode(descriptor_set).ok();
+    let found = pool.and_then(|pool| pool.get_message_by_name(message));
+    found.map(|message| message.parent_file().name().to_owned()).unwrap_or_default()
+}
+
 /// Makes the tables from an encoded descriptor set that keeps its extension data.
 pub fn load(descriptor_set: &[u8]) -> Result<Tables, Vec<Fault>> {
     let fault = |text: String| vec![Fault { file: "descriptor set".into(), element: "-".into(), text }];
     let pool = DescriptorPool::decode(descriptor_set).map_err(|e| fault(e.to_string()))?;
     let options = Options::find(&pool).map_err(fault)?;
+    let mut files = HashMap::new();
+    for message in pool.all_messages() {
+        files.insert(message.full_name().into(), message.parent_file().name().into());
+    }
+    for service in pool.services() {
+        for method in service.methods() {
+            let path = format!("/{}/{}", service.full_name(), method.name());
+            files.insert(path.into(), service.parent_file().name().into());
+        }
+    }
     let mut loader = Loader {
+        files,
         options,
         tables: Tables::default(),
         enums: HashMap::new(),
@@ -131,6 +149,8 @@ fn version(text: &str) -> Option<(u16, u16)> {
 }
 
 struct Loader {
+    /// File of each message by its full name, and of each method by its path.
+    files: HashMap<Box<str>, Box<str>>,
     options: Options,
     tables: Tables,
     enums: HashMap<Box<str>, usize>,
@@ -141,6 +161,12 @@ struct Loader {
 impl Loader {
     fn fault(&mut self, file: &str, element: &str, text: impl Into<String>) {
         self.faults.push(Fault { file: file.to_owned(), element: element.to_owned(), text: text.into() });
+    }
+
+    /// A fault of a message or method, by its full name or path.
+    fn fault_in(&mut self, element: &str, text: impl Into<String>) {
+        let file = self.files.get(element).cloned().unwrap_or_default();
+        self.fault(&file, element, text);
     }
 
     fn since(&mut self, rules: Option<&DynamicMessage>, file: &str, element: &str) -> Option<(u16, u16)> {
@@ -331,7 +357,7 @@ impl Loader {
                 }
                 None => {
                     let name = message.full_name.to_string();
-                    self.fault("-", &name, format!("has no field `{wanted}` to be found by"));
+                    self.fault_in(&name, format!("has no field `{wanted}` to be found by"));
                 }
             }
         }
@@ -467,7 +493,7 @@ impl Loader {
             }
         }
         for (element, text) in twice {
-            self.fault("-", &element, text);
+            self.fault_in(&element, text);
         }
     }
 

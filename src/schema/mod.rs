@@ -4,6 +4,8 @@
 
 pub mod check;
 pub mod comments;
+#[cfg(test)]
+mod fault_tests;
 pub mod json;
 pub mod load;
 pub mod mask;
@@ -32,7 +34,10 @@ impl Schema {
     /// Makes the schema from descriptors. `Err` lists every fault, each with its element.
     pub fn compile(descriptor_set: &[u8]) -> Result<Schema, Vec<String>> {
         let tables = load::load(descriptor_set).map_err(|faults| strings(&faults))?;
-        let grammar = Grammar::compile(&tables).map_err(|faults| strings(&faults))?;
+        let grammar = Grammar::compile(&tables).map_err(|faults| {
+            let named = |fault: &template::Fault| format!("{}: {fault}", load::file_of(descriptor_set, &fault.message));
+            faults.iter().map(named).collect::<Vec<_>>()
+        })?;
         Ok(Schema { tables: std::sync::Arc::new(tables), grammar })
     }
 }
