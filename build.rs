@@ -29,6 +29,9 @@ mod schema;
 /// Root of the proto modules.
 const PROTO: &str = "proto";
 
+/// Files whose services work on objects of the configuration and so need no structs.
+const ON_OBJECTS: [&str; 1] = ["runtime_server"];
+
 /// Files of the configuration package that have hand-written services.
 const HAND_WRITTEN: [&str; 3] = ["transaction", "raw_configuration", "reload"];
 
@@ -61,9 +64,9 @@ fn main() {
 /// Rust structs for the messages that hand-written services handle. Configuration resources need none.
 fn structs(encoded: &[u8], out: &Path) {
     let set = prost_types::FileDescriptorSet::decode(encoded).expect("protox made it");
+    let is = |list: &[&str], name: &str| list.iter().any(|file| name.ends_with(&format!("/{file}.proto")));
     let by_hand = |package: &str, name: &str| {
-        !matches!(package, "backstay.configuration.v2")
-            || HAND_WRITTEN.iter().any(|file| name.ends_with(&format!("/{file}.proto")))
+        (package != "backstay.configuration.v2" || is(&HAND_WRITTEN, name)) && !is(&ON_OBJECTS, name)
     };
     let file = set
         .file

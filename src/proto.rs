@@ -23,6 +23,11 @@ pub mod storage {
     include!(concat!(env!("OUT_DIR"), "/backstay.storage.v2.rs"));
 }
 
+/// Package `backstay.stats.v2`.
+pub mod stats {
+    include!(concat!(env!("OUT_DIR"), "/backstay.stats.v2.rs"));
+}
+
 /// Descriptors without comments, from which the schema's tables are made at start.
 pub const SCHEMA: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"));
 

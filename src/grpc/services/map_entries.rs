@@ -21,7 +21,7 @@ pub(super) async fn list(
 ) -> Result<Reply<pb::ListMapEntriesResponse>> {
     let map = reference(&context, &request.map).await?;
     let page = Page::new(i64::from(request.page_size), &request.page_token, context.transport)?;
-    let mut listing = context.runtime.map_entries(&map).await?;
+    let listing = context.runtime.map_entries(&map).await?;
     if context.transport == Transport::Rest && page.size.is_none() {
         let chunks = listing.into_stream().map(|chunk| {
             Ok(pb::ListMapEntriesResponse {
@@ -31,22 +31,8 @@ pub(super) async fn list(
         });
         return Ok(Reply::Many(Box::pin(chunks)));
     }
-    let limit = page.size.unwrap_or(usize::MAX);
-    let (mut seen, mut entries, mut more) = (0, Vec::new(), false);
-    while let Some(items) = listing.next().await? {
-        for entry in items {
-            if seen >= page.start && entries.len() < limit {
-                entries.push(message(entry));
-            } else if seen >= page.start {
-                more = true;
-            }
-            seen += 1;
-        }
-        if more {
-            break;
-        }
-    }
-    let next_page_token = if more { page.next(0) } else { String::new() };
+    let (found, next_page_token) = page.take(listing).await?;
+    let entries = found.into_iter().map(message).collect();
     Ok(Reply::One(pb::ListMapEntriesResponse { entries, next_page_token }))
 }
 

@@ -1,15 +1,18 @@
 //! What the methods do: one generic service for all configuration resources, and a hand-written function for each
 //! other method. Each decodes nothing and formats nothing; it makes one call into the rooms below.
 
+mod acl_files;
 mod filter;
 mod info;
 mod map_entries;
 mod maps;
+mod native_stats;
 mod paging;
 mod raw;
 mod registry;
 mod reloads;
 mod resources;
+mod runtime_servers;
 mod stick_tables;
 mod storage_maps;
 mod transactions;

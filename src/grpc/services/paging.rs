@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::error::{Error, Result, Violation};
 use crate::grpc::call::Transport;
+use crate::runtime::Listing;
 
 /// Objects in a page when the caller does not say.
 const DEFAULT: usize = 1_000;
@@ -54,6 +55,24 @@ impl Page {
         let more = all.len() > self.start.saturating_add(size);
         let objects = all.into_iter().skip(self.start).take(size).collect();
         Ok((objects, if more { self.next(version) } else { String::new() }))
+    }
+
+    /// The page of a listing that is read in pieces, and the token of the next one. Reads no further than needed.
+    pub(super) async fn take<T: Send + 'static>(&self, mut listing: Listing<T>) -> Result<(Vec<T>, String)> {
+        let limit = self.size.unwrap_or(usize::MAX);
+        let (mut seen, mut page) = (0, Vec::new());
+        while let Some(items) = listing.next().await? {
+            for item in items {
+                if seen >= self.start && page.len() == limit {
+                    return Ok((page, self.next(0)));
+                }
+                if seen >= self.start {
+                    page.push(item);
+                }
+                seen += 1;
+            }
+        }
+        Ok((page, String::new()))
     }
 
     /// The token of the page behind this one.

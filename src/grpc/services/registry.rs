@@ -8,7 +8,10 @@ use std::sync::Arc;
 use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
-use super::{Context, info, map_entries, maps, raw, reloads, stick_tables, storage_maps, transactions};
+use super::{
+    Context, acl_files, info, map_entries, maps, native_stats, raw, reloads, runtime_servers, stick_tables,
+    storage_maps, transactions,
+};
 use crate::configuration::ports::Pending;
 use crate::error::{Error, Result};
 use crate::grpc::call::{Answer, Call};
@@ -79,6 +82,19 @@ impl Table {
         self.unary("storage.v2.StorageMapService/CreateStorageMap", storage_maps::create);
         self.unary("storage.v2.StorageMapService/ReplaceStorageMap", storage_maps::replace);
         self.unary("storage.v2.StorageMapService/DeleteStorageMap", storage_maps::delete);
+        self.unary("runtime.v2.AclFileService/ListAclFiles", acl_files::list);
+        self.unary("runtime.v2.AclFileService/GetAclFile", acl_files::get);
+        self.reply("runtime.v2.AclFileEntryService/ListAclFileEntries", acl_files::entries);
+        self.unary("runtime.v2.AclFileEntryService/GetAclFileEntry", acl_files::get_entry);
+        self.unary("runtime.v2.AclFileEntryService/CreateAclFileEntry", acl_files::create_entry);
+        self.unary("runtime.v2.AclFileEntryService/AddAclFileEntries", acl_files::add_entries);
+        self.unary("runtime.v2.AclFileEntryService/DeleteAclFileEntry", acl_files::delete_entry);
+        self.objects("runtime.v2.RuntimeServerService/ListRuntimeServers", runtime_servers::list);
+        self.objects("runtime.v2.RuntimeServerService/GetRuntimeServer", runtime_servers::get);
+        self.objects("runtime.v2.RuntimeServerService/AddRuntimeServer", runtime_servers::add);
+        self.objects("runtime.v2.RuntimeServerService/SetRuntimeServer", runtime_servers::set);
+        self.objects("runtime.v2.RuntimeServerService/DeleteRuntimeServer", runtime_servers::delete);
+        self.unary("stats.v2.NativeStatsService/GetNativeStats", native_stats::get);
         self.unary("runtime.v2.StickTableService/ListStickTables", stick_tables::list);
         self.unary("runtime.v2.StickTableService/GetStickTable", stick_tables::get);
         self.stream("runtime.v2.StickTableService/WatchStickTable", stick_tables::watch);
@@ -96,6 +112,20 @@ impl Table {
         R: Future<Output = Result<A>> + Send + 'static,
     {
         self.reply(path, move |context, request| async move { function(context, request).await.map(Reply::One) });
+    }
+
+    /// A method that works on objects instead of structs.
+    fn objects<F, R>(&mut self, path: &str, function: F)
+    where
+        F: Fn(Context, Object) -> R + Send + Sync + Copy + 'static,
+        R: Future<Output = Result<Object>> + Send + 'static,
+    {
+        if let Some(id) = self.schema.tables.method_by_path.get(format!("/backstay.{path}").as_str()).copied() {
+            let handler = move |context: Context, call: Call| -> Pending<'static, Result<Answer>> {
+                Box::pin(async move { function(context, call.request).await.map(Answer::Message) })
+            };
+            self.handlers.insert(id, Box::new(handler));
+        }
     }
 
     /// A server-streaming method.
