@@ -244,8 +244,16 @@ pub fn empty_list(verb: Verb, answer: Answer, error: &Error) -> bool {
 /// Status of a custom method that has another one in some of its forms.
 pub fn custom_status(path: &str, tables: &Tables, method: &Method, request: &Object) -> Option<u16> {
     let flag = |name: &str| tables.messages[method.input].field_named(name).is_some_and(|field| request.flag(field));
-    // Raw text that is only checked is answered as if it were to be loaded.
-    (path.ends_with("/configuration/raw") && (flag("only_validate") || flag("validate_only"))).then_some(202)
+    if !path.ends_with("/configuration/raw") || !flag_exists(tables, method, "skip_reload") {
+        return None;
+    }
+    // Text that is only checked is answered as if it were to be loaded. `Created` says that no reload is to come.
+    let settled = !flag("only_validate") && (flag("skip_reload") || flag("force_reload"));
+    Some(if settled { 201 } else { 202 })
+}
+
+fn flag_exists(tables: &Tables, method: &Method, name: &str) -> bool {
+    tables.messages[method.input].field_named(name).is_some()
 }
 
 /// Response fields that are headers over REST when the body is another field.

@@ -162,19 +162,15 @@ fn status(tables: &Tables, method: &Method, facts: Facts, object: &mut Object, h
         (status, _) => status,
     };
     let changes = matches!(method.verb, Verb::Create | Verb::Replace | Verb::Update | Verb::Delete);
-    let code = if let Some(status) = facts.status {
-        status
-    } else if facts.validate_only {
-        200
-    } else if facts.transaction && changes {
-        202
-    } else if let Some(id) = reload.filter(|_| !facts.force_reload) {
-        if let Ok(value) = HeaderValue::from_str(&id) {
-            headers.insert(HeaderName::from_static("reload-id"), value);
-        }
-        202
-    } else {
-        done
+    let pending = reload.filter(|_| !facts.force_reload);
+    if let Some(value) = pending.as_ref().and_then(|id| HeaderValue::from_str(id).ok()) {
+        headers.insert(HeaderName::from_static("reload-id"), value);
+    }
+    let code = match facts.status {
+        Some(status) => status,
+        None if facts.validate_only => 200,
+        None if facts.transaction && changes || pending.is_some() => 202,
+        None => done,
     };
     StatusCode::from_u16(code).unwrap_or(StatusCode::OK)
 }
