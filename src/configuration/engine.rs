@@ -45,7 +45,7 @@ impl Engine {
         &self.schema
     }
 
-    /// All objects of a resource at a place, in the order of the file. An unknown parent has none.
+    /// All objects of a resource at a place, in the order of the file.
     pub fn list(&self, document: &Document, resource: MessageId, place: &Place) -> Result<Vec<Object>> {
         let rules = self.rules(resource)?;
         if rules.kind == ResourceKind::Section {
@@ -54,10 +54,8 @@ impl Engine {
                 .map(|(at, name)| self.read(document, resource, at, &name))
                 .collect());
         }
-        match self.parent(document, place) {
-            Some(at) => Ok(self.lines(document, resource, at).map(|(_, object)| object).collect()),
-            None => Ok(Vec::new()),
-        }
+        let at = self.known_parent(document, place)?;
+        Ok(self.lines(document, resource, at).map(|(_, object)| object).collect())
     }
 
     /// One object.

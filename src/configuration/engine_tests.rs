@@ -92,7 +92,8 @@ fn names_are_unique_and_parents_must_exist() {
     assert_eq!(error.reason(), Reason::ParentNotFound);
     let error = case.delete("Server", &inside("backend", "b"), &named("zz")).unwrap_err();
     assert_eq!(error.reason(), Reason::ObjectNotFound);
-    assert!(case.list("Server", &inside("backend", "zz")).is_empty());
+    let unknown = case.engine.list(&case.document, case.id("Server"), &inside("backend", "zz")).unwrap_err();
+    assert_eq!(unknown.reason(), Reason::ParentNotFound);
     assert_eq!(case.text(), FILE);
 }
 

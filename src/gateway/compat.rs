@@ -5,7 +5,7 @@ use http::Method as HttpMethod;
 use super::routes::Route;
 use crate::error::{Error, Reason, Violation};
 use crate::schema::json::JsonRules;
-use crate::schema::tables::{FieldIndex, Kind, Method, Tables, Verb};
+use crate::schema::tables::{Field, FieldIndex, Kind, Method, Tables, Verb};
 use crate::schema::value::{Object, Value};
 
 /// Words that are true in a query; any other word is false, not an error.
@@ -168,26 +168,48 @@ type Exception = (&'static str, Place, Reason, u16, bool);
 enum Place {
     /// The collection of that name, and its items.
     Collection(&'static str),
+    /// One item of one of these collections.
+    Item(&'static [&'static str]),
     /// Everything below.
     Below(&'static str),
 }
 
-use Place::{Below, Collection};
+use Place::{Below, Collection, Item};
+
+/// Collections of lines that have a name.
+const NAMED_LINES: [&str; 10] = [
+    "binds",
+    "dgram_binds",
+    "groups",
+    "mailer_entries",
+    "nameservers",
+    "peer_entries",
+    "server_templates",
+    "servers",
+    "tables",
+    "users",
+];
 
 /// What differs, first match wins.
-const EXCEPTIONS: [Exception; 19] = [
-    // The peer looks for the frontend of a capture before the capture, but not on DELETE.
+const EXCEPTIONS: [Exception; 23] = [
+    // The peer looks for the frontend of a capture, in whatever is to be changed, before anything else, but not on
+    // DELETE.
     ("DELETE", Collection("captures"), Reason::ParentNotFound, 400, false),
+    ("DELETE", Collection("captures"), Reason::TransactionNotFound, 400, false),
     ("", Collection("captures"), Reason::ParentNotFound, 404, true),
+    ("", Collection("captures"), Reason::TransactionNotFound, 404, true),
+    ("", Collection("captures"), Reason::TargetAmbiguous, 404, true),
     // Children of userlists: groups and users differ.
-    ("POST", Collection("groups"), Reason::ParentNotFound, 404, false),
-    ("DELETE", Collection("groups"), Reason::ParentNotFound, 404, false),
-    ("DELETE", Collection("users"), Reason::ParentNotFound, 404, true),
-    // These three answer a conflict to a PUT of something absent.
-    ("PUT", Collection("fcgi_apps"), Reason::ObjectNotFound, 409, false),
-    ("PUT", Collection("programs"), Reason::ObjectNotFound, 409, false),
-    ("PUT", Collection("http_errors_sections"), Reason::ObjectNotFound, 409, false),
-    ("DELETE", Collection("servers"), Reason::ParentNotFound, 404, false),
+    ("", Collection("groups"), Reason::ParentNotFound, 404, false),
+    ("POST", Collection("users"), Reason::ParentNotFound, 400, false),
+    ("", Collection("users"), Reason::ParentNotFound, 404, true),
+    ("", Collection("users"), Reason::ObjectNotFound, 404, true),
+    ("PUT", Collection("groups"), Reason::ObjectNotFound, 404, true),
+    // A line with a name is looked for wherever its parent should be, so it is the line that is missing.
+    ("", Item(&NAMED_LINES), Reason::ParentNotFound, 404, false),
+    // These answer a conflict to a PUT of something absent.
+    ("PUT", Item(&["fcgi_apps", "http_errors_sections", "log_forwards"]), Reason::ObjectNotFound, 409, false),
+    ("PUT", Item(&["mailers_section", "programs", "rings"]), Reason::ObjectNotFound, 409, false),
     // A missing parameter here is found by the peer's handler, not by its schema.
     ("", Collection("log_targets"), Reason::InvalidField, 400, false),
     // A transaction that is the object itself is 404, one that is merely named is a bad request.
@@ -221,39 +243,60 @@ pub fn answer(method: &HttpMethod, path: &str, error: &Error) -> Answer {
     Answer { status, code, empty: false }
 }
 
-/// Of the violations only missing query parameters are exceptions.
+/// Of the violations only a missing name of the parent is an exception.
 fn applies(reason: Reason, error: &Error) -> bool {
     reason != Reason::InvalidField
-        || error.violations().first().is_some_and(|violation| violation.location == "query" && violation.code == 602)
+        || error.violations().first().is_some_and(|violation| violation.field == "parent_name" && violation.code == 602)
 }
 
 impl Place {
     fn holds(self, path: &str) -> bool {
         match self {
             Below(prefix) => path.starts_with(prefix),
+            Item(names) => path.ends_with('}') && names.iter().any(|name| Collection(name).holds(path)),
             Collection(name) => path.split('/').any(|segment| segment == name) && !path.contains("/runtime/"),
         }
     }
 }
 
-/// A list below a parent that does not exist is empty, not an error.
-pub fn empty_list(verb: Verb, answer: Answer, error: &Error) -> bool {
-    verb == Verb::List && error.reason() == Reason::ParentNotFound && answer.status == error.reason().row().status
+/// Lists that are an error when their parent does not exist.
+const LISTS_OF_KNOWN_PARENTS: [&str; 7] =
+    ["dgram_binds", "groups", "mailer_entries", "nameservers", "peer_entries", "tables", "users"];
+
+/// Other lists below a parent that does not exist are empty.
+pub fn empty_list(verb: Verb, path: &str, answer: Answer, error: &Error) -> bool {
+    verb == Verb::List
+        && error.reason() == Reason::ParentNotFound
+        && answer.status == error.reason().row().status
+        && !LISTS_OF_KNOWN_PARENTS.iter().any(|name| Collection(name).holds(path))
 }
 
-/// Status of a custom method that has another one in some of its forms.
-pub fn custom_status(path: &str, tables: &Tables, method: &Method, request: &Object) -> Option<u16> {
-    let flag = |name: &str| tables.messages[method.input].field_named(name).is_some_and(|field| request.flag(field));
-    if !path.ends_with("/configuration/raw") || !flag_exists(tables, method, "skip_reload") {
+/// The body of a list without items. The peer shows no FCGI applications as `null`.
+pub fn empty_list_body(tables: &Tables, field: &Field) -> &'static [u8] {
+    let of = match field.kind {
+        Kind::Message(id) => &*tables.messages[id].full_name,
+        _ => "",
+    };
+    if of.ends_with(".FcgiApp") { b"null" } else { b"[]" }
+}
+
+/// Collections whose PUT answers 200 although a reload is still to come.
+const REPLACED_AT_ONCE: [&str; 2] = ["http_errors_sections", "mailers_section"];
+
+/// Status of success where it is not the one that follows from the method.
+pub fn success_status(path: &str, tables: &Tables, method: &Method, request: &Object) -> Option<u16> {
+    let input = &tables.messages[method.input];
+    let flag = |name: &str| input.field_named(name).is_some_and(|field| request.flag(field));
+    if method.verb == Verb::Replace && REPLACED_AT_ONCE.iter().any(|name| Collection(name).holds(path)) {
+        let transaction = input.field_named("transaction_id").is_some_and(|field| request.get(field).is_some());
+        return (!transaction).then_some(200);
+    }
+    if !path.ends_with("/configuration/raw") || input.field_named("skip_reload").is_none() {
         return None;
     }
     // Text that is only checked is answered as if it were to be loaded. `Created` says that no reload is to come.
     let settled = !flag("only_validate") && (flag("skip_reload") || flag("force_reload"));
     Some(if settled { 201 } else { 202 })
-}
-
-fn flag_exists(tables: &Tables, method: &Method, name: &str) -> bool {
-    tables.messages[method.input].field_named(name).is_some()
 }
 
 /// Response fields that are headers over REST when the body is another field.

@@ -130,6 +130,7 @@ pub(crate) fn tables() -> Tables {
                 line: None,
                 print_only: false,
                 since: None,
+                one_of: Vec::new(),
             })
             .collect(),
         by_token: tokens.iter().enumerate().map(|(at, (token, _))| ((*token).into(), at)).collect(),

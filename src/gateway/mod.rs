@@ -16,6 +16,7 @@ pub mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
 use std::sync::Arc;
 
@@ -218,6 +219,8 @@ impl Gateway {
         let known: Vec<String> = violations.iter().map(|violation| violation.field.clone()).collect();
         violations.extend(absent.into_iter().filter(|violation| !known.contains(&violation.field)));
         violations.extend(parameter_violations(tables, method, route, &request, &violations));
+        // /v2 looks at parameters by name, and reports the first that is wrong.
+        violations.sort_by(|one, other| one.field.cmp(&other.field));
         if !violations.is_empty() {
             return Err(Error::invalid(violations));
         }
@@ -238,8 +241,13 @@ impl Gateway {
         }
         compat::check_target(tables, method, &request)?;
         let facts = facts(tables, method, route, &head.headers, &request);
+        let mirrors = view::take_mirrors(tables, method, &mut request);
         let call = Call { method: route.method, request, transport: Transport::Rest };
         match self.on.api.call(call).await {
+            Ok(Answer::Message(mut message)) => {
+                view::show(tables, method, mirrors, &mut message);
+                response::respond(tables, method, route, facts, Answer::Message(message)).await
+            }
             Ok(Answer::Stream(messages)) if method.streaming => {
                 let answer = Answer::Stream(until_stopped(messages, &self.on.stop));
                 response::respond(tables, method, route, facts, answer).await
@@ -247,7 +255,7 @@ impl Gateway {
             Ok(answer) => response::respond(tables, method, route, facts, answer).await,
             Err(error) => {
                 let answer = compat::answer(&head.method, &route.rule.path, &error);
-                if compat::empty_list(method.verb, answer, &error) {
+                if compat::empty_list(method.verb, &route.rule.path, answer, &error) {
                     let transaction = query::value(query, "transaction_id").filter(|id| !id.is_empty());
                     let version = (self.on.version)(transaction.as_deref());
                     return Ok(response::empty_list(tables, method, route, version));
@@ -366,7 +374,7 @@ fn facts(tables: &Tables, method: &Method, route: &Route, headers: &HeaderMap, r
         force_reload: flag("force_reload"),
         validate_only: flag("validate_only"),
         events: accepted.contains("text/event-stream"),
-        status: compat::custom_status(&route.rule.path, tables, method, request),
+        status: compat::success_status(&route.rule.path, tables, method, request),
     }
 }
 

@@ -199,8 +199,17 @@ fn read_field(
     Ok(unknown)
 }
 
-fn refuse_violations(violations: Vec<Violation>) -> Result<()> {
-    if violations.is_empty() { Ok(()) } else { Err(Error::invalid(violations)) }
+/// Values that are wrong by themselves come first; what fields demand of each other is another kind of error in /v2.
+fn refuse_violations(mut violations: Vec<Violation>) -> Result<()> {
+    violations.sort_by_key(|violation| violation.code == 0);
+    match violations.first() {
+        None => Ok(()),
+        Some(first) if first.code != 0 => Err(Error::invalid(violations)),
+        Some(first) => {
+            let error = Error::new(Reason::InvalidValue, format!("{}: {}", first.field, first.message));
+            Err(violations.into_iter().fold(error, Error::with_violation))
+        }
+    }
 }
 
 fn some_json(data: &[u8]) -> Result<()> {

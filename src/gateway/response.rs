@@ -228,7 +228,7 @@ fn write_field(tables: &Tables, method: &Method, at: FieldIndex, object: &Object
         }
         Some(value) => write_value(tables, field.kind, value, out),
         None => out.extend_from_slice(match field.kind {
-            _ if field.repeated => b"[]",
+            _ if field.repeated => compat::empty_list_body(tables, field),
             Kind::Message(_) => b"{}",
             Kind::Bool => b"false",
             Kind::Int32 | Kind::Int64 | Kind::Double => b"0",

@@ -1,7 +1,7 @@
 //! The rules of the schema, checked over a whole object at once.
 
 use super::json::Reading;
-use super::tables::{EnumType, Field, Kind, MessageId, Tables};
+use super::tables::{EnumType, Field, Kind, MessageId, MessageType, Tables};
 use super::value::{Object, Value};
 use crate::error::Violation;
 
@@ -57,6 +57,29 @@ impl Checker<'_> {
                     None if field.check.required => self.fault(&field.json, 602, "is required".to_owned()),
                     None => {}
                 }
+            }
+        }
+        self.relations(table, object);
+    }
+
+    /// What fields demand of each other. These come behind the rules of single values and have the code 0.
+    fn relations(&mut self, table: &MessageType, object: &Object) {
+        let set = |name: &str| table.field_named(name).is_some_and(|field| object.get(field).is_some());
+        let key = |name: &str| {
+            table.field_named(name).map_or_else(|| name.to_owned(), |at| table.fields[at].json.to_string())
+        };
+        for (at, value) in object.iter() {
+            let field = &table.fields[at];
+            if let (Kind::Enum(id), Value::Enum(number)) = (field.kind, value)
+                && let Some(value) = self.tables.enums[id].value(*number).filter(|value| !value.one_of.is_empty())
+                && value.one_of.iter().filter(|name| set(name)).count() != 1
+            {
+                let keys: Vec<String> = value.one_of.iter().map(|name| key(name)).collect();
+                let message = format!("{} needs exactly one of {}", value.token, keys.join(", "));
+                self.fault(&field.json, 0, message);
+            }
+            for name in field.check.needs.iter().filter(|name| !set(name)) {
+                self.fault(&field.json, 0, format!("needs {} to be set too", key(name)));
             }
         }
     }

@@ -78,6 +78,7 @@ pub fn load(descriptor_set: &[u8]) -> Result<Tables, Vec<Fault>> {
     for service in pool.services() {
         loader.add_service(&service);
     }
+    loader.check_relations();
     loader.check_paths();
     loader.order_json();
     if loader.faults.is_empty() { Ok(loader.tables) } else { Err(loader.faults) }
@@ -142,6 +143,10 @@ fn list<T>(rules: &DynamicMessage, name: &str, item: impl Fn(&Value) -> Option<T
         .unwrap_or_default()
 }
 
+fn names(rules: &DynamicMessage, name: &str) -> Vec<Box<str>> {
+    list(rules, name, |v| v.as_str().map(Into::into))
+}
+
 /// `2.8` as (2, 8).
 fn version(text: &str) -> Option<(u16, u16)> {
     let (major, minor) = text.split_once('.')?;
@@ -201,6 +206,7 @@ impl Loader {
                 line: rules.as_ref().and_then(|r| some_text(r, "line")),
                 print_only: rules.as_ref().is_some_and(|r| flag(r, "print_only")),
                 since: self.since(rules.as_ref(), &file, value.full_name()),
+                one_of: rules.as_ref().map(|r| names(r, "one_of")).unwrap_or_default(),
             });
         }
         self.enums.insert(item.full_name().into(), self.tables.enums.len());
@@ -286,6 +292,7 @@ impl Loader {
                 pattern,
                 pattern_text,
                 nullable: is("nullable"),
+                needs: rules.map(|r| names(r, "needs")).unwrap_or_default(),
             },
             since: self.since(rules, file, field.full_name()),
         })
@@ -470,6 +477,27 @@ impl Loader {
         }
         for more in list(rule, "additional_bindings", |v| v.as_message().cloned()) {
             self.http_rules(&more, method, file, out);
+        }
+    }
+
+    /// Rules between fields may only name fields of the message they stand in.
+    fn check_relations(&mut self) {
+        let tables = &self.tables;
+        let mut faults = Vec::new();
+        for message in &tables.messages {
+            for field in &message.fields {
+                let values = match field.kind {
+                    Kind::Enum(id) => &tables.enums[id].values[..],
+                    _ => &[],
+                };
+                let named = values.iter().flat_map(|value| &value.one_of).chain(&field.check.needs);
+                for name in named.filter(|name| message.field_named(name).is_none()) {
+                    faults.push((format!("{}.{}", message.full_name, field.name), format!("names no field `{name}`")));
+                }
+            }
+        }
+        for (element, text) in faults {
+            self.fault("-", &element, text);
         }
     }
 

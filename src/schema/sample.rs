@@ -135,6 +135,7 @@ impl Builder<'_> {
                     line: None,
                     print_only: false,
                     since: None,
+                    one_of: Vec::new(),
                 })
                 .collect();
             self.tables.enums.push(EnumType {

@@ -120,6 +120,8 @@ pub struct Check {
     pub pattern_text: Box<str>,
     /// Over REST an explicit zero, `false` or empty string is a value; otherwise it counts as absent there.
     pub nullable: bool,
+    /// Fields of the same message that must be set when this one is.
+    pub needs: Vec<Box<str>>,
 }
 
 /// An enum.
@@ -152,6 +154,8 @@ pub struct EnumValue {
     pub print_only: bool,
     /// First HAProxy version that has the keyword, as (major, minor).
     pub since: Option<(u16, u16)>,
+    /// Fields of the message that holds the value; exactly one of them must be set with it. Empty: no such rule.
+    pub one_of: Vec<Box<str>>,
 }
 
 /// How an object of the configuration stands in the file.

@@ -79,6 +79,11 @@ impl Object {
         self.position(field).ok().map(|at| self.fields.remove(at).1)
     }
 
+    /// Keeps the fields that `keep` says yes to; it may change them.
+    pub fn retain(&mut self, mut keep: impl FnMut(FieldIndex, &mut Value) -> bool) {
+        self.fields.retain_mut(|(field, value)| keep(*field as usize, value));
+    }
+
     /// The object in a message field, made when absent.
     pub fn object_mut(&mut self, field: FieldIndex) -> &mut Object {
         if !matches!(self.get(field), Some(Value::Object(_))) {

@@ -99,7 +99,7 @@ impl<'t> Compiler<'t> {
             Kind::Bool => format!("{{={keyword}}}"),
             Kind::Enum(id) if self.tables.enums[id].toggle => match &self.tables.messages[message].toggle {
                 Some(toggle) => toggle.replace('@', &keyword),
-                None => format!("{{={keyword}}}"),
+                None => format!("{{={keyword}|no-{keyword}}}"),
             },
             Kind::Message(_) => "{}".to_owned(),
             _ => format!("{keyword} {{}}"),

@@ -367,7 +367,10 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
             }
             Some((Part::Optional(inner), rest)) => {
                 let mark = self.events.len();
-                if self.parts(inner, word, at, &Tail::Parts(rest, tail)) {
+                // A text that began with what ends it would swallow the part behind: `hdr_ip(,-1)` has no header.
+                let absent = matches!(inner.first(), Some(Part::Slot { slot, stops })
+                    if matches!(slot.leaf, Leaf::Text) && word.as_bytes().get(at).is_some_and(|first| stops.contains(first)));
+                if !absent && self.parts(inner, word, at, &Tail::Parts(rest, tail)) {
                     return true;
                 }
                 self.events.truncate(mark);

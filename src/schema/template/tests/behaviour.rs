@@ -271,6 +271,7 @@ fn faults_of_the_schema_name_message_element_template_and_rule() {
         line: line.map(Into::into),
         print_only: false,
         since: None,
+        one_of: Vec::new(),
     };
     let mut tables = one_message("x {e}", vec![tables::field("e", Kind::Enum(0))]);
     tables
@@ -303,6 +304,7 @@ fn a_template_that_contains_itself_is_refused() {
         line: Some("a {e}".into()),
         print_only: false,
         since: None,
+        one_of: Vec::new(),
     };
     tables = one_message("x {e}", vec![tables::field("e", Kind::Enum(0))]);
     tables.enums.push(EnumType { values: vec![value], ..EnumType::default() });

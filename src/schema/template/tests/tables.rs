@@ -32,6 +32,7 @@ fn enumeration(tables: &mut Tables, name: &str, tokens: &[&str], lines: &Json, p
             line: lines[*token].as_str().filter(|line| line != token).map(Into::into),
             print_only: print_only.contains(token),
             since: None,
+            one_of: Vec::new(),
         });
     }
     tables.enums.push(made);
