@@ -378,8 +378,8 @@ mod tests {
     }
 
     #[test]
-    fn violations_keep_their_code_but_for_missing_parameters_of_log_targets() {
-        let violation = |location, code| Violation { field: "f".into(), message: "m".into(), code, location };
+    fn violations_keep_their_code_but_for_a_missing_parent_of_log_targets() {
+        let violation = |location, code| Violation { field: "parent_name".into(), message: "m".into(), code, location };
         let path = "/v2/services/haproxy/configuration/log_targets";
         let at = |path: &str, location, code| {
             answer(&HttpMethod::POST, path, &Error::invalid(vec![violation(location, code)]))
@@ -388,7 +388,9 @@ mod tests {
         assert_eq!(at("/v2/x", "body", 0), Answer { status: 422, code: 422, empty: false });
         assert_eq!(at(path, "query", 602), Answer { status: 400, code: 400, empty: false });
         assert_eq!(at(path, "query", 606), Answer { status: 422, code: 606, empty: false });
-        assert_eq!(at(path, "body", 602), Answer { status: 422, code: 602, empty: false });
+        let other = Violation { field: "parent_type".into(), ..violation("query", 602) };
+        let answer = answer(&HttpMethod::POST, path, &Error::invalid(vec![other]));
+        assert_eq!(answer, Answer { status: 422, code: 602, empty: false });
     }
 
     #[test]
@@ -404,8 +406,9 @@ mod tests {
     #[test]
     fn a_list_below_nothing_is_empty_but_where_clients_expect_404() {
         let error = Error::new(Reason::ParentNotFound, "x");
-        let at = |path: &str| empty_list(Verb::List, answer(&HttpMethod::GET, path, &error), &error);
+        let at = |path: &str| empty_list(Verb::List, path, answer(&HttpMethod::GET, path, &error), &error);
         assert!(at("/v2/services/haproxy/configuration/servers"));
+        assert!(!at("/v2/services/haproxy/configuration/nameservers"));
         assert!(!at("/v2/services/haproxy/configuration/captures"));
         assert!(!at("/v2/services/haproxy/runtime/maps_entries"));
     }

@@ -129,12 +129,19 @@ pub fn take_mirrors(tables: &Tables, method: &Method, request: &mut Object) -> V
     let mut taken = Vec::new();
     for (_, mirror) in MIRRORS.iter().filter(|(message, _)| *message == short(table)) {
         let (from, to) = mirror.names();
-        let says = table.field_named(from).is_some_and(|from| match mirror {
-            Inner(..) => mirror.value(tables, table, object).is_some(),
-            _ => object.get(from).is_some(),
-        });
-        if says && let Some(to) = table.field_named(to) {
-            taken.extend(object.take(to).map(|value| (to, value)));
+        let (Some(from), Some(to)) = (table.field_named(from), table.field_named(to)) else { continue };
+        match mirror {
+            // Becomes the list, or gives way to it; the answer shows the list alone.
+            First(..) => {
+                if let Some(value) = object.take(to)
+                    && object.get(from).is_none()
+                {
+                    object.push(from, value);
+                }
+            }
+            Enabled(..) if object.get(from).is_none() => {}
+            Inner(..) if mirror.value(tables, table, object).is_none() => {}
+            Enabled(..) | Inner(..) => taken.extend(object.take(to).map(|value| (to, value))),
         }
     }
     taken

@@ -116,6 +116,7 @@ impl Builder<'_> {
                 pattern: pattern.map(|text| regex::Regex::new(text).unwrap()),
                 pattern_text: pattern.unwrap_or_default().into(),
                 nullable: field["nullable"] == true || (required && field["nullable"] != false),
+                needs: Vec::new(),
             },
             since: None,
         }

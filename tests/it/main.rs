@@ -7,4 +7,5 @@ mod map_files;
 mod runtime;
 mod runtime_speed;
 mod support;
+mod vectors;
 mod watch;
