@@ -344,6 +344,10 @@ impl Shared {
     /// Whether a file that someone else wrote may be overwritten: never, but by those who mean to.
     pub(super) fn is_ours(&self, writer: &mut Writer, over: Over) -> Result<bool> {
         use super::{disk, frame::Hash};
+        if let Over::Text(known) = over {
+            // A text that was looked at before must still be there: the file may be ours again by now, and newer.
+            return Ok(disk::read(&self.settings.file)?.is_some_and(|text| Hash::of(&text) == known));
+        }
         let present = Identity::of(&self.settings.file)?;
         if present.is_none() || (present.is_some() && present == writer.identity) {
             // A file that is gone holds nothing that could be lost.
@@ -356,8 +360,7 @@ impl Shared {
             return Ok(true);
         }
         match over {
-            Over::Nothing => Ok(false),
-            Over::Text(known) => Ok(known == hash),
+            Over::Nothing | Over::Text(_) => Ok(false),
             Over::Anything => {
                 let aside = self.settings.set_aside("overwritten");
                 tracing::warn!(kept = %aside.display(), "the file was changed by someone else and is overwritten");

@@ -2,6 +2,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::configuration::External;
+use crate::configuration::frame::Hash;
+use crate::configuration::write::Over;
 
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let end = tokio::time::Instant::now() + Duration::from_secs(10);
@@ -32,6 +34,18 @@ async fn an_edit_by_hand_is_taken_over_under_a_new_version() {
     assert_eq!(configuration.current().version, 4);
     stop.cancel();
     watch.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_text_that_is_there_no_more_is_not_taken_over() {
+    let bench = Bench::new(TEXT);
+    let configuration = bench.open().await;
+    put(&configuration, 1, "b2").await.unwrap();
+    let seen = Hash::of(bench.file().as_bytes());
+    put(&configuration, 2, "b3").await.unwrap();
+    let mut writer = configuration.shared.writer.lock().await;
+    assert!(!configuration.shared.is_ours(&mut writer, Over::Text(seen)).unwrap(), "b3 would be lost");
+    assert!(configuration.shared.is_ours(&mut writer, Over::Nothing).unwrap());
 }
 
 #[tokio::test]
