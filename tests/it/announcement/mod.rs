@@ -1,0 +1,3 @@
+//! The announcement of the Data Plane API 2.0, step by step on a live HAProxy, over gRPC and over REST.
+
+pub(crate) mod maps;
