@@ -1,3 +1,5 @@
 //! The announcement of the Data Plane API 2.0, step by step on a live HAProxy, over gRPC and over REST.
 
 pub(crate) mod maps;
+pub(crate) mod resolvers;
+pub(crate) mod stick_tables;

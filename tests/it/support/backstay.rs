@@ -24,7 +24,7 @@ pub(crate) struct Backstay {
 }
 
 impl Backstay {
-    /// Starts it on the embedded default.
+    /// Starts it on the embedded default. `{dir}` in a flag is the folder around its own.
     pub(crate) fn start(flags: &[&str]) -> Self {
         Backstay::start_with(flags, |_| {})
     }
@@ -78,7 +78,9 @@ impl Backstay {
         command.arg("serve").arg("--standalone").arg(self.folder()).args(["--port", "0"]);
         command.arg("--frontend-addr").arg(self.frontend.to_string()).arg("--haproxy-bin").arg(binary());
         // Changes of one test step still share a reload, and no test waits long for one.
-        command.args(["--reload-delay", "20ms"]).args(&self.flags);
+        command.args(["--reload-delay", "20ms"]);
+        let dir = self.dir.path().display().to_string();
+        command.args(self.flags.iter().map(|flag| flag.replace("{dir}", &dir)));
         command.stdin(Stdio::null()).stdout(log("out")).stderr(log("log"));
         self.child = Some(command.spawn().expect("backstay"));
     }

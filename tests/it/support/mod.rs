@@ -4,5 +4,6 @@
 
 pub(crate) mod backstay;
 pub(crate) mod client;
+pub(crate) mod dns;
 pub(crate) mod haproxy;
 pub(crate) mod world;
