@@ -5,6 +5,7 @@
 
 mod announcement;
 mod map_files;
+mod resources;
 mod runtime;
 mod runtime_speed;
 mod support;

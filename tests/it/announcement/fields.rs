@@ -123,8 +123,16 @@ async fn defaults(world: &World) {
         .cases([
             ("NamedDefaultsService.CreateNamedDefaults", json!({"defaults": named}), holds(json!({"defaults": named}))),
             ("NamedDefaultsService.GetNamedDefaults", json!({"name": "web"}), holds(json!({"defaults": named}))),
-            ("NamedDefaultsService.ReplaceNamedDefaults", json!({"name": "unnamed_defaults_1", "defaults": unnamed}), done()),
-            ("NamedDefaultsService.GetNamedDefaults", json!({"name": "unnamed_defaults_1"}), holds(json!({"defaults": unnamed}))),
+            (
+                "NamedDefaultsService.ReplaceNamedDefaults",
+                json!({"name": "unnamed_defaults_1", "defaults": unnamed}),
+                done(),
+            ),
+            (
+                "NamedDefaultsService.GetNamedDefaults",
+                json!({"name": "unnamed_defaults_1"}),
+                holds(json!({"defaults": unnamed})),
+            ),
         ])
         .await;
     let listed = world.ok("NamedDefaultsService.ListNamedDefaults", json!({})).await;
@@ -193,7 +201,7 @@ async fn rules(world: &World) {
     let rules = [
         json!({"type": "allow", "cond": "if", "cond_test": "{ path /allowed }"}),
         json!({"type": "set-header", "hdr_name": "X-Set", "hdr_format": "%[src]"}),
-        json!({"type": "add-header", "hdr_name": "X-Add", "hdr_format": "two words"}),
+        json!({"type": "add-header", "hdr_name": "X-Add", "hdr_format": "\"two words\""}),
         json!({"type": "del-header", "hdr_name": "X-Del"}),
         json!({"type": "track-sc1", "track-sc1-key": "path", "track-sc1-table": "clients"}),
         json!({"type": "track-sc2", "track-sc2-key": "src"}),
@@ -202,7 +210,7 @@ async fn rules(world: &World) {
             "cond": "if", "cond_test": "{ path /moved }"}),
         json!({"type": "auth", "auth_realm": "Inner", "cond": "if", "cond_test": "{ path /secret } !{ http_auth(controller) }"}),
         json!({"type": "return", "return_status_code": 418, "return_content_type": "text/plain",
-            "return_content_format": "string", "return_content": "a teapot", "cond": "if",
+            "return_content_format": "string", "return_content": "'a teapot'", "cond": "if",
             "cond_test": "{ path /teapot }"}),
     ];
     let parent = json!({"parent_type": "frontend", "parent_name": "main"});

@@ -10,6 +10,22 @@ use tempfile::TempDir;
 
 use super::haproxy::{binary, free_port};
 
+/// A binary, given as `--haproxy-bin`, that checks configurations but does not start while [`Backstay::hinder`] is on.
+pub(crate) const HINDERED: &str = "{dir}/haproxy";
+
+fn hindered_haproxy(dir: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = dir.join("haproxy");
+    let real = binary();
+    let text = format!(
+        "#!/bin/sh\nif [ -e {} ]; then case \" $* \" in *\" -c \"*) ;; *) exit 1 ;; esac; fi\nexec {} \"$@\"\n",
+        dir.join("hindered").display(),
+        real.display(),
+    );
+    std::fs::write(&path, text).expect("a script");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("a script");
+}
+
 /// A running backstay.
 pub(crate) struct Backstay {
     dir: TempDir,
@@ -33,6 +49,9 @@ impl Backstay {
     pub(crate) fn start_with(flags: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::Builder::new().prefix("bs").tempdir().expect("a folder");
         prepare(dir.path());
+        if flags.iter().any(|flag| *flag == HINDERED) {
+            hindered_haproxy(dir.path());
+        }
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut backstay = Backstay {
             dir,
@@ -76,9 +95,14 @@ impl Backstay {
         let log = |name: &str| std::fs::File::create(self.dir.path().join(name)).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_backstay"));
         command.arg("serve").arg("--standalone").arg(self.folder()).args(["--port", "0"]);
-        command.arg("--frontend-addr").arg(self.frontend.to_string()).arg("--haproxy-bin").arg(binary());
-        // Changes of one test step still share a reload, and no test waits long for one.
-        command.args(["--reload-delay", "20ms"]);
+        command.arg("--frontend-addr").arg(self.frontend.to_string());
+        if !self.flags.iter().any(|flag| flag == "--haproxy-bin") {
+            command.arg("--haproxy-bin").arg(binary());
+        }
+        // No test waits long for a reload.
+        if !self.flags.iter().any(|flag| flag == "--reload-delay") {
+            command.args(["--reload-delay", "20ms"]);
+        }
         let dir = self.dir.path().display().to_string();
         command.args(self.flags.iter().map(|flag| flag.replace("{dir}", &dir)));
         command.stdin(Stdio::null()).stdout(log("out")).stderr(log("log"));
@@ -145,6 +169,12 @@ impl Backstay {
     pub(crate) fn kill_haproxy(&self) {
         let pid = self.haproxy().expect("haproxy runs");
         kill_process_group(pid, Signal::KILL).expect("haproxy runs");
+    }
+
+    /// Keeps HAProxy from starting, or no longer. The binary must be [`HINDERED`].
+    pub(crate) fn hinder(&self, on: bool) {
+        let mark = self.dir.path().join("hindered");
+        if on { std::fs::write(mark, "") } else { std::fs::remove_file(mark) }.expect("a mark");
     }
 
     /// Kills it at once; HAProxy goes on.
