@@ -157,6 +157,14 @@ fn sections_change_only_the_lines_that_differ() {
 }
 
 #[test]
+fn lines_of_a_list_stay_as_they_are_written_when_others_come_and_go() {
+    let mut case = Case::new("global\n    stats socket /a  mode 600 level admin # ours\n    stats socket /b\n");
+    let global = r#"{"runtime_apis":[{"address":"/a","level":"admin","mode":"600"},{"address":"/c"}]}"#;
+    case.replace("Global", &Place::default(), &Key::Singleton, global).unwrap();
+    assert_eq!(case.text(), "global\n    stats socket /a  mode 600 level admin # ours\n    stats socket /c\n");
+}
+
+#[test]
 fn a_created_section_can_be_deleted_without_a_trace() {
     let mut case = Case::new(FILE);
     case.create("Backend", &Place::default(), r#"{"name":"c","mode":"tcp"}"#).unwrap();

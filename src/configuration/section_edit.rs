@@ -186,7 +186,10 @@ impl Engine {
             if before == says(&mut new.iter().map(String::as_str)) {
                 continue;
             }
-            edit.slot(old, new, self.is_list(resource, &grammar.path(slot)), &|old, new| {
+            let same = |old: &str, new: &str| {
+                split(old).words == split(new).words || says(&mut [old].into_iter()) == says(&mut [new].into_iter())
+            };
+            edit.slot(old, new, self.is_list(resource, &grammar.path(slot)), &same, &|old, new| {
                 self.with_residue(resource, old, new)
             });
         }
@@ -295,8 +298,16 @@ impl<'a> FieldEdit<'a> {
         FieldEdit { section, changed: BTreeMap::new(), behind: BTreeMap::new(), new: Vec::new() }
     }
 
-    /// Changes the lines of one field from `old` to `new`, keeping those that already say what is wanted.
-    fn slot(&mut self, old: &[usize], new: &[String], repeated: bool, with_residue: &dyn Fn(&str, &str) -> String) {
+    /// Changes the lines of one field from `old` to `new`, keeping those that already say what is wanted, in
+    /// whatever words.
+    fn slot(
+        &mut self,
+        old: &[usize],
+        new: &[String],
+        repeated: bool,
+        same_value: &dyn Fn(&str, &str) -> bool,
+        with_residue: &dyn Fn(&str, &str) -> String,
+    ) {
         let text = |at: usize| self.section.line(at).and_then(|l| l.text()).unwrap_or_default();
         // A single value: its last line counts, so that one is rewritten and the others go.
         let (mut old, new) = (old.to_vec(), new);
@@ -305,7 +316,7 @@ impl<'a> FieldEdit<'a> {
                 self.changed.insert(at, None);
             }
         }
-        let same = |at: usize, new: &str| split(text(at)).words == split(new).words;
+        let same = |at: usize, new: &str| same_value(text(at), new);
         let prefix = old.iter().zip(new).take_while(|(at, new)| same(**at, new)).count();
         let suffix =
             old[prefix..].iter().rev().zip(new[prefix..].iter().rev()).take_while(|(at, new)| same(**at, new)).count();

@@ -3,7 +3,9 @@
 #![allow(missing_docs, reason = "tests are described by their names")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod announcement;
 mod map_files;
+mod resources;
 mod runtime;
 mod runtime_speed;
 mod support;

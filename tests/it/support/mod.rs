@@ -1,4 +1,9 @@
 //! What the tests share.
 
-#[allow(dead_code, reason = "not every test needs everything")]
+#![allow(dead_code, reason = "not every test needs everything")]
+
+pub(crate) mod backstay;
+pub(crate) mod client;
+pub(crate) mod dns;
 pub(crate) mod haproxy;
+pub(crate) mod world;
