@@ -3,9 +3,11 @@
 #![allow(missing_docs, reason = "tests are described by their names")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod digest;
 mod map_files;
 mod runtime;
 mod runtime_speed;
 mod support;
 mod vectors;
+mod tidy;
 mod watch;
