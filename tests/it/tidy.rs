@@ -56,7 +56,7 @@ struct Source {
 
 impl Source {
     fn is_rust(&self) -> bool {
-        self.path.ends_with(".rs")
+        Path::new(&self.path).extension().is_some_and(|ext| ext == "rs")
     }
 
     /// Lines with their numbers, without those that are only a comment.
@@ -210,7 +210,7 @@ fn every_allowed_lint_has_its_reason() {
 
 #[test]
 fn the_tree_tells_nothing_of_the_machine_it_was_made_on() {
-    let host = Regex::new(r#"[a-z]+://([A-Za-z0-9][A-Za-z0-9.-]*)"#).unwrap();
+    let host = Regex::new(r"[a-z]+://([A-Za-z0-9][A-Za-z0-9.-]*)").unwrap();
     // Other places of a system (/etc, /var, /run, /usr) are where programs keep things everywhere.
     let home = Regex::new(r#"(^|[\s"'=(`])/(home|root|work|Users|mnt|workspace)/"#).unwrap();
     let mut faults = BTreeSet::new();

@@ -39,12 +39,11 @@ fn blessing() -> bool {
 
 #[track_caller]
 fn same(what: &str, kept: &str, made: &str) {
-    if kept != made {
-        panic!(
-            "\n{what} is not what the program makes; if the change is wanted: BACKSTAY_BLESS=1 cargo test --test it\n{}",
-            difference(kept, made)
-        );
-    }
+    assert!(
+        kept == made,
+        "\n{what} is not what the program makes; if the change is wanted: BACKSTAY_BLESS=1 cargo test --test it\n{}",
+        difference(kept, made)
+    );
 }
 
 /// Lines that only one side has.
