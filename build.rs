@@ -154,7 +154,8 @@ fn lower_camel(name: &str) -> String {
 }
 
 fn fail_all<T: std::fmt::Display>(faults: &[T]) -> ! {
-    fail(&faults.iter().map(|f| format!("  {f}\n")).collect::<String>())
+    let lines: Vec<_> = faults.iter().map(|f| format!("  {f}")).collect();
+    fail(&lines.join("\n"))
 }
 
 fn fail(text: &str) -> ! {

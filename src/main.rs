@@ -1,5 +1,6 @@
 //! backstay: a gRPC control plane for HAProxy.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -18,7 +19,11 @@ fn main() -> ExitCode {
         }
     };
     let filter = EnvFilter::try_from_env("BACKSTAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let Some(("serve", matches)) = matches.subcommand() else { return ExitCode::from(EXIT_USAGE) };
     let environment: cli::serve::Environment = Arc::new(|name| std::env::var(name).ok());
     let loaded = match settings::resolve(matches, &*environment) {

@@ -35,6 +35,7 @@ use crate::runtime::{Address, Runtime};
 use crate::schema::Schema;
 use crate::schema::comments::comments;
 use crate::schema::openapi::{Dialect, document};
+use crate::schema::tables::Tables;
 use crate::settings::{ReloadMethod, Settings};
 use crate::stick_table::{Hub, Poll};
 use crate::storage::{MapStore, MapSync};
@@ -199,7 +200,7 @@ fn protocols(
         &health,
         proto::REFLECTION,
         stop.clone(),
-    )?;
+    );
     let origins = match &settings.cors_origins[..] {
         [] => Origins::Off,
         [any] if any == "*" => Origins::Any,
@@ -211,7 +212,7 @@ fn protocols(
         authenticator,
         health,
         version: Arc::new(move |transaction| versions.version_of(transaction)),
-        pages: pages(schema),
+        pages: pages(&schema.tables),
         settings: GatewaySettings { cors: Cors { origins }, ..GatewaySettings::default() },
         stop,
     })?;
@@ -219,19 +220,21 @@ fn protocols(
 }
 
 /// The documentation, which is the same for everyone.
-fn pages(schema: &Schema) -> Vec<Page> {
-    let comments = comments(proto::REFLECTION);
-    let text = |dialect| {
-        let json = document(&schema.tables, &comments, dialect, env!("CARGO_PKG_VERSION"));
-        Bytes::from(format!("{json}\n"))
+fn pages(tables: &Arc<Tables>) -> Vec<Page> {
+    let described = |dialect| {
+        let tables = Arc::clone(tables);
+        move || {
+            let json = document(&tables, &comments(proto::REFLECTION), dialect, env!("CARGO_PKG_VERSION"));
+            Bytes::from(format!("{json}\n"))
+        }
     };
-    let (swagger, openapi) = (text(Dialect::Swagger2), text(Dialect::OpenApi3));
-    let page = |path, content_type, body, open| Page { path, content_type, body, open };
+    let (swagger, openapi) = (described(Dialect::Swagger2), described(Dialect::OpenApi3));
+    let docs = || Bytes::from_static(include_bytes!("../gateway/docs.html"));
     vec![
-        page("/v2/docs", "text/html; charset=utf-8", Bytes::from_static(include_bytes!("../gateway/docs.html")), true),
-        page("/swagger.json", "application/json", openapi.clone(), true),
-        page("/v2/specification", "application/json", swagger, false),
-        page("/v2/specification_openapiv3", "application/json", openapi, false),
+        Page::new("/v2/docs", "text/html; charset=utf-8", true, docs),
+        Page::new("/swagger.json", "application/json", true, openapi.clone()),
+        Page::new("/v2/specification", "application/json", false, swagger),
+        Page::new("/v2/specification_openapiv3", "application/json", false, openapi),
     ]
 }
 

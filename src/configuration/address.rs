@@ -150,7 +150,7 @@ impl Plan {
         }
         let tokens = || rules.parents.iter().map(|p| &*p.token).collect::<Vec<_>>().join(" ");
         let (Some(type_field), Some(name_field)) = (self.parent_type, self.parent_name) else {
-            let missing = self.parents.first().map_or("parent", |(at, _)| self.name_of(schema, resource, *at));
+            let missing = self.parents.first().map_or("parent", |(at, _)| Self::name_of(schema, resource, *at));
             return Err(missing_parameter(missing));
         };
         let Some(number) = request.enum_number(type_field).filter(|n| *n != 0) else {
@@ -178,7 +178,7 @@ impl Plan {
         Ok(Place { section: Some(parent.section.clone()), name: name.to_owned() })
     }
 
-    fn name_of<'s>(&self, schema: &'s Schema, resource: MessageId, at: FieldIndex) -> &'s str {
+    fn name_of<'s>(schema: &'s Schema, resource: MessageId, at: FieldIndex) -> &'s str {
         let method = schema.tables.methods.iter().find(|m| m.resource == Some(resource));
         method.map_or("parent", |m| &*schema.tables.messages[m.input].fields[at].name)
     }
@@ -199,7 +199,7 @@ impl Plan {
     }
 
     /// The text of an optional request field, empty when there is none.
-    pub fn text<'o>(field: Option<FieldIndex>, request: &'o Object) -> &'o str {
+    pub fn text(field: Option<FieldIndex>, request: &Object) -> &str {
         field.and_then(|f| request.str(f)).unwrap_or_default()
     }
 }

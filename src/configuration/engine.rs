@@ -93,7 +93,7 @@ impl Engine {
                 let layout = self.layout(document, at)?;
                 let section = &document.sections()[at];
                 let position = self.behind_last(section, layout, resource);
-                self.insert(document, at, position, &text, unused)
+                Self::insert(document, at, position, &text, unused)
             }
             ResourceKind::IndexedLine => {
                 let at = self.known_parent(document, place)?;
@@ -108,7 +108,7 @@ impl Engine {
                     _ => return Err(self.out_of_range(resource, place, index, positions.len())),
                 };
                 let (text, unused) = self.line_text(resource, object, &[])?;
-                self.insert(document, at, position, &text, unused)
+                Self::insert(document, at, position, &text, unused)
             }
         }
     }
@@ -181,7 +181,7 @@ impl Engine {
         let kind = place.section.as_deref()?;
         match kind {
             "global" => document.find("global", ""),
-            "defaults" => self.defaults(document, &place.name),
+            "defaults" => Self::defaults(document, &place.name),
             _ => document.find(kind, &place.name),
         }
     }
@@ -192,7 +192,7 @@ impl Engine {
     }
 
     /// A `defaults` section by its listed name; the last one when no name is given.
-    fn defaults(&self, document: &Document, name: &str) -> Option<usize> {
+    fn defaults(document: &Document, name: &str) -> Option<usize> {
         if name.is_empty() {
             return document.sections().iter().rposition(|s| s.kind() == "defaults");
         }
@@ -205,7 +205,7 @@ impl Engine {
     }
 
     /// Sections of a kind with their listed names.
-    fn sections<'a>(&self, document: &'a Document, rules: &'a Resource) -> impl Iterator<Item = (usize, String)> + 'a {
+    fn sections<'a>(document: &'a Document, rules: &'a Resource) -> impl Iterator<Item = (usize, String)> + 'a {
         let mut unnamed = 0;
         document.sections().iter().enumerate().filter(|(_, s)| s.kind() == &*rules.keyword).map(move |(at, section)| {
             let mut name = section.name().to_owned();
@@ -220,12 +220,12 @@ impl Engine {
     pub(super) fn section_at(&self, document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
         match key {
             // The deprecated view of `defaults` shows the section that comes first by its listed name.
-            Key::Singleton => self.sections(document, rules).min_by(|a, b| a.1.cmp(&b.1)).map(|(at, _)| at),
+            Key::Singleton => Self::sections(document, rules).min_by(|a, b| a.1.cmp(&b.1)).map(|(at, _)| at),
             Key::Name(name) if &*rules.keyword == "defaults" => {
                 if name.is_empty() {
                     None
                 } else {
-                    self.defaults(document, name)
+                    Self::defaults(document, name)
                 }
             }
             Key::Name(name) => document.find(&rules.keyword, name),
@@ -306,15 +306,15 @@ impl Engine {
     /// before the first line of a kind that comes later, else to the end. Never into an `.if` block.
     fn behind_last(&self, section: &Section, layout: &SectionLayout, resource: MessageId) -> usize {
         let keyword = layout.children.iter().find(|c| c.message == resource).map_or("", |c| &*c.keyword);
-        let last = section.lines().enumerate().filter(|(_, line)| begins_with(line, keyword)).last();
+        let last = section.lines().enumerate().rfind(|(_, line)| begins_with(line, keyword));
         if let Some((at, _)) = last {
             return outside(section, at + 1);
         }
-        self.before_later(section, layout, layout.order(resource)).unwrap_or_else(|| section.end_of_content())
+        Self::before_later(section, layout, layout.order(resource)).unwrap_or_else(|| section.end_of_content())
     }
 
     /// Position of the first line whose rank is above `order`, unless it stands in an `.if` block.
-    pub(super) fn before_later(&self, section: &Section, layout: &SectionLayout, order: u32) -> Option<usize> {
+    pub(super) fn before_later(section: &Section, layout: &SectionLayout, order: u32) -> Option<usize> {
         let later = super::layout::said(section)
             .find(|line| layout.child_of(&line.words).is_some_and(|child| child.order > order))?;
         // The start of the block, when it stands in one.
@@ -325,14 +325,7 @@ impl Engine {
         Some(at)
     }
 
-    fn insert(
-        &self,
-        document: &Document,
-        at: usize,
-        position: usize,
-        text: &str,
-        unused: Vec<String>,
-    ) -> Result<Edited> {
+    fn insert(document: &Document, at: usize, position: usize, text: &str, unused: Vec<String>) -> Result<Edited> {
         let mut section = Section::clone(&document.sections()[at]);
         if position >= section.end_of_content() {
             section.append_line(text)?;

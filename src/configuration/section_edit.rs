@@ -159,14 +159,13 @@ impl Engine {
         let printed = grammar.print(object).map_err(refused)?;
         for (slot, text) in printed.lines {
             let words = split(&text).words;
-            match layout.child_of(&words) {
-                // A field that mirrors the first child of a kind.
-                Some(child) => first_children.push((child.message, text)),
+            // A field that mirrors the first child of a kind.
+            if let Some(child) = layout.child_of(&words) {
+                first_children.push((child.message, text));
+            } else {
                 // A successor may own what a deprecated field writes.
-                None => {
-                    let owner = grammar.owner(&words).unwrap_or(slot);
-                    wanted.entry(owner).or_default().push(text);
-                }
+                let owner = grammar.owner(&words).unwrap_or(slot);
+                wanted.entry(owner).or_default().push(text);
             }
         }
         let mut edit = FieldEdit::new(section);
@@ -204,12 +203,11 @@ impl Engine {
     /// What a stick table stores, as its `stick-table` or `table` line says: `gpc0,http_req_rate(10s)`. The table is
     /// named as at run time: by its section, or as `peers-section/table`.
     pub fn stored_data(&self, document: &Document, table: &str) -> Option<String> {
-        let (section, line) = match table.split_once('/') {
-            Some((section, table)) => (document.find("peers", section)?, Some(table)),
-            None => {
-                let kinds = ["backend", "frontend", "listen", "peers"];
-                (kinds.iter().find_map(|kind| document.find(kind, table))?, None)
-            }
+        let (section, line) = if let Some((section, table)) = table.split_once('/') {
+            (document.find("peers", section)?, Some(table))
+        } else {
+            let kinds = ["backend", "frontend", "listen", "peers"];
+            (kinds.iter().find_map(|kind| document.find(kind, table))?, None)
         };
         let wanted = |words: &[&str]| match line {
             Some(name) => words.first() == Some(&"table") && words.get(1) == Some(&name),
@@ -262,7 +260,7 @@ impl Engine {
         let mut section = Section::clone(section);
         match first {
             Some(line) => section.insert_lines(line.at, &[text]).map(|_| ())?,
-            None => match self.before_later(&section, layout, layout.order(message)) {
+            None => match Self::before_later(&section, layout, layout.order(message)) {
                 Some(position) => section.insert_lines(position, &[text]).map(|_| ())?,
                 None => section.append_line(text).map(|_| ())?,
             },
@@ -375,11 +373,10 @@ impl<'a> FieldEdit<'a> {
         for line in said(self.section) {
             match layout.child_of(&line.words) {
                 Some(child) if child.order >= FIRST_SERVER_ORDER => break,
-                Some(_) => {}
                 None if grammar.owner(&line.words).is_some() => {
                     place = outside(self.section, line.at + 1);
                 }
-                None => {}
+                Some(_) | None => {}
             }
         }
         place

@@ -18,7 +18,7 @@ mod stream;
 mod tests;
 pub mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, VARY, WARNING, WWW_AUTHENTICATE};
@@ -45,17 +45,20 @@ use crate::schema::value::{Object, Value};
 pub type VersionOf = Arc<dyn Fn(Option<&str>) -> i64 + Send + Sync>;
 
 /// A page that is the same for everyone.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Page {
     /// Whole path, such as `/v2/docs`.
     pub path: &'static str,
     /// Its media type.
     pub content_type: &'static str,
-    /// Its bytes.
-    pub body: Bytes,
+    /// Its bytes, made when first asked for: most servers are never asked for their documentation.
+    pub body: PageBody,
     /// True when it needs no credentials.
     pub open: bool,
 }
+
+/// The bytes of a page.
+pub type PageBody = LazyLock<Bytes, Box<dyn FnOnce() -> Bytes + Send>>;
 
 /// What the gateway may be told; the default is right for most.
 #[derive(Debug, Clone, Default)]
@@ -267,8 +270,18 @@ impl Gateway {
 }
 
 impl Page {
+    /// A page whose bytes `make` makes once.
+    pub fn new(
+        path: &'static str,
+        content_type: &'static str,
+        open: bool,
+        make: impl FnOnce() -> Bytes + Send + 'static,
+    ) -> Self {
+        Page { path, content_type, body: LazyLock::new(Box::new(make)), open }
+    }
+
     fn response(&self) -> Response<Body> {
-        let mut response = Response::new(Body::new(Full::new(self.body.clone())));
+        let mut response = Response::new(Body::new(Full::new(Bytes::clone(&self.body))));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         response
     }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use http::{Request, Response, Version};
@@ -33,9 +33,12 @@ struct Inner {
     handler: Handler,
     authenticator: Arc<Authenticator>,
     health: Route,
-    reflection_v1: Route,
-    reflection_v1alpha: Route,
+    reflection_v1: LateRoute,
+    reflection_v1alpha: LateRoute,
 }
+
+/// Made when first called: decoding all descriptors costs more than the rest of the start.
+type LateRoute = LazyLock<Result<Route>, Box<dyn FnOnce() -> Result<Route> + Send>>;
 
 impl GrpcServer {
     /// A server for the method table. `descriptors` is the encoded set that reflection shows. Streams end
@@ -45,10 +48,10 @@ impl GrpcServer {
         api: Arc<dyn Api>,
         authenticator: Arc<Authenticator>,
         health: &Health,
-        descriptors: &[u8],
+        descriptors: &'static [u8],
         stop: CancellationToken,
-    ) -> Result<Self> {
-        let reflection = || {
+    ) -> Self {
+        let reflection = move || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(descriptors)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -57,10 +60,14 @@ impl GrpcServer {
             handler: Handler::new(tables, api, stop),
             authenticator,
             health: BoxCloneSyncService::new(HealthServer::new(health.service())),
-            reflection_v1: BoxCloneSyncService::new(reflection().build_v1().map_err(Error::internal)?),
-            reflection_v1alpha: BoxCloneSyncService::new(reflection().build_v1alpha().map_err(Error::internal)?),
+            reflection_v1: LazyLock::new(Box::new(move || {
+                reflection().build_v1().map(BoxCloneSyncService::new).map_err(Error::internal)
+            })),
+            reflection_v1alpha: LazyLock::new(Box::new(move || {
+                reflection().build_v1alpha().map(BoxCloneSyncService::new).map_err(Error::internal)
+            })),
         };
-        Ok(GrpcServer { inner: Arc::new(inner) })
+        GrpcServer { inner: Arc::new(inner) }
     }
 
     /// Answers a gRPC request over HTTP/2, or a gRPC-web request over any version.
@@ -82,22 +89,23 @@ impl GrpcServer {
         let path = request.uri().path();
         let route = if path.starts_with("/grpc.health.v1.Health/") {
             // Probes have no credentials, and health says nothing but whether we serve.
-            Some(&inner.health)
+            Some(Ok(&inner.health))
         } else {
             let authorization = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
             if let Err(error) = inner.authenticator.verify(authorization).await {
                 return refused(&error);
             }
             if path.starts_with("/grpc.reflection.v1.ServerReflection/") {
-                Some(&inner.reflection_v1)
+                Some(inner.reflection_v1.as_ref())
             } else if path.starts_with("/grpc.reflection.v1alpha.ServerReflection/") {
-                Some(&inner.reflection_v1alpha)
+                Some(inner.reflection_v1alpha.as_ref())
             } else {
                 None
             }
         };
         match route {
-            Some(route) => route.clone().oneshot(request).await.unwrap_or_else(|never| match never {}),
+            Some(Err(error)) => refused(error),
+            Some(Ok(route)) => route.clone().oneshot(request).await.unwrap_or_else(|never| match never {}),
             None => inner.handler.handle(request).await,
         }
     }

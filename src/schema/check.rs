@@ -39,7 +39,7 @@ struct Checker<'a> {
     found: Vec<Violation>,
 }
 
-static EMPTY: Object = Object::new();
+const EMPTY: &Object = &Object::new();
 
 impl Checker<'_> {
     fn object(&mut self, message: MessageId, object: &Object) {
@@ -50,7 +50,7 @@ impl Checker<'_> {
             let value = object.get(at);
             if let (true, Kind::Message(inner)) = (field.flatten, field.kind) {
                 // The keys of an absent part may still be required.
-                self.object(inner, object.object(at).unwrap_or(&EMPTY));
+                self.object(inner, object.object(at).unwrap_or(EMPTY));
             } else if !self.take_refused(field) {
                 match value {
                     Some(value) => self.field(field, value),

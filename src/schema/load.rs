@@ -356,16 +356,13 @@ impl Loader {
                     ["name", "prefix", "username"].into_iter().find(|n| self.path_of(id, n).is_some()).unwrap_or("name")
                 }
             };
-            match self.path_of(id, wanted) {
-                Some(path) => {
-                    if let Some(resource) = &mut self.tables.messages[id].resource {
-                        resource.identity = path;
-                    }
+            if let Some(path) = self.path_of(id, wanted) {
+                if let Some(resource) = &mut self.tables.messages[id].resource {
+                    resource.identity = path;
                 }
-                None => {
-                    let name = message.full_name.to_string();
-                    self.fault_in(&name, format!("has no field `{wanted}` to be found by"));
-                }
+            } else {
+                let name = message.full_name.to_string();
+                self.fault_in(&name, format!("has no field `{wanted}` to be found by"));
             }
         }
     }

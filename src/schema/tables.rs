@@ -53,6 +53,7 @@ pub struct MessageType {
 
 /// A field.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of the vocabulary")]
 pub struct Field {
     /// Proto name.
     pub name: Box<str>,

@@ -4,6 +4,7 @@
 
 /// The raw words of one line and where its comment begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_field_names, reason = "the words are what it holds")]
 pub struct Words<'a> {
     /// Words in order.
     pub words: Vec<&'a str>,

@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod announcement;
+mod digest;
 mod map_files;
 mod resources;
 mod runtime;
 mod runtime_speed;
 mod support;
 mod vectors;
+mod tidy;
 mod watch;

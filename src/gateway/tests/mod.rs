@@ -64,8 +64,7 @@ async fn start_with(settings: Settings, bounds: Bounds) -> Port {
     let health = Health::new();
     let descriptors = tonic_health::pb::FILE_DESCRIPTOR_SET;
     let stop = CancellationToken::new();
-    let grpc = GrpcServer::new(tables.clone(), fake.clone(), authenticator.clone(), &health, descriptors, stop.clone())
-        .unwrap();
+    let grpc = GrpcServer::new(tables.clone(), fake.clone(), authenticator.clone(), &health, descriptors, stop.clone());
     let gateway = Gateway::new(Foundation {
         tables,
         api: fake.clone(),
@@ -77,13 +76,8 @@ async fn start_with(settings: Settings, bounds: Bounds) -> Port {
             Some(_) => 0,
         }),
         pages: vec![
-            Page { path: "/v2/docs", content_type: "text/html", body: Bytes::from_static(b"<html>"), open: true },
-            Page {
-                path: "/v2/specification",
-                content_type: "application/json",
-                body: Bytes::from_static(b"{}"),
-                open: false,
-            },
+            Page::new("/v2/docs", "text/html", true, || Bytes::from_static(b"<html>")),
+            Page::new("/v2/specification", "application/json", false, || Bytes::from_static(b"{}")),
         ],
         settings,
         stop: stop.clone(),

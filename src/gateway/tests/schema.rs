@@ -29,8 +29,7 @@ fn protocols(tables: &Arc<Tables>) -> Protocols {
     let authenticator = Arc::new(Authenticator::new(vec![User { name: "admin".into(), password }]));
     let stop = CancellationToken::new();
     let health = Health::new();
-    let grpc = GrpcServer::new(tables.clone(), api.clone(), authenticator.clone(), &health, DESCRIPTORS, stop.clone())
-        .unwrap();
+    let grpc = GrpcServer::new(tables.clone(), api.clone(), authenticator.clone(), &health, DESCRIPTORS, stop.clone());
     let gateway = Gateway::new(Foundation {
         tables: tables.clone(),
         api,

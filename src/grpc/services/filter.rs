@@ -32,10 +32,7 @@ impl Filter {
     pub(super) fn matches(&self, tables: &Tables, object: &Object) -> bool {
         self.terms.iter().all(|(path, item, wanted)| {
             let mut at = object;
-            let (last, steps) = match path.split_last() {
-                Some(split) => split,
-                None => return false,
-            };
+            let Some((last, steps)) = path.split_last() else { return false };
             for step in steps {
                 match at.object(*step) {
                     Some(inner) => at = inner,

@@ -152,15 +152,12 @@ pub(super) async fn clear(
     request: pb::ClearStickTableRequest,
 ) -> Result<pb::ClearStickTableResponse> {
     let table = &request.stick_table;
-    match &request.key {
-        Some(key) => {
-            context.runtime.clear_table_entry(table, key).await?;
-            context.hub.cleared(table, Cleared::Key(key));
-        }
-        None => {
-            context.runtime.clear_table(table, &[]).await?;
-            context.hub.cleared(table, Cleared::All);
-        }
+    if let Some(key) = &request.key {
+        context.runtime.clear_table_entry(table, key).await?;
+        context.hub.cleared(table, Cleared::Key(key));
+    } else {
+        context.runtime.clear_table(table, &[]).await?;
+        context.hub.cleared(table, Cleared::All);
     }
     Ok(pb::ClearStickTableResponse {})
 }

@@ -5,5 +5,7 @@
 pub(crate) mod backstay;
 pub(crate) mod client;
 pub(crate) mod dns;
+pub(crate) mod blessed;
+#[allow(dead_code, reason = "not every test needs everything")]
 pub(crate) mod haproxy;
 pub(crate) mod world;
