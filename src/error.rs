@@ -113,6 +113,8 @@ reasons! {
     Unsupported = "UNSUPPORTED", Unimplemented, 501;
     /// Something failed that is no fault of the caller; the log says more.
     Internal = "INTERNAL", Internal, 500;
+    /// The file does not hold both a certificate and a private key that can be read.
+    CertificateRejected = "CERTIFICATE_REJECTED", InvalidArgument, 400;
     /// The server is stopping; call again in a moment.
     Stopping = "STOPPING", Unavailable, 503;
 }

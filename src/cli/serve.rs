@@ -38,7 +38,7 @@ use crate::schema::openapi::{Dialect, document};
 use crate::schema::tables::Tables;
 use crate::settings::{ReloadMethod, Settings};
 use crate::stick_table::{Hub, Poll};
-use crate::storage::{MapStore, MapSync};
+use crate::storage::{FileStore, MapSync};
 
 /// Looks up an environment variable.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -77,7 +77,9 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
 
     let runtime = Runtime::new(Vec::new());
     let hub = Hub::new(Poll::new(runtime.clone()));
-    let maps = MapStore::open(&settings.maps_dir).map_err(shown)?;
+    let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?;
+    let certificates = FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?;
+    let general = FileStore::general(&settings.general_storage_dir).map_err(shown)?;
     let map_sync = Arc::new(MapSync::new(maps.clone(), settings.update_map_files_period));
     let authenticator = Arc::new(Authenticator::new(Vec::new()));
     let follower = Follower {
@@ -115,6 +117,8 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
         runtime,
         hub,
         maps,
+        certificates,
+        general,
         map_sync,
         presence,
         show_system_info: false,

@@ -191,7 +191,7 @@ const NAMED_LINES: [&str; 10] = [
 ];
 
 /// What differs, first match wins.
-const EXCEPTIONS: [Exception; 23] = [
+const EXCEPTIONS: &[Exception] = &[
     // The peer looks for the frontend of a capture, in whatever is to be changed, before anything else, but not on
     // DELETE.
     ("DELETE", Collection("captures"), Reason::ParentNotFound, 400, false),
@@ -215,12 +215,15 @@ const EXCEPTIONS: [Exception; 23] = [
     // A transaction that is the object itself is 404, one that is merely named is a bad request.
     ("", Collection("transactions"), Reason::TransactionNotFound, 404, false),
     ("", Collection("spoe_transactions"), Reason::TransactionNotFound, 404, false),
-    ("", Below("/services/haproxy/spoe/"), Reason::TransactionNotFound, 500, false),
+    ("GET", Below("/services/haproxy/spoe/"), Reason::TransactionNotFound, 500, false),
+    ("PUT", Item(&["spoe_agents", "spoe_groups", "spoe_messages"]), Reason::ObjectNotFound, 409, false),
     ("", Below("/services/haproxy/spoe/"), Reason::ParentNotFound, 500, false),
     ("", Below("/"), Reason::TransactionNotFound, 400, false),
     // Runtime objects have no parents in the eyes of clients: what is missing is missing.
     ("", Below("/services/haproxy/runtime/"), Reason::ParentNotFound, 404, false),
     ("", Below("/services/haproxy/storage/"), Reason::ParentNotFound, 404, false),
+    // A certificate that cannot be read is the peer's fault by its own account.
+    ("", Below("/services/haproxy/storage/"), Reason::CertificateRejected, 500, false),
     ("", Below("/cluster"), Reason::InvalidValue, 406, false),
     ("", Below("/cluster"), Reason::TransactionFailed, 406, false),
 ];

@@ -107,6 +107,12 @@ pub struct Settings {
     pub userlist_file: Option<PathBuf>,
     /// Folder of maps. Default /etc/haproxy/maps; standalone: in its folder.
     pub maps_dir: PathBuf,
+    /// Folder of certificates with their keys. Default /etc/haproxy/ssl; standalone: in its folder.
+    pub ssl_certs_dir: PathBuf,
+    /// Folder of files for any use. Default /etc/haproxy/general; standalone: in its folder.
+    pub general_storage_dir: PathBuf,
+    /// Folder of SPOE files. Default /etc/haproxy/spoe; standalone: in its folder.
+    pub spoe_dir: PathBuf,
     /// Whether runtime changes of maps are written to their files. Default false.
     pub update_map_files: bool,
     /// How often. Default 10 s, at least 1 ms.
@@ -342,6 +348,8 @@ impl Reading {
             None => PathBuf::from(default),
         };
         let (config, maps) = (inside("haproxy.cfg", "/etc/haproxy/haproxy.cfg"), inside("maps", "/etc/haproxy/maps"));
+        let (ssl, general) = (inside("ssl", "/etc/haproxy/ssl"), inside("general", "/etc/haproxy/general"));
+        let spoe = inside("spoe", "/etc/haproxy/spoe");
         let state = inside("state", "/var/lib/backstay");
         if standalone.is_some() {
             for key in ["haproxy.config_file", MASTER, "haproxy.reload.reload_cmd", "haproxy.reload.reload_strategy"] {
@@ -391,6 +399,9 @@ impl Reading {
             userlist: self.text("dataplaneapi.userlist.userlist").unwrap_or_else(|| "controller".to_owned()),
             userlist_file: self.path("dataplaneapi.userlist.userlist_file"),
             maps_dir: self.path("dataplaneapi.resources.maps_dir").unwrap_or(maps),
+            ssl_certs_dir: self.path("dataplaneapi.resources.ssl_certs_dir").unwrap_or(ssl),
+            general_storage_dir: self.path("dataplaneapi.resources.general_storage_dir").unwrap_or(general),
+            spoe_dir: self.path("dataplaneapi.resources.spoe_dir").unwrap_or(spoe),
             update_map_files: self.switch("dataplaneapi.resources.update_map_files", false),
             update_map_files_period: period.max(Duration::from_millis(1)),
             transaction_dir: transaction_dir.unwrap_or_else(|| state_dir.join("transactions")),

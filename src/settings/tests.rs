@@ -97,6 +97,9 @@ fn a_file_of_the_data_plane_api_is_read_and_what_has_no_effect_is_told() {
     assert_eq!(settings.haproxy_bin, Path::new("/d/haproxy"));
     assert_eq!((&settings.transaction_dir, &settings.state_dir), (&"/d/tr".into(), &"/d/tr".into()));
     assert_eq!(settings.maps_dir, Path::new("/d/maps"));
+    assert_eq!(settings.ssl_certs_dir, Path::new("/d/ssl"));
+    assert_eq!(settings.general_storage_dir, Path::new("/d/general"));
+    assert_eq!(settings.spoe_dir, Path::new("/d/spoe"));
     assert_eq!(settings.userlist_file.as_deref(), Some(Path::new("/d/userlist.cfg")));
     let words = |text: &str| vec![text.to_owned()];
     assert_eq!(settings.reload_method, ReloadMethod::Command { reload: words("true"), restart: Some(words("true")) });
@@ -156,7 +159,15 @@ fn standalone_keeps_everything_in_its_folder() {
     let settings =
         load("", &["--standalone", "/s", "--frontend-addr", "127.0.0.1:81", "--cors-origin", "a,b"]).settings;
     assert_eq!(settings.reload_method, ReloadMethod::Supervised);
-    for path in [&settings.config_file, &settings.maps_dir, &settings.state_dir, &settings.transaction_dir] {
+    for path in [
+        &settings.config_file,
+        &settings.maps_dir,
+        &settings.ssl_certs_dir,
+        &settings.general_storage_dir,
+        &settings.spoe_dir,
+        &settings.state_dir,
+        &settings.transaction_dir,
+    ] {
         assert!(path.starts_with("/s"), "{}", path.display());
     }
     assert_eq!(settings.frontend_addr.port(), 81);

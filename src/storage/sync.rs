@@ -10,8 +10,8 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::Instant;
 
+use super::files::FileStore;
 use super::map_text::{parse_line, print_line};
-use super::maps::MapStore;
 use crate::error::{Error, Reason, Result};
 use crate::runtime::{MapRef, Runtime, parse_raw_entry};
 
@@ -55,7 +55,7 @@ struct State {
 /// file stay; comments between entries are lost when it is written anew.
 #[derive(Debug)]
 pub struct MapSync {
-    store: MapStore,
+    store: FileStore,
     period: Duration,
     states: Mutex<HashMap<String, State>>,
     /// Held while a file is written.
@@ -64,7 +64,7 @@ pub struct MapSync {
 
 impl MapSync {
     /// Looks at each map every `period` at most, but for those that are marked.
-    pub fn new(store: MapStore, period: Duration) -> Self {
+    pub fn new(store: FileStore, period: Duration) -> Self {
         MapSync { store, period, states: Mutex::default(), writing: tokio::sync::Mutex::new(()) }
     }
 

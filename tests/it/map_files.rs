@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backstay::error::Reason;
 use backstay::runtime::{Address, LoadMode, MapRef, Runtime};
-use backstay::storage::{MapStore, MapSync, Synced};
+use backstay::storage::{FileStore, MapSync, Synced};
 
 use crate::support::haproxy::Haproxy;
 
@@ -19,7 +19,7 @@ fn live(text: &str) -> Live {
     let mut haproxy = Haproxy::prepare(
         "frontend web\n    bind unix@{dir}/web.sock\n    use_backend %[path,map_beg({dir}/maps/p.map,app)]\nbackend app\n",
     );
-    let store = MapStore::open(haproxy.dir().join("maps")).unwrap();
+    let store = FileStore::maps(haproxy.dir().join("maps")).unwrap();
     let map = haproxy.file("maps/p.map", text);
     haproxy.start();
     let runtime = Runtime::new(vec![Address::Unix(haproxy.socket())]);
@@ -105,7 +105,7 @@ async fn a_file_that_waits_for_a_reload_is_not_overwritten() {
 async fn a_round_writes_marked_maps_and_looks_at_others_when_due() {
     let live = live("/a app\n");
     let file = live.map.to_string();
-    let slow = MapSync::new(MapStore::open(live.haproxy.dir().join("maps")).unwrap(), Duration::from_hours(1));
+    let slow = MapSync::new(FileStore::maps(live.haproxy.dir().join("maps")).unwrap(), Duration::from_hours(1));
     let round =
         async || slow.round(&live.runtime).await.unwrap().into_iter().map(|(_, r)| r.unwrap()).collect::<Vec<_>>();
     assert_eq!(round().await, [Synced::Unchanged]);

@@ -6,7 +6,7 @@ use super::{Context, Rooms};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::proto::runtime as pb;
 use crate::runtime::{LoadMode, MapRef, PatternInfo};
-use crate::storage::{MapFile, print_line};
+use crate::storage::{StoredFile, print_line};
 
 /// Largest map file that an upload may bring, in bytes.
 const UPLOAD_LIMIT: u64 = 1 << 30;
@@ -48,7 +48,7 @@ pub(super) async fn create(context: Context, request: pb::CreateMapRequest) -> R
 }
 
 /// Stores a new map file.
-pub(super) async fn store(context: &Context, name: &str, bytes: &[u8]) -> Result<MapFile> {
+pub(super) async fn store(context: &Context, name: &str, bytes: &[u8]) -> Result<StoredFile> {
     if name.is_empty() {
         return Err(wrong("name", "is required"));
     }
@@ -149,7 +149,7 @@ fn message(rooms: &Rooms, map: PatternInfo) -> pb::Map {
     }
 }
 
-fn stored(file: MapFile) -> pb::Map {
+fn stored(file: StoredFile) -> pb::Map {
     pb::Map {
         description: Some(NOT_LOADED.into()),
         file: file.path.display().to_string(),

@@ -14,7 +14,10 @@ mod reloads;
 mod resources;
 mod runtime_servers;
 mod stick_tables;
+mod storage_certificates;
+mod storage_general;
 mod storage_maps;
+mod stored;
 mod transactions;
 
 use std::collections::HashMap;
@@ -33,7 +36,7 @@ use crate::runtime::Runtime;
 use crate::schema::Schema;
 use crate::schema::tables::MethodId;
 use crate::stick_table::Hub;
-use crate::storage::{MapStore, MapSync};
+use crate::storage::{FileStore, MapSync};
 
 /// Everything that methods work on.
 pub struct Rooms {
@@ -50,7 +53,11 @@ pub struct Rooms {
     /// Watches of stick tables.
     pub hub: Hub,
     /// Map files.
-    pub maps: MapStore,
+    pub maps: FileStore,
+    /// Certificates with their private keys.
+    pub certificates: FileStore,
+    /// Files for any use.
+    pub general: FileStore,
     /// Writes runtime changes of maps to their files.
     pub map_sync: Arc<MapSync>,
     /// How to find out whether HAProxy runs.

@@ -10,7 +10,7 @@ use tokio_stream::{Stream, StreamExt as _};
 
 use super::{
     Context, acl_files, info, map_entries, maps, native_stats, raw, reloads, runtime_servers, stick_tables,
-    storage_maps, transactions,
+    storage_certificates, storage_general, storage_maps, transactions,
 };
 use crate::configuration::ports::Pending;
 use crate::error::{Error, Result};
@@ -39,6 +39,7 @@ pub(super) fn handlers(schema: &Arc<Schema>) -> HashMap<MethodId, Handler> {
     let mut table = Table { schema: Arc::clone(schema), handlers: HashMap::new() };
     table.configuration();
     table.runtime();
+    table.storage();
     table.handlers
 }
 
@@ -77,11 +78,6 @@ impl Table {
         self.unary("runtime.v2.MapEntryService/CreateMapEntry", map_entries::create);
         self.unary("runtime.v2.MapEntryService/ReplaceMapEntry", map_entries::replace);
         self.unary("runtime.v2.MapEntryService/DeleteMapEntry", map_entries::delete);
-        self.unary("storage.v2.StorageMapService/ListStorageMaps", storage_maps::list);
-        self.unary("storage.v2.StorageMapService/GetStorageMap", storage_maps::get);
-        self.unary("storage.v2.StorageMapService/CreateStorageMap", storage_maps::create);
-        self.unary("storage.v2.StorageMapService/ReplaceStorageMap", storage_maps::replace);
-        self.unary("storage.v2.StorageMapService/DeleteStorageMap", storage_maps::delete);
         self.unary("runtime.v2.AclFileService/ListAclFiles", acl_files::list);
         self.unary("runtime.v2.AclFileService/GetAclFile", acl_files::get);
         self.reply("runtime.v2.AclFileEntryService/ListAclFileEntries", acl_files::entries);
@@ -101,6 +97,24 @@ impl Table {
         self.unary("runtime.v2.StickTableService/ClearStickTable", stick_tables::clear);
         self.reply("runtime.v2.StickTableEntryService/ListStickTableEntries", stick_tables::entries);
         self.unary("runtime.v2.StickTableEntryService/SetStickTableEntry", stick_tables::set_entry);
+    }
+
+    fn storage(&mut self) {
+        self.unary("storage.v2.StorageMapService/ListStorageMaps", storage_maps::list);
+        self.unary("storage.v2.StorageMapService/GetStorageMap", storage_maps::get);
+        self.unary("storage.v2.StorageMapService/CreateStorageMap", storage_maps::create);
+        self.unary("storage.v2.StorageMapService/ReplaceStorageMap", storage_maps::replace);
+        self.unary("storage.v2.StorageMapService/DeleteStorageMap", storage_maps::delete);
+        self.unary("storage.v2.StorageCertificateService/ListStorageCertificates", storage_certificates::list);
+        self.unary("storage.v2.StorageCertificateService/GetStorageCertificate", storage_certificates::get);
+        self.unary("storage.v2.StorageCertificateService/CreateStorageCertificate", storage_certificates::create);
+        self.unary("storage.v2.StorageCertificateService/ReplaceStorageCertificate", storage_certificates::replace);
+        self.unary("storage.v2.StorageCertificateService/DeleteStorageCertificate", storage_certificates::delete);
+        self.unary("storage.v2.StorageGeneralFileService/ListStorageGeneralFiles", storage_general::list);
+        self.unary("storage.v2.StorageGeneralFileService/GetStorageGeneralFile", storage_general::get);
+        self.unary("storage.v2.StorageGeneralFileService/CreateStorageGeneralFile", storage_general::create);
+        self.unary("storage.v2.StorageGeneralFileService/ReplaceStorageGeneralFile", storage_general::replace);
+        self.unary("storage.v2.StorageGeneralFileService/DeleteStorageGeneralFile", storage_general::delete);
     }
 
     /// A method with one answer.

@@ -1,13 +1,13 @@
-//! The folder of map files.
+//! Folders of stored files: maps, certificates, files for any use.
 
 use std::path::{Path, PathBuf};
 
 use super::folder::{Contents, Folder, Writer};
 use crate::error::{Error, Reason, Result};
 
-/// A stored map file.
+/// A stored file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MapFile {
+pub struct StoredFile {
     /// Its name in the folder.
     pub name: String,
     /// Its absolute path, as the configuration should name it.
@@ -16,21 +16,51 @@ pub struct MapFile {
     pub size: u64,
 }
 
-/// All map files. Cheap to clone.
-///
-/// A file is found by its very name. Otherwise a name is first cleaned: the text behind the last dot is the extension,
-/// and in both parts each run of characters other than letters, digits, `_`, `-` and `\` becomes one `_`; then `.map` is
-/// appended unless it is there. So `a.b.map` is stored as `a_b.map`, and `m1.txt` as `m1.txt.map`, and each is found by
-/// the name it was given and by the name it got.
-#[derive(Debug, Clone)]
-pub struct MapStore {
-    folder: Folder,
+/// What a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Maps,
+    Certificates,
+    General,
 }
 
-impl MapStore {
-    /// Opens the folder, see [`Folder::open`].
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(MapStore { folder: Folder::open(path)? })
+impl Content {
+    /// What a file is called in messages.
+    fn noun(self) -> &'static str {
+        match self {
+            Content::Maps => "map file",
+            Content::Certificates => "certificate",
+            Content::General => "file",
+        }
+    }
+}
+
+/// All files of a folder. Cheap to clone.
+///
+/// A file is found by its very name. Otherwise a name is first cleaned: the text behind the last dot is the extension,
+/// and in both parts each run of characters other than letters, digits, `_`, `-` and `\` becomes one `_`; then, in a
+/// folder of maps, `.map` is appended unless it is there. So `a.b.map` is stored as `a_b.map`, and a map `m1.txt` as
+/// `m1.txt.map`, and each is found by the name it was given and by the name it got.
+#[derive(Debug, Clone)]
+pub struct FileStore {
+    folder: Folder,
+    content: Content,
+}
+
+impl FileStore {
+    /// Opens a folder of maps, see [`Folder::open`].
+    pub fn maps(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(FileStore { folder: Folder::open(path)?, content: Content::Maps })
+    }
+
+    /// Opens a folder of certificates, each with its private key.
+    pub fn certificates(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(FileStore { folder: Folder::open(path)?, content: Content::Certificates })
+    }
+
+    /// Opens a folder of files for any use.
+    pub fn general(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(FileStore { folder: Folder::open(path)?, content: Content::General })
     }
 
     /// The folder itself.
@@ -38,18 +68,18 @@ impl MapStore {
         &self.folder
     }
 
-    /// All map files, sorted by name.
-    pub async fn list(&self) -> Result<Vec<MapFile>> {
+    /// All files, sorted by name.
+    pub async fn list(&self) -> Result<Vec<StoredFile>> {
         let files = self.folder.list().await?;
         Ok(files.into_iter().filter_map(|(name, size)| self.describe(name, size)).collect())
     }
 
     /// The file with this name. `OBJECT_NOT_FOUND`; `INVALID_VALUE` for a name with a slash or a NUL, or without
     /// anything in front of its extension.
-    pub async fn get(&self, name: &str) -> Result<MapFile> {
+    pub async fn get(&self, name: &str) -> Result<StoredFile> {
         match self.find(name).await? {
             Some(file) => Ok(file),
-            None => Err(Error::new(Reason::ObjectNotFound, format!("no map file '{name}'"))),
+            None => Err(Error::new(Reason::ObjectNotFound, format!("no {} '{name}'", self.content.noun()))),
         }
     }
 
@@ -59,11 +89,12 @@ impl MapStore {
     }
 
     /// Starts a new file of at most `limit` bytes. `OBJECT_EXISTS`. Returns what it will be, without its size.
-    pub async fn create(&self, name: &str, limit: u64) -> Result<(MapFile, Writer)> {
+    pub async fn create(&self, name: &str, limit: u64) -> Result<(StoredFile, Writer)> {
         if let Some(file) = self.find(name).await? {
-            return Err(Error::new(Reason::ObjectExists, format!("map file '{}' exists already", file.name)));
+            let message = format!("{} '{}' exists already", self.content.noun(), file.name);
+            return Err(Error::new(Reason::ObjectExists, message));
         }
-        let stored = stored_name(name)?;
+        let stored = stored_name(self.content, name)?;
         let writer = self.folder.write(&stored, true, limit).await?;
         let file = self.describe(stored, 0).ok_or_else(|| refused(name))?;
         Ok((file, writer))
@@ -86,8 +117,8 @@ impl MapStore {
         (path.parent()? == self.folder.path()).then_some(name)
     }
 
-    async fn find(&self, name: &str) -> Result<Option<MapFile>> {
-        let stored = stored_name(name)?;
+    async fn find(&self, name: &str) -> Result<Option<StoredFile>> {
+        let stored = stored_name(self.content, name)?;
         for candidate in [name, &stored] {
             if let Some(size) = self.folder.size(candidate).await? {
                 return Ok(self.describe(candidate.to_owned(), size));
@@ -96,14 +127,14 @@ impl MapStore {
         Ok(None)
     }
 
-    fn describe(&self, name: String, size: u64) -> Option<MapFile> {
+    fn describe(&self, name: String, size: u64) -> Option<StoredFile> {
         let path = self.folder.file(&name)?;
-        Some(MapFile { name, path, size })
+        Some(StoredFile { name, path, size })
     }
 }
 
 /// The name under which a file is stored.
-fn stored_name(name: &str) -> Result<String> {
+fn stored_name(content: Content, name: &str) -> Result<String> {
     if name.contains(['/', '\0']) || name == "." || name == ".." {
         return Err(refused(name));
     }
@@ -112,9 +143,11 @@ fn stored_name(name: &str) -> Result<String> {
     if stem.is_empty() {
         return Err(refused(name));
     }
-    let stored = match extension.as_str() {
-        "" | "map" => format!("{stem}.map"),
-        other => format!("{stem}.{other}.map"),
+    let stored = match (content, extension.as_str()) {
+        (Content::Maps, "" | "map") => format!("{stem}.map"),
+        (Content::Maps, other) => format!("{stem}.{other}.map"),
+        (_, "") => stem,
+        (_, other) => format!("{stem}.{other}"),
     };
     if stored.len() > 200 { Err(refused(name)) } else { Ok(stored) }
 }
@@ -156,10 +189,15 @@ mod tests {
             ("a-b_c\\d.map", "a-b_c\\d.map"),
             ("a.", "a.map"),
         ] {
-            assert_eq!(stored_name(given).unwrap(), stored, "{given}");
+            assert_eq!(stored_name(Content::Maps, given).unwrap(), stored, "{given}");
+        }
+        for (given, stored) in
+            [("a.pem", "a.pem"), ("a.b.pem", "a_b.pem"), ("a", "a"), ("a.", "a"), ("x y.crt", "x_y.crt")]
+        {
+            assert_eq!(stored_name(Content::Certificates, given).unwrap(), stored, "{given}");
         }
         for name in ["", ".map", ".", "..", "a/b", "../a", "a\0", &"x".repeat(300)] {
-            assert_eq!(stored_name(name).unwrap_err().reason(), Reason::InvalidValue, "{name}");
+            assert_eq!(stored_name(Content::Maps, name).unwrap_err().reason(), Reason::InvalidValue, "{name}");
         }
     }
 
@@ -174,7 +212,7 @@ mod tests {
         fn whatever_was_stored_is_found_by_both_names(names in prop::collection::vec("[a. b\\\\mp]{1,6}", 1..6)) {
             let dir = tempfile::tempdir().unwrap();
             runtime().block_on(async {
-                let store = MapStore::open(dir.path()).unwrap();
+                let store = FileStore::maps(dir.path()).unwrap();
                 for name in names {
                     let before = store.list().await.unwrap().len();
                     match store.create(&name, 10).await {
@@ -195,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_is_created_replaced_and_deleted() {
         let dir = tempfile::tempdir().unwrap();
-        let store = MapStore::open(dir.path().join("maps")).unwrap();
+        let store = FileStore::maps(dir.path().join("maps")).unwrap();
         assert_eq!(store.get("m1.txt").await.unwrap_err().reason(), Reason::ObjectNotFound);
         assert_eq!(store.replace("m1.txt", 9).await.unwrap_err().reason(), Reason::ObjectNotFound);
         let (file, mut writer) = store.create("m1.txt", 9).await.unwrap();
