@@ -49,10 +49,8 @@ impl Engine {
     pub fn list(&self, document: &Document, resource: MessageId, place: &Place) -> Result<Vec<Object>> {
         let rules = self.rules(resource)?;
         if rules.kind == ResourceKind::Section {
-            return Ok(self
-                .sections(document, rules)
-                .map(|(at, name)| self.read(document, resource, at, &name))
-                .collect());
+            let sections = Self::sections(document, rules);
+            return Ok(sections.map(|(at, name)| self.read(document, resource, at, &name)).collect());
         }
         let at = self.known_parent(document, place)?;
         Ok(self.lines(document, resource, at).map(|(_, object)| object).collect())
