@@ -52,7 +52,7 @@ impl Engine {
             let sections = Self::sections(document, rules);
             return Ok(sections.map(|(at, name)| self.read(document, resource, at, &name)).collect());
         }
-        let at = self.known_parent(document, place)?;
+        let at = Self::known_parent(document, place)?;
         Ok(self.lines(document, resource, at).map(|(_, object)| object).collect())
     }
 
@@ -61,13 +61,13 @@ impl Engine {
         let rules = self.rules(resource)?;
         if rules.kind == ResourceKind::Section {
             let name = key.name();
-            return match self.section_at(document, rules, key) {
+            return match Self::section_at(document, rules, key) {
                 Some(at) => Ok(self.read(document, resource, at, name)),
                 None if matches!(key, Key::Singleton) => Ok(Object::new()),
                 None => Err(self.not_found(resource, place, key)),
             };
         }
-        let at = self.known_parent(document, place)?;
+        let at = Self::known_parent(document, place)?;
         self.find(document, resource, at, key)
             .map(|(_, object)| object)
             .ok_or_else(|| self.not_found(resource, place, key))
@@ -79,7 +79,7 @@ impl Engine {
         match rules.kind {
             ResourceKind::Section => self.create_section(document, resource, rules, object),
             ResourceKind::NamedLine => {
-                let at = self.known_parent(document, place)?;
+                let at = Self::known_parent(document, place)?;
                 let name = self.identity(resource, object).unwrap_or_default().to_owned();
                 if !name.is_empty() && self.find(document, resource, at, &Key::Name(name.clone())).is_some() {
                     return Err(Error::new(
@@ -94,7 +94,7 @@ impl Engine {
                 Self::insert(document, at, position, &text, unused)
             }
             ResourceKind::IndexedLine => {
-                let at = self.known_parent(document, place)?;
+                let at = Self::known_parent(document, place)?;
                 let index = self.index_of(resource, object).unwrap_or(-1);
                 let positions: Vec<usize> = self.lines(document, resource, at).map(|(line, _)| line).collect();
                 let section = &document.sections()[at];
@@ -124,7 +124,7 @@ impl Engine {
         if rules.kind == ResourceKind::Section {
             return self.replace_section(document, resource, rules, place, key, object);
         }
-        let at = self.known_parent(document, place)?;
+        let at = Self::known_parent(document, place)?;
         let (line, old) = self.find(document, resource, at, key).ok_or_else(|| self.not_found(resource, place, key))?;
         let mut wanted = object.clone();
         if rules.kind == ResourceKind::NamedLine {
@@ -156,12 +156,12 @@ impl Engine {
     pub fn delete(&self, document: &Document, resource: MessageId, place: &Place, key: &Key) -> Result<Edited> {
         let rules = self.rules(resource)?;
         if rules.kind == ResourceKind::Section {
-            let at = self.section_at(document, rules, key).ok_or_else(|| self.not_found(resource, place, key))?;
+            let at = Self::section_at(document, rules, key).ok_or_else(|| self.not_found(resource, place, key))?;
             let mut document = document.clone();
             document.remove_section(at);
             return Ok(Edited { document, unused: Vec::new() });
         }
-        let at = self.known_parent(document, place)?;
+        let at = Self::known_parent(document, place)?;
         let (line, _) = self.find(document, resource, at, key).ok_or_else(|| self.not_found(resource, place, key))?;
         let mut section = Section::clone(&document.sections()[at]);
         section.remove_line(line)?;
@@ -175,7 +175,7 @@ impl Engine {
     }
 
     /// Position of the section that a place names.
-    pub(super) fn parent(&self, document: &Document, place: &Place) -> Option<usize> {
+    pub(super) fn parent(document: &Document, place: &Place) -> Option<usize> {
         let kind = place.section.as_deref()?;
         match kind {
             "global" => document.find("global", ""),
@@ -184,8 +184,8 @@ impl Engine {
         }
     }
 
-    fn known_parent(&self, document: &Document, place: &Place) -> Result<usize> {
-        self.parent(document, place)
+    fn known_parent(document: &Document, place: &Place) -> Result<usize> {
+        Self::parent(document, place)
             .ok_or_else(|| Error::new(Reason::ParentNotFound, format!("{place} does not exist")).with("parent", place))
     }
 
@@ -215,7 +215,7 @@ impl Engine {
         })
     }
 
-    pub(super) fn section_at(&self, document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
+    pub(super) fn section_at(document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
         match key {
             // The deprecated view of `defaults` shows the section that comes first by its listed name.
             Key::Singleton => Self::sections(document, rules).min_by(|a, b| a.1.cmp(&b.1)).map(|(at, _)| at),

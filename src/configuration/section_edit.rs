@@ -269,7 +269,7 @@ impl Engine {
     }
 
     fn section_of(&self, document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
-        if rules.singleton { document.find(&rules.keyword, "") } else { self.section_at(document, rules, key) }
+        if rules.singleton { document.find(&rules.keyword, "") } else { Self::section_at(document, rules, key) }
     }
 }
 

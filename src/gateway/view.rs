@@ -178,7 +178,9 @@ pub fn show(tables: &Tables, method: &Method, sent: Vec<(FieldIndex, Value)>, an
     };
     match answer.get_mut(field) {
         Some(Value::Object(object)) => {
-            sent.into_iter().for_each(|(field, value)| object.set(field, value));
+            for (field, value) in sent {
+                object.set(field, value);
+            }
             show(object);
         }
         Some(Value::List(items)) => items.iter_mut().for_each(|item| {

@@ -10,6 +10,6 @@ mod resources;
 mod runtime;
 mod runtime_speed;
 mod support;
-mod vectors;
 mod tidy;
+mod vectors;
 mod watch;
