@@ -178,7 +178,7 @@ impl Plan {
         Ok(Place { section: Some(parent.section.clone()), name: name.to_owned() })
     }
 
-    fn name_of<'s>(schema: &'s Schema, resource: MessageId, at: FieldIndex) -> &'s str {
+    fn name_of(schema: &Schema, resource: MessageId, at: FieldIndex) -> &str {
         let method = schema.tables.methods.iter().find(|m| m.resource == Some(resource));
         method.map_or("parent", |m| &*schema.tables.messages[m.input].fields[at].name)
     }

@@ -90,7 +90,7 @@ impl Engine {
                 let (text, unused) = self.line_text(resource, object, &[])?;
                 let layout = self.layout(document, at)?;
                 let section = &document.sections()[at];
-                let position = self.behind_last(section, layout, resource);
+                let position = Self::behind_last(section, layout, resource);
                 Self::insert(document, at, position, &text, unused)
             }
             ResourceKind::IndexedLine => {
@@ -101,7 +101,7 @@ impl Engine {
                 let position = match usize::try_from(index) {
                     Ok(index) if index < positions.len() => positions[index],
                     Ok(index) if index == positions.len() => {
-                        self.behind_last(section, self.layout(document, at)?, resource)
+                        Self::behind_last(section, self.layout(document, at)?, resource)
                     }
                     _ => return Err(self.out_of_range(resource, place, index, positions.len())),
                 };
@@ -302,7 +302,7 @@ impl Engine {
 
     /// Where a new last line of a resource goes: behind the last line with its keyword, readable or not; without one,
     /// before the first line of a kind that comes later, else to the end. Never into an `.if` block.
-    fn behind_last(&self, section: &Section, layout: &SectionLayout, resource: MessageId) -> usize {
+    fn behind_last(section: &Section, layout: &SectionLayout, resource: MessageId) -> usize {
         let keyword = layout.children.iter().find(|c| c.message == resource).map_or("", |c| &*c.keyword);
         let last = section.lines().enumerate().rfind(|(_, line)| begins_with(line, keyword));
         if let Some((at, _)) = last {

@@ -121,7 +121,7 @@ impl Certificates {
             let registry = x509_parser::objects::oid_registry();
             let short = x509_parser::objects::oid2abbrev(attribute.attr_type(), registry);
             if let (Ok(short), Ok(value)) = (short, attribute.as_str()) {
-                self.subject.push_str(&format!("/{short}={value}"));
+                self.subject.extend(["/", short, "=", value]);
             }
         }
         self.sha1 = hex(&Sha1::digest(der));

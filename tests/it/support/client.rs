@@ -351,7 +351,7 @@ fn rest(method: &Method, rule: &HttpRule, message: &Json) -> http::Request<Full<
     if &*rule.body == "*" {
         let (query, whole) = left.into_iter().partition(|(name, _)| QUERY_FIELDS.contains(&&**name));
         left = query;
-        kind = "application/json".to_owned();
+        "application/json".clone_into(&mut kind);
         body = Json::Object(whole).to_string().into_bytes();
     } else if let Some(at) = input.field_named(&rule.body) {
         let field = &input.fields[at];
@@ -359,7 +359,7 @@ fn rest(method: &Method, rule: &HttpRule, message: &Json) -> http::Request<Full<
         match field.kind {
             Kind::Bytes if &*rule.method == "POST" && left.contains_key("name") => {
                 let name = plain(&left.remove("name").expect("just seen"));
-                kind = "multipart/form-data; boundary=BOUNDARY".to_owned();
+                "multipart/form-data; boundary=BOUNDARY".clone_into(&mut kind);
                 let head = format!(
                     "--BOUNDARY\r\ncontent-disposition: form-data; name=\"file_upload\"; filename=\"{name}\"\r\n\r\n"
                 );
@@ -370,7 +370,7 @@ fn rest(method: &Method, rule: &HttpRule, message: &Json) -> http::Request<Full<
                 body = plain(&value).into_bytes();
             }
             _ => {
-                kind = "application/json".to_owned();
+                "application/json".clone_into(&mut kind);
                 if !value.is_null() {
                     body = value.to_string().into_bytes();
                 }

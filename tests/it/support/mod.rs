@@ -3,9 +3,9 @@
 #![allow(dead_code, reason = "not every test needs everything")]
 
 pub(crate) mod backstay;
+pub(crate) mod blessed;
 pub(crate) mod client;
 pub(crate) mod dns;
-pub(crate) mod blessed;
 #[allow(dead_code, reason = "not every test needs everything")]
 pub(crate) mod haproxy;
 pub(crate) mod world;
