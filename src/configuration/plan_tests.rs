@@ -120,3 +120,22 @@ fn an_added_server_inherits_nothing_so_defaults_need_a_reload() {
         assert_eq!(plan, Plan::Reload, "{to}");
     }
 }
+
+#[test]
+fn a_change_is_carried_to_an_older_text_without_the_changes_in_between() {
+    let base = Document::parse(FILE.as_bytes());
+    let old = FILE.replace("bind :80", "bind :81").replace("balance", "mode http\n  balance");
+    let new = old.replace("weight 3", "weight 4");
+    let carried_to = |old: &str, new: &str| {
+        let document = carried(&base, &Document::parse(old.as_bytes()), &Document::parse(new.as_bytes()));
+        document.map(|document| String::from_utf8(document.to_bytes()).unwrap())
+    };
+    assert_eq!(carried_to(&old, &new).unwrap(), FILE.replace("weight 3", "weight 4"));
+    let more = old.replace("  server s2 127.0.0.1:2\n", "  server s2 127.0.0.1:2\n  server s3 127.0.0.1:3\n");
+    let wanted = FILE.replace("  server s2 127.0.0.1:2\n", "  server s2 127.0.0.1:2\n  server s3 127.0.0.1:3\n");
+    assert_eq!(carried_to(&old, &more).unwrap(), wanted);
+    let less = old.replace("  server s2 127.0.0.1:2\n", "");
+    assert_eq!(carried_to(&old, &less).unwrap(), FILE.replace("  server s2 127.0.0.1:2\n", ""));
+    let elsewhere = format!("{old}\nbackend new\n  server y 127.0.0.1:5 weight 1\n");
+    assert_eq!(carried_to(&elsewhere, &elsewhere.replace("weight 1", "weight 2")), None);
+}
