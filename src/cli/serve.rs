@@ -31,7 +31,7 @@ use crate::process::strategy::{How, Outcome, Presence, Reloader, Strategy};
 use crate::process::timeline::Status;
 use crate::process::version::Version;
 use crate::proto;
-use crate::runtime::{Address, Runtime};
+use crate::runtime::{Address, LiveChanges, Runtime};
 use crate::schema::Schema;
 use crate::schema::comments::comments;
 use crate::schema::openapi::{Dialect, document};
@@ -76,6 +76,7 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
     let configuration = Configuration::open(store(&settings), check, reloads.clone()).await.map_err(shown)?;
 
     let runtime = Runtime::new(Vec::new());
+    configuration.apply_with(Arc::new(LiveChanges::new(Engine::new(Arc::clone(&schema)), runtime.clone())));
     let hub = Hub::new(Poll::new(runtime.clone()));
     let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?;
     let certificates = FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?;

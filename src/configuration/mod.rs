@@ -16,6 +16,7 @@ mod header;
 mod journal;
 pub mod layout;
 mod options;
+pub mod plan;
 pub mod ports;
 mod raw;
 mod recovery;

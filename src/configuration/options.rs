@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::frame::Hash;
+use super::plan::Live;
 use crate::document::Document;
 
 /// Gives the time in milliseconds since 1970. Injected, so that tests decide what time it is.
@@ -141,6 +142,8 @@ pub struct ChangeOptions {
     pub validate_only: bool,
     /// Write, but do not ask for a reload.
     pub skip_reload: bool,
+    /// What may be changed in the running HAProxy instead of by a reload. Without effect with the others.
+    pub live: Live,
 }
 
 /// What a change led to.

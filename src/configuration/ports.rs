@@ -6,6 +6,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::plan::Live;
+use crate::document::Document;
 use crate::error::Result;
 
 /// A boxed future, so that the traits below can be used as objects.
@@ -20,6 +22,13 @@ pub trait Check: Send + Sync {
     fn check<'a>(&'a self, candidate: &'a [u8], label: &'a str) -> Pending<'a, Result<()>>;
 }
 
+/// Makes changes in the running HAProxy.
+pub trait Apply: Send + Sync {
+    /// Makes HAProxy, which runs `old`, run `new` without a reload. False when it does not, or not all of it: then a
+    /// reload has to follow. Called by one at a time.
+    fn apply<'a>(&'a self, old: &'a Document, new: &'a Document, live: Live) -> Pending<'a, bool>;
+}
+
 /// Makes HAProxy load the file that has just been written.
 pub trait Reload: Send + Sync {
     /// Asks for a reload within the reload delay and returns its id; joins the one that is pending already.
@@ -29,6 +38,11 @@ pub trait Reload: Send + Sync {
     ///
     /// `RELOAD_FAILED` when HAProxy refused or, with metadata `pending`, when nothing runs that could reload.
     fn force(&self, version: i64) -> Pending<'_, Result<()>>;
+
+    /// Whether a reload runs at this moment, which may have read the file already.
+    fn under_way(&self) -> bool {
+        false
+    }
 
     /// Sets who is told of results. Called once, before the first request.
     fn listen(&self, listener: Arc<dyn ReloadListener>);

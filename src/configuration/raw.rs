@@ -127,7 +127,7 @@ impl Configuration {
         let reloading = ChangeOptions {
             force_reload: options.force_reload,
             skip_reload: options.skip_reload,
-            validate_only: false,
+            ..ChangeOptions::default()
         };
         let write = |over| Write::new(Origin::Raw, document.clone()).reloading(reloading).over(over);
         let writer = self.shared.writer.clone().lock_owned().await;

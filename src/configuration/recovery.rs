@@ -170,6 +170,7 @@ fn assemble(
         settings,
         check,
         reload,
+        apply: std::sync::OnceLock::new(),
         current: ArcSwap::new(current),
         writer: Arc::new(tokio::sync::Mutex::new(writer)),
         transactions,

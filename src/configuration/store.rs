@@ -4,7 +4,7 @@
 //! then written under the writer lock if that snapshot is still the current one (`write.rs`).
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -14,7 +14,7 @@ use super::disk::{Appender, FolderLock, Identity, Journal};
 use super::header;
 use super::journal::Origin;
 use super::options::{ChangeOptions, Outcome, Snapshot, StoreSettings, Target};
-use super::ports::{Check, Reload};
+use super::ports::{Apply, Check, Reload};
 use super::transaction::{Transaction, Transactions};
 use super::transaction_log::Status;
 use super::write::{Over, Write};
@@ -33,6 +33,7 @@ pub(super) struct Shared {
     pub(super) settings: StoreSettings,
     pub(super) check: Arc<dyn Check>,
     pub(super) reload: Arc<dyn Reload>,
+    pub(super) apply: OnceLock<Arc<dyn Apply>>,
     pub(super) current: ArcSwap<Snapshot>,
     pub(super) writer: Arc<tokio::sync::Mutex<Writer>>,
     pub(super) transactions: Transactions,
@@ -97,6 +98,13 @@ fn unknown_itself(error: Error, id: &str) -> Error {
 }
 
 impl Configuration {
+    /// Sets what changes the running HAProxy. Without it, and before, every change is followed by a reload.
+    pub fn apply_with(&self, apply: Arc<dyn Apply>) {
+        if self.shared.apply.set(apply).is_err() {
+            tracing::error!("the configuration has a way to the running haproxy already");
+        }
+    }
+
     /// The configuration as it is now. Never waits.
     pub fn current(&self) -> Arc<Snapshot> {
         self.shared.current.load_full()

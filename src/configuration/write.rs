@@ -12,6 +12,7 @@ use super::frame::Hash;
 use super::header;
 use super::journal::{Intent, Mark, Origin, Record};
 use super::options::{ChangeOptions, Outcome, Snapshot, StoreSettings};
+use super::plan::Live;
 use super::store::{Shared, Writer, blocking};
 use crate::document::Document;
 use crate::error::{Error, Result};
@@ -33,6 +34,8 @@ enum Wish {
     Nothing,
     Request,
     Force,
+    /// A reload only if it cannot be done without.
+    Apply(Live),
 }
 
 /// A write to be done.
@@ -63,6 +66,7 @@ impl Write {
         self.wish = match (options.force_reload, options.skip_reload) {
             (true, _) => Wish::Force,
             (false, true) => Wish::Nothing,
+            (false, false) if options.live != Live::Nothing => Wish::Apply(options.live),
             (false, false) => Wish::Request,
         };
         self
@@ -102,20 +106,67 @@ impl Shared {
         log: Option<OwnedMutexGuard<Option<Appender>>>,
     ) -> Result<Option<Outcome>> {
         let force = write.wish == Wish::Force;
+        let live = if let Wish::Apply(live) = write.wish { live } else { Live::Nothing };
         let work = async move {
             let shared = self.clone();
+            let before = self.current.load_full();
             let written = blocking(move || {
                 let written = shared.write_file(&mut writer, write);
                 drop(log);
-                written
+                Ok((written?, writer))
             });
-            let Some((snapshot, reload_id)) = written.await? else { return Ok(None) };
+            let (Some((snapshot, mut reload_id)), writer) = written.await? else { return Ok(None) };
+            if live != Live::Nothing {
+                reload_id = self.apply(writer, &before, &snapshot, live).await;
+                return Ok(Some(Outcome { version: snapshot.version, reloaded: reload_id.is_none(), reload_id }));
+            }
+            drop(writer);
             if force {
                 self.reload.force(snapshot.version).await?;
             }
             Ok(Some(Outcome { version: snapshot.version, reload_id, reloaded: force }))
         };
         tokio::spawn(work).await.unwrap_or_else(|error| Err(Error::internal(error)))
+    }
+
+    /// Lets the running HAProxy take over what was written; otherwise asks for a reload and returns its id.
+    async fn apply(
+        self: &Arc<Self>,
+        mut writer: OwnedMutexGuard<Writer>,
+        before: &Arc<Snapshot>,
+        after: &Arc<Snapshot>,
+        live: Live,
+    ) -> Option<String> {
+        let applied = match self.apply.get() {
+            // A reload that runs has read the file before, or not: nobody knows which.
+            Some(apply) if !self.reload.under_way() => {
+                apply.apply(&before.document, &after.document, live).await && !self.reload.under_way()
+            }
+            _ => false,
+        };
+        if !applied {
+            return Some(self.reload.request(after.version));
+        }
+        let (shared, before, after) = (self.clone(), before.clone(), after.clone());
+        let kept = blocking(move || {
+            let unproven = &writer.journal.state().unproven;
+            if unproven[..] == [after.version] {
+                return writer.keep_good(&shared.settings, &after);
+            }
+            // Should HAProxy refuse the others, this change stays.
+            let Some(document) = super::plan::carried(&writer.good.document, &before.document, &after.document) else {
+                tracing::warn!(version = after.version, "a change made at run time goes with those before it");
+                return Ok(());
+            };
+            let version = writer.good.version;
+            let (document, bytes) = header::stamped(&document, version, shared.settings.header);
+            let good = Arc::new(Snapshot { document, version, hash: Hash::of(&bytes) });
+            writer.keep_good(&shared.settings, &good)
+        });
+        if let Err(error) = kept.await {
+            tracing::error!(context = error.context_text(), "cannot keep the last good configuration");
+        }
+        None
     }
 
     /// Blocks. Returns the new state and the id of the reload that was asked for; `None` when the file on disk was

@@ -46,6 +46,7 @@ pub struct ReloadQueue {
     listener: OnceLock<Arc<dyn ReloadListener>>,
     events: broadcast::Sender<Record>,
     reloader: Arc<dyn Reloader>,
+    under_way: std::sync::atomic::AtomicBool,
 }
 
 impl ReloadQueue {
@@ -59,6 +60,7 @@ impl ReloadQueue {
             forces,
             forced: Mutex::new(Some(forced)),
             listener: OnceLock::new(),
+            under_way: std::sync::atomic::AtomicBool::new(false),
             events: broadcast::channel(EVENTS).0,
             reloader,
         })
@@ -137,8 +139,10 @@ impl ReloadQueue {
             self.tell(self.timeline().get(id));
         }
         let listener = self.listener.get();
+        self.under_way.store(true, std::sync::atomic::Ordering::SeqCst);
         let version = listener.map_or(0, |l| l.version());
         let outcome = self.reloader.reload().await;
+        self.under_way.store(false, std::sync::atomic::Ordering::SeqCst);
         match outcome {
             Outcome::Done(response) => {
                 tracing::info!(version, id = id.as_deref().unwrap_or("forced"), "haproxy has reloaded");
@@ -237,6 +241,10 @@ impl Reload for ReloadQueue {
             self.forces.send(waiter).await.map_err(|_| stopped())?;
             result.await.map_err(|_| stopped())?
         })
+    }
+
+    fn under_way(&self) -> bool {
+        self.under_way.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     fn listen(&self, listener: Arc<dyn ReloadListener>) {

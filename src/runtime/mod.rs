@@ -5,6 +5,7 @@
 //! the worker; commands relayed by the master process are not used.
 
 mod acls;
+mod apply;
 mod address;
 mod answer;
 mod client;
@@ -18,6 +19,7 @@ mod servers;
 mod tables;
 
 pub use address::Address;
+pub use apply::LiveChanges;
 pub use client::{Limits, Runtime};
 pub use command::Command;
 pub use lines::{Lines, Listing};

@@ -5,6 +5,7 @@
 
 mod announcement;
 mod digest;
+mod live_changes;
 mod map_files;
 mod resources;
 mod runtime;

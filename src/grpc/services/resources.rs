@@ -3,6 +3,7 @@
 use super::{Rooms, filter::Filter, paging};
 use crate::configuration::address::{Key, Place, Plan};
 use crate::configuration::engine::Edited;
+use crate::configuration::plan::Live;
 use crate::configuration::{ChangeOptions, Outcome, Target};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result, Violation};
@@ -146,6 +147,7 @@ impl Request<'_> {
         let options = ChangeOptions {
             force_reload: flag(plan.force_reload),
             validate_only: flag(plan.validate_only),
+            live: self.live(),
             ..ChangeOptions::default()
         };
         let transaction = Plan::text(plan.transaction_id, request);
@@ -165,6 +167,17 @@ impl Request<'_> {
             )),
             (transaction, None) => Ok((Target::Transaction(transaction), options)),
         }
+    }
+
+    /// What may be done without a reload. Clients of /v2 count on one after everything but a PUT of these.
+    fn live(&self) -> Live {
+        let method = &self.rooms.schema.tables.methods[self.call.method];
+        if self.call.transport == Transport::Grpc {
+            return Live::Everything;
+        }
+        let name = &*self.rooms.schema.tables.messages[self.resource].full_name;
+        let known = ["Server", "Frontend", "ServerTemplate"].map(|noun| format!("backstay.configuration.v2.{noun}"));
+        if method.verb == Verb::Replace && known.iter().any(|known| known == name) { Live::Values } else { Live::Nothing }
     }
 
     fn transaction(&self) -> Option<&str> {

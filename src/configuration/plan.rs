@@ -1,0 +1,372 @@
+//! What of a change HAProxy can take over while it runs, read off the difference of two documents. Pure.
+//!
+//! Blank lines and comments are no difference. What cannot be told for sure is a reload.
+
+use super::engine::Engine;
+use super::layout::begins_with;
+use crate::document::{Document, LineKind, LineRef, Section};
+use crate::schema::tables::{FieldIndex, MessageId};
+use crate::schema::value::{Object, Value};
+
+/// Which changes a caller wants to have made without a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Live {
+    /// None: a reload always follows.
+    #[default]
+    Nothing,
+    /// Those that clients of /v2 know to be answered without a reload: values of servers and the connections of a
+    /// frontend.
+    Values,
+    /// Whatever is possible: also servers that come and go, and their connections.
+    Everything,
+}
+
+/// One thing that is changed in the running HAProxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Of a server that is there before and after.
+    Server {
+        /// Its backend.
+        backend: String,
+        /// Its name.
+        server: String,
+        /// What becomes of it.
+        set: ServerChange,
+    },
+    /// A new server.
+    AddServer {
+        /// Its backend.
+        backend: String,
+        /// Its name.
+        server: String,
+        /// The words of its line behind the name.
+        words: Vec<String>,
+        /// Its health is checked.
+        check: bool,
+        /// Its agent is asked.
+        agent: bool,
+        /// It takes traffic at once.
+        ready: bool,
+    },
+    /// A server that is gone.
+    DeleteServer {
+        /// Its backend.
+        backend: String,
+        /// Its name.
+        server: String,
+    },
+    /// Connections of a frontend, at least 1.
+    FrontendMaxconn {
+        /// The frontend.
+        frontend: String,
+        /// The limit.
+        maxconn: u32,
+    },
+}
+
+/// A value of a server that can change while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerChange {
+    /// Weight, 0 to 256.
+    Weight(u16),
+    /// Address and port; no port keeps the running one.
+    Address(String, Option<u16>),
+    /// Into maintenance, or out of it.
+    Maintenance(bool),
+    /// Agent checks on or off.
+    AgentCheck(bool),
+    /// Address of the agent.
+    AgentAddress(String),
+    /// What is sent to the agent.
+    AgentSend(String),
+    /// Port of the health check.
+    HealthCheckPort(u16),
+    /// Most connections.
+    Maxconn(u32),
+}
+
+/// What has to be done so that HAProxy runs the new document, if it runs the old one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Exactly these changes, in this order; none when nothing differs.
+    Live(Vec<Change>),
+    /// HAProxy has to load it.
+    Reload,
+}
+
+/// `Toggle` in the schema.
+const ENABLED: i32 = 1;
+const DISABLED: i32 = 2;
+
+impl Engine {
+    /// Plans the way from one document to another.
+    pub fn plan(&self, old: &Document, new: &Document, live: Live) -> Plan {
+        self.changes(old, new, live).map_or(Plan::Reload, Plan::Live)
+    }
+
+    fn changes(&self, old: &Document, new: &Document, live: Live) -> Option<Vec<Change>> {
+        let alike = live != Live::Nothing && old.sections().len() == new.sections().len();
+        if !alike || said(old.preamble()) != said(new.preamble()) {
+            return None;
+        }
+        let mut changes = Vec::new();
+        for (before, after) in old.sections().iter().zip(new.sections()) {
+            if std::sync::Arc::ptr_eq(before, after) || before.text() == after.text() {
+                continue;
+            }
+            if before.header_words() != after.header_words() || said(before.lead()) != said(after.lead()) {
+                return None;
+            }
+            match before.kind() {
+                "backend" => self.servers(new, before, after, live, &mut changes)?,
+                "frontend" => frontend(before, after, &mut changes)?,
+                _ => same(lines(before), lines(after)).then_some(())?,
+            }
+        }
+        Some(changes)
+    }
+
+    fn servers(
+        &self,
+        document: &Document,
+        before: &Section,
+        after: &Section,
+        live: Live,
+        changes: &mut Vec<Change>,
+    ) -> Option<()> {
+        let is_server = |line: &LineRef<'_>| begins_with(line, "server");
+        same(lines(before).filter(|line| !is_server(line)), lines(after).filter(|line| !is_server(line)))
+            .then_some(())?;
+        let olds: Vec<LineRef<'_>> = lines(before).filter(is_server).collect();
+        let news: Vec<LineRef<'_>> = lines(after).filter(is_server).collect();
+        if same(olds.iter().copied(), news.iter().copied()) {
+            return Some(());
+        }
+        // In an `.if` block a line may say nothing.
+        let plain = |line: &LineRef<'_>| line.depth() == 0 && line.is_utf8();
+        (olds.iter().chain(&news).all(plain) && after.depth() == 0).then_some(())?;
+        let backend = after.name();
+        let name = |line: &LineRef<'_>| line.words().words.get(1).map(|name| (*name).to_owned());
+        let (old_names, new_names): (Vec<_>, Vec<_>) = (olds.iter().map(name).collect(), news.iter().map(name).collect());
+        // Hashes count servers in their order.
+        let kept = |names: &[Option<String>], others: &[Option<String>]| -> Vec<Option<String>> {
+            names.iter().filter(|name| others.contains(name)).cloned().collect()
+        };
+        (kept(&old_names, &new_names) == kept(&new_names, &old_names)).then_some(())?;
+        for (line, name) in olds.iter().zip(&old_names) {
+            match new_names.iter().position(|other| other == name).and_then(|at| news.get(at)) {
+                Some(now) if now.words().words == line.words().words => {}
+                Some(now) => self.server(backend, line, now, live, changes)?,
+                None if live == Live::Everything => {
+                    changes.push(Change::DeleteServer { backend: backend.to_owned(), server: name.clone()? });
+                }
+                None => return None,
+            }
+        }
+        for (line, name) in news.iter().zip(&new_names) {
+            if old_names.contains(name) {
+                continue;
+            }
+            // A server that is added while HAProxy runs inherits nothing.
+            let inherits = |section: &Section| lines(section).any(|line| begins_with(&line, "default-server"));
+            let mut defaults = document.sections().iter().filter(|section| section.kind() == "defaults");
+            if live != Live::Everything || inherits(after) || defaults.any(|section| inherits(section)) {
+                return None;
+            }
+            changes.push(self.addition(backend, name.as_ref()?, line)?);
+        }
+        Some(())
+    }
+
+    fn addition(&self, backend: &str, server: &str, line: &LineRef<'_>) -> Option<Change> {
+        let fields = Fields::new(self)?;
+        let object = self.line_object(fields.message, &line.words().words, 0)?;
+        let on = |name: &str| fields.get(&object, name) == Some(&Value::Enum(ENABLED));
+        Some(Change::AddServer {
+            backend: backend.to_owned(),
+            server: server.to_owned(),
+            words: line.words().words.get(2..)?.iter().map(|word| (*word).to_owned()).collect(),
+            check: on("check"),
+            agent: on("agent_check"),
+            ready: !on("maintenance"),
+        })
+    }
+
+    fn server(
+        &self,
+        backend: &str,
+        before: &LineRef<'_>,
+        after: &LineRef<'_>,
+        live: Live,
+        changes: &mut Vec<Change>,
+    ) -> Option<()> {
+        let fields = Fields::new(self)?;
+        let old = self.line_object(fields.message, &before.words().words, 0)?;
+        let new = self.line_object(fields.message, &after.words().words, 0)?;
+        let differing = fields.differing(&old, &new)?;
+        let text = |name: &str| match fields.get(&new, name) {
+            Some(Value::Str(text)) => Some(text.to_string()),
+            _ => None,
+        };
+        let int = |name: &str| match fields.get(&new, name) {
+            Some(Value::Int(number)) => Some(*number),
+            _ => None,
+        };
+        let toggle = |name: &str| match fields.get(&new, name) {
+            Some(Value::Enum(ENABLED)) => Some(true),
+            Some(Value::Enum(DISABLED)) => Some(false),
+            _ => None,
+        };
+        let mut sets = Vec::new();
+        for name in &differing {
+            // A value that was taken away falls back to one that only a reload knows.
+            fields.get(&new, name)?;
+            let set = match *name {
+                "weight" => ServerChange::Weight(int(name)?.try_into().ok().filter(|weight| *weight <= 256)?),
+                "port" if differing.contains(&"address") => continue,
+                "address" | "port" => {
+                    let port = int("port").map(u16::try_from).transpose().ok()?;
+                    ServerChange::Address(text("address")?, port)
+                }
+                "maintenance" => ServerChange::Maintenance(toggle(name)?),
+                "agent_check" => ServerChange::AgentCheck(toggle(name)?),
+                "agent_addr" => ServerChange::AgentAddress(text(name)?),
+                "agent_send" => ServerChange::AgentSend(text(name)?),
+                "health_check_port" => ServerChange::HealthCheckPort(int(name)?.try_into().ok()?),
+                // Clients of /v2 know this one to be answered with a reload.
+                "maxconn" if live == Live::Everything => ServerChange::Maxconn(int(name)?.try_into().ok()?),
+                _ => return None,
+            };
+            sets.push(set);
+        }
+        let server = (*after.words().words.get(1)?).to_owned();
+        let change = |set| Change::Server { backend: backend.to_owned(), server: server.clone(), set };
+        changes.extend(sets.into_iter().map(change));
+        Some(())
+    }
+}
+
+/// The fields of a server, those of its parameters included.
+struct Fields<'a> {
+    engine: &'a Engine,
+    message: MessageId,
+    params: FieldIndex,
+    inner: MessageId,
+}
+
+impl<'a> Fields<'a> {
+    fn new(engine: &'a Engine) -> Option<Self> {
+        let tables = &engine.schema().tables;
+        let message = *tables.message_by_name.get("backstay.configuration.v2.Server")?;
+        let inner = *tables.message_by_name.get("backstay.configuration.v2.ServerParams")?;
+        let params = tables.messages[message].field_named("params")?;
+        Some(Fields { engine, message, params, inner })
+    }
+
+    fn get<'o>(&self, object: &'o Object, name: &str) -> Option<&'o Value> {
+        let messages = &self.engine.schema().tables.messages;
+        match messages[self.message].field_named(name) {
+            Some(field) => object.get(field),
+            None => object.object(self.params)?.get(messages[self.inner].field_named(name)?),
+        }
+    }
+
+    /// Names of the fields that differ; `None` when words that no field knows differ.
+    fn differing(&self, old: &Object, new: &Object) -> Option<Vec<&'a str>> {
+        if old.all_residue() != new.all_residue() {
+            return None;
+        }
+        let messages = &self.engine.schema().tables.messages;
+        let mut names = Vec::new();
+        let all = messages[self.message].fields.iter().enumerate().filter(|(at, _)| *at != self.params);
+        names.extend(all.filter(|(at, _)| old.get(*at) != new.get(*at)).map(|(_, field)| &*field.name));
+        let nothing = Object::new();
+        let inner = |object: &'_ Object| object.object(self.params).cloned().unwrap_or_else(|| nothing.clone());
+        let (old, new) = (inner(old), inner(new));
+        let all = messages[self.inner].fields.iter().enumerate();
+        names.extend(all.filter(|(at, _)| old.get(*at) != new.get(*at)).map(|(_, field)| &*field.name));
+        // Words that read alike but are written differently are no difference either.
+        Some(names)
+    }
+}
+
+fn frontend(before: &Section, after: &Section, changes: &mut Vec<Change>) -> Option<()> {
+    let is_maxconn = |line: &LineRef<'_>| begins_with(line, "maxconn");
+    same(lines(before).filter(|line| !is_maxconn(line)), lines(after).filter(|line| !is_maxconn(line))).then_some(())?;
+    let olds: Vec<LineRef<'_>> = lines(before).filter(is_maxconn).collect();
+    let news: Vec<LineRef<'_>> = lines(after).filter(is_maxconn).collect();
+    if same(olds.iter().copied(), news.iter().copied()) {
+        return Some(());
+    }
+    let [line] = news[..] else { return None };
+    (line.depth() == 0 && olds.iter().all(|line| line.depth() == 0)).then_some(())?;
+    let words = line.words().words;
+    let [_, maxconn] = words[..] else { return None };
+    let maxconn = maxconn.parse().ok().filter(|maxconn| *maxconn > 0)?;
+    changes.push(Change::FrontendMaxconn { frontend: after.name().to_owned(), maxconn });
+    Some(())
+}
+
+/// Makes the change from `old` to `new` in another state of the file: lines that differ between them are exchanged
+/// where they stand. `None` when they do not stand there.
+pub(super) fn carried(base: &Document, old: &Document, new: &Document) -> Option<Document> {
+    let mut result = base.clone();
+    for (before, after) in old.sections().iter().zip(new.sections()) {
+        if before.text() == after.text() {
+            continue;
+        }
+        let at = result.find(after.kind(), after.name())?;
+        let mut section = Section::clone(result.section(at)?);
+        let text = |line: LineRef<'_>| line.text().map(str::to_owned);
+        let (olds, news): (Vec<_>, Vec<_>) = (before.lines().map(text).collect(), after.lines().map(text).collect());
+        let head = olds.iter().zip(&news).take_while(|(a, b)| a == b).count();
+        let rest = olds.get(head..)?.iter().rev().zip(news.get(head..)?.iter().rev());
+        let tail = rest.take_while(|(a, b)| a == b).count();
+        let (gone, come) = (olds.get(head..olds.len() - tail)?, news.get(head..news.len() - tail)?);
+        let come: Vec<&str> = come.iter().map(|line| line.as_deref()).collect::<Option<_>>()?;
+        let position = if gone.is_empty() {
+            // Behind the line it was put behind, else to the end.
+            let behind = head.checked_sub(1).and_then(|at| olds.get(at));
+            behind.and_then(|line| section.lines().position(|other| text(other) == *line)).map_or_else(
+                || section.end_of_content(),
+                |at| at + 1,
+            )
+        } else {
+            let all: Vec<_> = section.lines().map(text).collect();
+            all.windows(gone.len()).position(|window| window == gone)?
+        };
+        section.splice(position..position + gone.len(), &come).ok()?;
+        result = result.with_section(at, section);
+    }
+    Some(result)
+}
+
+/// Lines that say something, `.if` and its like included.
+fn lines(section: &Section) -> impl Iterator<Item = LineRef<'_>> {
+    section.lines().filter(|line| !matches!(line.kind(), LineKind::Blank | LineKind::Comment))
+}
+
+/// Whether lines say the same, apart from indentation and comments.
+fn same<'a>(old: impl Iterator<Item = LineRef<'a>>, new: impl Iterator<Item = LineRef<'a>>) -> bool {
+    let alike = |a: &LineRef<'_>, b: &LineRef<'_>| {
+        a.raw() == b.raw() || (a.is_utf8() && b.is_utf8() && a.words().words == b.words().words)
+    };
+    let (mut old, mut new) = (old, new);
+    loop {
+        match (old.next(), new.next()) {
+            (None, None) => return true,
+            (Some(a), Some(b)) if alike(&a, &b) => {}
+            _ => return false,
+        }
+    }
+}
+
+/// The bytes between sections without blank lines and comments.
+fn said(bytes: &[u8]) -> Vec<&[u8]> {
+    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.filter(|line| !line.is_empty() && !line.starts_with(b"#")).collect()
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

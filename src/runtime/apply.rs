@@ -1,0 +1,111 @@
+//! Changes of the configuration that HAProxy takes over while it runs.
+
+use super::client::Runtime;
+use super::command::Command;
+use super::parse::AdminState;
+use crate::configuration::engine::Engine;
+use crate::configuration::plan::{Change, Live, Plan, ServerChange};
+use crate::configuration::ports::{Apply, Pending};
+use crate::document::Document;
+use crate::error::Result;
+
+/// Takes changes of the configuration to the runtime socket.
+pub struct LiveChanges {
+    engine: Engine,
+    runtime: Runtime,
+}
+
+impl LiveChanges {
+    /// Reads documents with `engine` and talks to `runtime`.
+    pub fn new(engine: Engine, runtime: Runtime) -> Self {
+        LiveChanges { engine, runtime }
+    }
+
+    async fn carry_out(&self, changes: &[Change]) -> Result<()> {
+        if changes.is_empty() {
+            // That nothing differs only helps when HAProxy runs.
+            self.runtime.version().await?;
+        }
+        for change in changes {
+            self.runtime.carry_out(change).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Apply for LiveChanges {
+    fn apply<'a>(&'a self, old: &'a Document, new: &'a Document, live: Live) -> Pending<'a, bool> {
+        Box::pin(async move {
+            let Plan::Live(changes) = self.engine.plan(old, new, live) else { return false };
+            if self.runtime.addresses().is_empty() {
+                return false;
+            }
+            match self.carry_out(&changes).await {
+                Ok(()) => {
+                    tracing::info!(changes = changes.len(), "haproxy took the change over without a reload");
+                    true
+                }
+                Err(error) => {
+                    tracing::info!(%error, "haproxy has to reload for the change");
+                    false
+                }
+            }
+        })
+    }
+}
+
+impl Runtime {
+    /// Makes one change. `RUNTIME_REJECTED`, or another reason of the socket, when HAProxy does not make it.
+    async fn carry_out(&self, change: &Change) -> Result<()> {
+        match change {
+            Change::Server { backend, server, set } => self.set_server(backend, server, set).await,
+            Change::FrontendMaxconn { frontend, maxconn } => {
+                let command = Command::new("set maxconn frontend").arg("frontend", frontend)?.number(*maxconn);
+                self.short(command.idempotent()).await.map(drop)
+            }
+            Change::AddServer { backend, server, words, check, agent, ready } => {
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                self.add_server(backend, server, &words).await?;
+                let name = format!("{backend}/{server}");
+                if *check {
+                    self.short(Command::new("enable health").arg("server", &name)?.idempotent()).await?;
+                }
+                if *agent {
+                    self.short(Command::new("enable agent").arg("server", &name)?.idempotent()).await?;
+                }
+                if *ready {
+                    self.set_server_state(backend, server, AdminState::Ready).await?;
+                }
+                Ok(())
+            }
+            Change::DeleteServer { backend, server } => self.delete_server(backend, server).await,
+        }
+    }
+
+    async fn set_server(&self, backend: &str, server: &str, set: &ServerChange) -> Result<()> {
+        let name = format!("{backend}/{server}");
+        let command = match set {
+            ServerChange::Weight(weight) => return self.set_server_weight(backend, server, *weight).await,
+            ServerChange::Address(address, port) => {
+                return self.set_server_address(backend, server, address, *port).await;
+            }
+            ServerChange::Maxconn(maxconn) => return self.set_server_maxconn(backend, server, *maxconn).await,
+            ServerChange::Maintenance(on) => {
+                let state = if *on { AdminState::Maint } else { AdminState::Ready };
+                return self.set_server_state(backend, server, state).await;
+            }
+            ServerChange::AgentCheck(true) => Command::new("enable agent").arg("server", &name)?,
+            ServerChange::AgentCheck(false) => Command::new("disable agent").arg("server", &name)?,
+            ServerChange::AgentAddress(address) => {
+                Command::new("set server").arg("server", &name)?.words("agent-addr").arg("address", address)?
+            }
+            ServerChange::AgentSend(text) => {
+                Command::new("set server").arg("server", &name)?.words("agent-send").arg("text", text)?
+            }
+            ServerChange::HealthCheckPort(port) => {
+                Command::new("set server").arg("server", &name)?.words("check-port").number(*port)
+            }
+        };
+        self.short(command.idempotent()).await.map(drop)
+    }
+}
