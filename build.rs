@@ -30,7 +30,7 @@ mod schema;
 const PROTO: &str = "proto";
 
 /// Files whose services work on objects of the configuration and so need no structs.
-const ON_OBJECTS: [&str; 1] = ["runtime_server"];
+const ON_OBJECTS: [&str; 4] = ["runtime_server", "spoe_agent", "spoe_group", "spoe_message"];
 
 /// Files of the configuration package that have hand-written services.
 const HAND_WRITTEN: [&str; 3] = ["transaction", "raw_configuration", "reload"];

@@ -100,5 +100,6 @@ pub mod proto;
 pub mod runtime;
 pub mod schema;
 pub mod settings;
+pub mod spoe;
 pub mod stick_table;
 pub mod storage;

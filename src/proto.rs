@@ -23,6 +23,11 @@ pub mod storage {
     include!(concat!(env!("OUT_DIR"), "/backstay.storage.v2.rs"));
 }
 
+/// Package `backstay.spoe.v2`.
+pub mod spoe {
+    include!(concat!(env!("OUT_DIR"), "/backstay.spoe.v2.rs"));
+}
+
 /// Package `backstay.stats.v2`.
 pub mod stats {
     include!(concat!(env!("OUT_DIR"), "/backstay.stats.v2.rs"));

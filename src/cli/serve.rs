@@ -37,6 +37,7 @@ use crate::schema::comments::comments;
 use crate::schema::openapi::{Dialect, document};
 use crate::schema::tables::Tables;
 use crate::settings::{ReloadMethod, Settings};
+use crate::spoe::SpoeStore;
 use crate::stick_table::{Hub, Poll};
 use crate::storage::{FileStore, MapSync};
 
@@ -81,6 +82,7 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
     let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?;
     let certificates = FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?;
     let general = FileStore::general(&settings.general_storage_dir).map_err(shown)?;
+    let spoe = SpoeStore::open(&settings.spoe_dir, settings.max_open_transactions.unwrap_or(0)).map_err(shown)?;
     let map_sync = Arc::new(MapSync::new(maps.clone(), settings.update_map_files_period));
     let authenticator = Arc::new(Authenticator::new(Vec::new()));
     let follower = Follower {
@@ -120,6 +122,7 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
         maps,
         certificates,
         general,
+        spoe,
         map_sync,
         presence,
         show_system_info: false,

@@ -55,6 +55,10 @@ pub struct Plan {
     /// Fields that name a section of one kind, with its keyword.
     parents: Vec<(FieldIndex, Box<str>)>,
     key: Option<FieldIndex>,
+    /// SPOE file that holds the object.
+    pub spoe: Option<FieldIndex>,
+    /// Scope of the SPOE file.
+    pub scope: Option<FieldIndex>,
     /// The object in the request.
     pub body: Option<FieldIndex>,
     /// Named fields of an update.
@@ -101,6 +105,8 @@ impl Plan {
             parent_type: input.field_named("parent_type"),
             parent_name: input.field_named("parent_name"),
             key: input.field_named(key).filter(|_| !method.singleton),
+            spoe: input.field_named("spoe"),
+            scope: input.field_named("scope"),
             update_mask: input.field_named("update_mask"),
             filter: input.field_named("filter"),
             acl_name: input.field_named("acl_name"),

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use crate::schema::words::{self, Words, is_blank};
 
 /// Keywords that begin a section wherever they are the first word of a line. HAProxy gives them no other meaning.
+///
+/// Those of SPOE files are among them: in haproxy.cfg they mean nothing, and the others mean nothing there.
 pub const SECTION_KEYWORDS: &[&str] = &[
     "acme",
     "backend",
@@ -23,6 +25,9 @@ pub const SECTION_KEYWORDS: &[&str] = &[
     "program",
     "resolvers",
     "ring",
+    "spoe-agent",
+    "spoe-group",
+    "spoe-message",
     "traces",
     "userlist",
 ];
@@ -238,6 +243,9 @@ fn section_keyword(word: &[u8]) -> Option<&'static str> {
         b"program" => "program",
         b"resolvers" => "resolvers",
         b"ring" => "ring",
+        b"spoe-agent" => "spoe-agent",
+        b"spoe-group" => "spoe-group",
+        b"spoe-message" => "spoe-message",
         b"traces" => "traces",
         b"userlist" => "userlist",
         _ => return None,

@@ -83,6 +83,9 @@ pub fn missing_parameters(tables: &Tables, method: &Method, route: &Route, reque
             _ => needed.extend(input.fields.iter().position(|field| field.number == 1)),
         }
     }
+    if path.contains("/services/haproxy/spoe") {
+        needed.extend(["spoe", "scope"].iter().filter_map(|name| input.field_named(name)));
+    }
     needed.retain(|field| request.get(*field).is_none() && !route.parameters.contains(field));
     let missing = |at: FieldIndex| {
         let field = input.fields[at].json.to_string();
@@ -283,6 +286,11 @@ pub fn empty_list_body(tables: &Tables, field: &Field) -> &'static [u8] {
     if of.ends_with(".FcgiApp") { b"null" } else { b"[]" }
 }
 
+/// Changes that answer without a body: the peer never fills in the object of an SPOE file, and no client reads it.
+pub fn answers_nothing(path: &str, verb: Verb) -> bool {
+    path.contains("/services/haproxy/spoe/") && matches!(verb, Verb::Create | Verb::Replace)
+}
+
 /// Collections whose PUT answers 200 although a reload is still to come.
 const REPLACED_AT_ONCE: [&str; 2] = ["http_errors_sections", "mailers_section"];
 
@@ -290,6 +298,15 @@ const REPLACED_AT_ONCE: [&str; 2] = ["http_errors_sections", "mailers_section"];
 pub fn success_status(path: &str, tables: &Tables, method: &Method, request: &Object) -> Option<u16> {
     let input = &tables.messages[method.input];
     let flag = |name: &str| input.field_named(name).is_some_and(|field| request.flag(field));
+    // Changes of SPOE files are never accepted, they are done.
+    if path.contains("/services/haproxy/spoe/") {
+        return match method.verb {
+            Verb::Create => Some(201),
+            Verb::Replace => Some(200),
+            Verb::Delete => Some(204),
+            _ => None,
+        };
+    }
     if method.verb == Verb::Replace && REPLACED_AT_ONCE.iter().any(|name| Collection(name).holds(path)) {
         let transaction = input.field_named("transaction_id").is_some_and(|field| request.get(field).is_some());
         return (!transaction).then_some(200);

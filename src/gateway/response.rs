@@ -57,6 +57,15 @@ impl Shape {
                 && &*route.rule.method == "GET";
             return if bytes { Shape::Bytes(field) } else { Shape::Field(field) };
         }
+        if compat::answers_nothing(&route.rule.path, method.verb) {
+            return Shape::Nothing;
+        }
+        // A message of these two is an envelope already.
+        if let Some(data) = output.field_named("data")
+            && output.fields.iter().any(|field| &*field.json == "_version")
+        {
+            return Shape::Envelope(data);
+        }
         let resource = method.resource.map(Kind::Message);
         let holder = output.fields.iter().position(|field| Some(field.kind) == resource);
         match (method.verb, holder) {

@@ -111,7 +111,7 @@ fn a_file_of_the_data_plane_api_is_read_and_what_has_no_effect_is_told() {
         warnings.contains(&"dataplaneapi.scheme (line 5): not supported yet, no effect".to_owned()),
         "{warnings:?}"
     );
-    assert_eq!(warnings.len(), 7, "{warnings:?}");
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
 }
 
 #[test]

@@ -13,6 +13,9 @@ mod registry;
 mod reloads;
 mod resources;
 mod runtime_servers;
+mod spoe_files;
+mod spoe_scopes;
+mod spoe_transactions;
 mod stick_tables;
 mod storage_certificates;
 mod storage_general;
@@ -35,6 +38,7 @@ use crate::process::strategy::Presence;
 use crate::runtime::Runtime;
 use crate::schema::Schema;
 use crate::schema::tables::MethodId;
+use crate::spoe::SpoeStore;
 use crate::stick_table::Hub;
 use crate::storage::{FileStore, MapSync};
 
@@ -58,6 +62,8 @@ pub struct Rooms {
     pub certificates: FileStore,
     /// Files for any use.
     pub general: FileStore,
+    /// SPOE files.
+    pub spoe: SpoeStore,
     /// Writes runtime changes of maps to their files.
     pub map_sync: Arc<MapSync>,
     /// How to find out whether HAProxy runs.

@@ -9,8 +9,8 @@ use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::{
-    Context, acl_files, info, map_entries, maps, native_stats, raw, reloads, runtime_servers, stick_tables,
-    storage_certificates, storage_general, storage_maps, transactions,
+    Context, acl_files, info, map_entries, maps, native_stats, raw, reloads, runtime_servers, spoe_files, spoe_scopes,
+    spoe_transactions, stick_tables, storage_certificates, storage_general, storage_maps, transactions,
 };
 use crate::configuration::ports::Pending;
 use crate::error::{Error, Result};
@@ -40,6 +40,7 @@ pub(super) fn handlers(schema: &Arc<Schema>) -> HashMap<MethodId, Handler> {
     table.configuration();
     table.runtime();
     table.storage();
+    table.spoe();
     table.handlers
 }
 
@@ -115,6 +116,23 @@ impl Table {
         self.unary("storage.v2.StorageGeneralFileService/CreateStorageGeneralFile", storage_general::create);
         self.unary("storage.v2.StorageGeneralFileService/ReplaceStorageGeneralFile", storage_general::replace);
         self.unary("storage.v2.StorageGeneralFileService/DeleteStorageGeneralFile", storage_general::delete);
+    }
+
+    fn spoe(&mut self) {
+        self.unary("spoe.v2.SpoeFileService/ListSpoeFiles", spoe_files::list);
+        self.unary("spoe.v2.SpoeFileService/GetSpoeFile", spoe_files::get);
+        self.unary("spoe.v2.SpoeFileService/CreateSpoeFile", spoe_files::create);
+        self.unary("spoe.v2.SpoeFileService/DeleteSpoeFile", spoe_files::delete);
+        self.unary("spoe.v2.SpoeFileService/GetSpoeVersion", spoe_files::version);
+        self.unary("spoe.v2.SpoeScopeService/ListSpoeScopes", spoe_scopes::list);
+        self.unary("spoe.v2.SpoeScopeService/GetSpoeScope", spoe_scopes::get);
+        self.unary("spoe.v2.SpoeScopeService/CreateSpoeScope", spoe_scopes::create);
+        self.unary("spoe.v2.SpoeScopeService/DeleteSpoeScope", spoe_scopes::delete);
+        self.unary("spoe.v2.SpoeTransactionService/ListSpoeTransactions", spoe_transactions::list);
+        self.unary("spoe.v2.SpoeTransactionService/GetSpoeTransaction", spoe_transactions::get);
+        self.unary("spoe.v2.SpoeTransactionService/BeginSpoeTransaction", spoe_transactions::begin);
+        self.unary("spoe.v2.SpoeTransactionService/CommitSpoeTransaction", spoe_transactions::commit);
+        self.unary("spoe.v2.SpoeTransactionService/DeleteSpoeTransaction", spoe_transactions::delete);
     }
 
     /// A method with one answer.

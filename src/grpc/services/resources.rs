@@ -10,8 +10,9 @@ use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Answer, Call, Transport};
 use crate::schema::check::check;
 use crate::schema::mask::apply_mask;
-use crate::schema::tables::{MessageId, Verb};
+use crate::schema::tables::{Kind, MessageId, Verb};
 use crate::schema::value::{Object, Value};
+use crate::spoe::SpoeFile;
 
 /// Carries out a generic method.
 pub(super) async fn call(rooms: &Rooms, plan: &Plan, call: Call) -> Result<Answer> {
@@ -20,8 +21,8 @@ pub(super) async fn call(rooms: &Rooms, plan: &Plan, call: Call) -> Result<Answe
     let place = plan.place(&rooms.schema, resource, &call.request)?;
     let request = Request { rooms, plan, resource, place, call: &call };
     match method.verb {
-        Verb::List => request.list(),
-        Verb::Get => request.get(),
+        Verb::List => request.list().await,
+        Verb::Get => request.get().await,
         Verb::Create => request.create().await,
         Verb::Replace => request.replace().await,
         Verb::Update => request.update().await,
@@ -39,10 +40,10 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
-    fn list(&self) -> Result<Answer> {
+    async fn list(&self) -> Result<Answer> {
         let (plan, request) = (self.plan, &self.call.request);
-        let view = self.rooms.configuration.view(self.transaction())?;
-        let mut objects = self.rooms.engine.list(&view.document, self.resource, &self.place)?;
+        let (document, version) = self.view().await?;
+        let mut objects = self.rooms.engine.list(&document, self.resource, &self.place)?;
         let acl_name = Plan::text(plan.acl_name, request);
         if !acl_name.is_empty() {
             let field = self.rooms.schema.tables.messages[self.resource].field_named("acl_name");
@@ -52,25 +53,33 @@ impl Request<'_> {
         objects.retain(|object| filter.matches(&self.rooms.schema.tables, object));
         let size = plan.page_size.and_then(|f| request.int(f)).unwrap_or(0);
         let page = paging::Page::new(size, Plan::text(plan.page_token, request), self.call.transport)?;
-        let (objects, next) = page.cut(objects, view.version)?;
+        let (objects, next) = page.cut(objects, version)?;
         let mut response = Object::new();
         if let Some(field) = plan.result.filter(|_| !objects.is_empty()) {
             response.set(field, Value::List(objects.into_iter().map(Value::Object).collect()));
         }
-        set_int(&mut response, plan.result_version, view.version);
+        if self.plan.spoe.is_some() {
+            if let Some(Value::List(items)) = plan.result.and_then(|field| response.get_mut(field)) {
+                items.iter_mut().for_each(|item| self.number(item));
+            }
+        }
+        set_int(&mut response, plan.result_version, version);
         set_text(&mut response, plan.result_page, &next);
         Ok(Answer::Message(response))
     }
 
-    fn get(&self) -> Result<Answer> {
+    async fn get(&self) -> Result<Answer> {
         let key = self.plan.key(&self.call.request)?;
-        let view = self.rooms.configuration.view(self.transaction())?;
-        let object = self.rooms.engine.get(&view.document, self.resource, &self.place, &key)?;
+        let (document, version) = self.view().await?;
+        let mut object = Value::Object(self.rooms.engine.get(&document, self.resource, &self.place, &key)?);
+        if self.plan.spoe.is_some() {
+            self.number(&mut object);
+        }
         let mut response = Object::new();
         if let Some(field) = self.plan.result {
-            response.set(field, Value::Object(object));
+            response.set(field, object);
         }
-        set_int(&mut response, self.plan.result_version, view.version);
+        set_int(&mut response, self.plan.result_version, version);
         Ok(Answer::Message(response))
     }
 
@@ -94,8 +103,8 @@ impl Request<'_> {
         let (tables, engine) = (&self.rooms.schema.tables, &self.rooms.engine);
         let key = self.plan.key(&self.call.request)?;
         let paths = self.mask();
-        let view = self.rooms.configuration.view(self.transaction())?;
-        let mut object = engine.get(&view.document, self.resource, &self.place, &key)?;
+        let (document, _) = self.view().await?;
+        let mut object = engine.get(&document, self.resource, &self.place, &key)?;
         apply_mask(tables, self.resource, &mut object, self.body()?, &paths)?;
         self.check(&object)?;
         let wanted = object.clone();
@@ -117,6 +126,17 @@ impl Request<'_> {
     ) -> Result<Answer> {
         let (target, options) = self.target()?;
         let strict = self.call.transport == Transport::Grpc;
+        if let Some((spoe, scope)) = self.scope() {
+            let change = |file: &mut SpoeFile| {
+                let edited = edit(file.scope(scope)?)?;
+                if strict && !edited.unused.is_empty() {
+                    return Err(unused(&edited.unused));
+                }
+                file.set_scope(scope, edited.document)
+            };
+            let version = self.rooms.spoe.change(spoe, target, change).await?;
+            return Ok(Answer::Message(self.outcome(Outcome { version, reload_id: None, reloaded: false }, echo)));
+        }
         let ((), outcome) = self
             .rooms
             .configuration
@@ -178,6 +198,38 @@ impl Request<'_> {
         let name = &*self.rooms.schema.tables.messages[self.resource].full_name;
         let known = ["Server", "Frontend", "ServerTemplate"].map(|noun| format!("backstay.configuration.v2.{noun}"));
         if method.verb == Verb::Replace && known.iter().any(|known| known == name) { Live::Values } else { Live::Nothing }
+    }
+
+    /// SPOE file and scope that hold the object, if it is of that kind.
+    fn scope(&self) -> Option<(&str, &str)> {
+        self.plan.spoe?;
+        Some((Plan::text(self.plan.spoe, &self.call.request), Plan::text(self.plan.scope, &self.call.request)))
+    }
+
+    /// The document that holds the object, and its version.
+    async fn view(&self) -> Result<(Document, i64)> {
+        if let Some((spoe, scope)) = self.scope() {
+            let file = self.rooms.spoe.view(spoe, self.transaction()).await?;
+            return Ok((file.scope(scope)?.clone(), file.version()));
+        }
+        let view = self.rooms.configuration.view(self.transaction())?;
+        Ok((view.document.clone(), view.version))
+    }
+
+    /// Sets the positions of the lines that an object lists.
+    fn number(&self, object: &mut Value) {
+        let tables = &self.rooms.schema.tables;
+        let Value::Object(object) = object else { return };
+        for (at, field) in tables.messages[self.resource].fields.iter().enumerate() {
+            let Kind::Message(line) = field.kind else { continue };
+            let Some(index) = tables.messages[line].field_named("index") else { continue };
+            let Some(Value::List(lines)) = object.get_mut(at) else { continue };
+            for (position, line) in (0..).zip(lines) {
+                if let Value::Object(line) = line {
+                    line.set(index, Value::Int(position));
+                }
+            }
+        }
     }
 
     fn transaction(&self) -> Option<&str> {
