@@ -32,6 +32,8 @@ const LONG_FILES: &[(&str, &str)] = &[];
 const STATICS: &[(&str, &str)] = &[
     ("src/schema/sample.rs", "the compiled sample schema of unit tests"),
     ("src/schema/wire_tests.rs", "the compiled sample schema of unit tests"),
+    ("tests/it/resources.rs", "sample objects, read once"),
+    ("tests/it/support/client.rs", "the compiled schema, by which requests are made"),
 ];
 
 /// Hosts that texts and tests may name. None of them is ever called.
