@@ -20,7 +20,7 @@
 //! | [`proto`] | descriptors, and structs of the messages that Rust code handles by hand | |
 //! | [`schema`] | descriptors as tables; interpreters: `wire`, `json`, `template`, `check`, `mask`, `openapi` | files, sockets, any resource by name |
 //! | [`document`] | haproxy.cfg as lossless text: sections, lines, edits | resources, files, clocks |
-//! | [`configuration`] | objects in and out of a document; transactions; the one way to the file; recovery | how HAProxy is checked or reloaded (it declares the traits `Check` and `Reload`) |
+//! | [`configuration`] | objects in and out of a document; transactions; the one way to the file; recovery | how HAProxy is checked or reloaded (it declares traits: `ports`) |
 //! | [`runtime`] | the Runtime API: pooled sockets, commands that cannot be broken out of, pure readers of answers | requests, resources, files |
 //! | [`storage`] | files that HAProxy loads, and keeping maps on disk and in memory the same | the configuration |
 //! | [`process`] | `haproxy -c`, the reload queue, the HAProxy of the embedded default | the API |

@@ -147,7 +147,8 @@ impl Engine {
         (olds.iter().chain(&news).all(plain) && after.depth() == 0).then_some(())?;
         let backend = after.name();
         let name = |line: &LineRef<'_>| line.words().words.get(1).map(|name| (*name).to_owned());
-        let (old_names, new_names): (Vec<_>, Vec<_>) = (olds.iter().map(name).collect(), news.iter().map(name).collect());
+        let (old_names, new_names): (Vec<_>, Vec<_>) =
+            (olds.iter().map(name).collect(), news.iter().map(name).collect());
         // Hashes count servers in their order.
         let kept = |names: &[Option<String>], others: &[Option<String>]| -> Vec<Option<String>> {
             names.iter().filter(|name| others.contains(name)).cloned().collect()
@@ -327,10 +328,9 @@ pub(super) fn carried(base: &Document, old: &Document, new: &Document) -> Option
         let position = if gone.is_empty() {
             // Behind the line it was put behind, else to the end.
             let behind = head.checked_sub(1).and_then(|at| olds.get(at));
-            behind.and_then(|line| section.lines().position(|other| text(other) == *line)).map_or_else(
-                || section.end_of_content(),
-                |at| at + 1,
-            )
+            behind
+                .and_then(|line| section.lines().position(|other| text(other) == *line))
+                .map_or_else(|| section.end_of_content(), |at| at + 1)
         } else {
             let all: Vec<_> = section.lines().map(text).collect();
             all.windows(gone.len()).position(|window| window == gone)?

@@ -78,7 +78,9 @@ fn lists_are_compared_too() {
 
 #[test]
 fn comments_spaces_and_versions_are_no_difference() {
-    for (from, to) in [("# one", "# two"), ("  bind", "\t\tbind"), ("_version=1", "_version=2"), ("backend b", "# x\nbackend b")] {
+    for (from, to) in
+        [("# one", "# two"), ("  bind", "\t\tbind"), ("_version=1", "_version=2"), ("backend b", "# x\nbackend b")]
+    {
         assert_eq!(plan(from, to, Live::Values), Plan::Live(vec![]), "{from} -> {to}");
     }
     assert_eq!(plan_of(FILE, Live::Values), Plan::Live(vec![]));

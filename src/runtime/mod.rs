@@ -5,9 +5,9 @@
 //! the worker; commands relayed by the master process are not used.
 
 mod acls;
-mod apply;
 mod address;
 mod answer;
+mod apply;
 mod client;
 mod command;
 mod lane;

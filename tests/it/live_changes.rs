@@ -53,7 +53,6 @@ impl Bench {
         let line = state.lines().find(|line| line.split(' ').nth(3) == Some(name));
         line.unwrap_or_default().split(' ').map(str::to_owned).collect()
     }
-
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +88,10 @@ async fn what_haproxy_cannot_take_over_is_a_reload() {
         // A value that is gone, another field, and a port for checks that are off.
         (path, json!({"name": "s1", "address": "127.0.0.1", "port": 9})),
         (path, json!({"name": "s1", "address": "127.0.0.1", "port": 9, "weight": 11, "inter": 3000})),
-        (path, json!({"name": "s1", "address": "127.0.0.1", "port": 9, "weight": 11, "inter": 3000, "health_check_port": 8})),
+        (
+            path,
+            json!({"name": "s1", "address": "127.0.0.1", "port": 9, "weight": 11, "inter": 3000, "health_check_port": 8}),
+        ),
         ("backends/app", json!({"name": "app", "mode": "http", "balance": {"algorithm": "roundrobin"}})),
         ("frontends/front", json!({"name": "front", "mode": "http"})),
     ] {
@@ -105,7 +107,8 @@ async fn what_haproxy_cannot_take_over_is_a_reload() {
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_come_and_go_over_grpc_without_a_reload() {
     let bench = Bench::new().await;
-    let grpc = Client::new(Transport::Grpc, bench.backstay.api, "").authorized(&basic("admin", &bench.backstay.password));
+    let grpc =
+        Client::new(Transport::Grpc, bench.backstay.api, "").authorized(&basic("admin", &bench.backstay.password));
     let server = json!({"name": "s2", "address": "127.0.0.1", "port": 8, "check": "enabled"});
     let version = bench.version().await;
     let create = json!({"backend": "app", "data": server, "server": server, "version": version});

@@ -8,10 +8,11 @@ use regex::Regex;
 
 /// Rooms from the ground up. A room uses only rooms of earlier floors; rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
-    &["error"],
-    &["proto", "settings", "schema"],
+    &["error", "proto"],
+    &["settings", "schema"],
     &["document"],
-    &["configuration", "runtime"],
+    &["configuration"],
+    &["runtime"],
     &["storage", "process", "stick_table", "auth"],
     &["grpc"],
     &["gateway"],
@@ -20,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// The lowest floor that may name crates of inbound transport.
-const TRANSPORT: usize = 5;
+const TRANSPORT: usize = 6;
 const TRANSPORT_CRATES: [&str; 9] =
     ["tonic", "tonic_web", "tonic_reflection", "tonic_health", "tonic_types", "hyper", "hyper_util", "tower", "http"];
 

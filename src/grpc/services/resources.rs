@@ -197,7 +197,11 @@ impl Request<'_> {
         }
         let name = &*self.rooms.schema.tables.messages[self.resource].full_name;
         let known = ["Server", "Frontend", "ServerTemplate"].map(|noun| format!("backstay.configuration.v2.{noun}"));
-        if method.verb == Verb::Replace && known.iter().any(|known| known == name) { Live::Values } else { Live::Nothing }
+        if method.verb == Verb::Replace && known.iter().any(|known| known == name) {
+            Live::Values
+        } else {
+            Live::Nothing
+        }
     }
 
     /// SPOE file and scope that hold the object, if it is of that kind.

@@ -366,7 +366,7 @@ fn rest(method: &Method, rule: &HttpRule, message: &Json) -> http::Request<Full<
                 body = [head.as_bytes(), plain(&value).as_bytes(), b"\r\n--BOUNDARY--\r\n"].concat();
             }
             Kind::Bytes | Kind::String if !field.repeated => {
-                kind = "text/plain".to_owned();
+                "text/plain".clone_into(&mut kind);
                 body = plain(&value).into_bytes();
             }
             _ => {
@@ -400,13 +400,12 @@ fn message(method: &Method, rule: &HttpRule, answer: &Http) -> Json {
     let mut message = match (output.fields.iter().find(|field| field.name == rule.response_body), holder) {
         _ if answer.body.is_empty() => json!({}),
         (Some(field), _) if field.kind == Kind::Bytes && &*rule.method == "GET" => json!({&*field.json: answer.text()}),
-        (Some(field), _) => json!({&*field.json: body()}),
         (None, Some(field)) if matches!(method.verb, Verb::List | Verb::Get) => {
             let body = body();
             assert!(body["_version"].is_i64(), "no envelope: {body}");
             json!({&*field.json: body["data"], "version": body["_version"]})
         }
-        (None, Some(field)) => json!({&*field.json: body()}),
+        (Some(field), _) | (None, Some(field)) => json!({&*field.json: body()}),
         (None, None) => body(),
     };
     // What is empty is absent in a message.
