@@ -37,6 +37,7 @@ test-matrix:
 
 test-full: test test-matrix
 	cargo test --locked -- --ignored
+	BACKSTAY_FULL=1 cargo test --locked --test it sweep::
 
 fmt:
 	cargo fmt

@@ -14,6 +14,8 @@ mod external;
 mod frame;
 mod header;
 mod journal;
+#[cfg(test)]
+mod laws;
 pub mod layout;
 mod options;
 pub mod plan;

@@ -165,7 +165,7 @@ impl Document {
     }
 
     /// Inserts a section before the one at `at`, or at the end. Adds the line ending that the text before may lack,
-    /// and blank lines between sections when the file has them.
+    /// and blank lines between sections when the file has them. Blank lines at the end of the file stay there.
     pub fn insert_section(&mut self, at: usize, section: Section) {
         let at = at.min(self.sections.len());
         let mut section = section;
@@ -173,7 +173,11 @@ impl Document {
         section.complete();
         self.complete_before(at);
         let ending = self.style.ending();
-        if self.style.spaced {
+        let last = if at == self.sections.len() { self.take_blank_end() } else { Vec::new() };
+        if !last.is_empty() {
+            section.put(section.marks.len()..section.marks.len(), &last);
+        }
+        if self.style.spaced || !last.is_empty() {
             let starts_blank = section.marks[0].class == Class::Blank;
             if !starts_blank && !self.is_blank_before(at) {
                 section.put(0..0, ending);
@@ -190,9 +194,14 @@ impl Document {
     }
 
     /// Removes a section and the blank lines above it. Comments above its header stay, and so do directives whose
-    /// block reaches beyond the section. Nothing when there is no section at `at`.
+    /// block reaches beyond the section and blank lines at the end of the file. Nothing when there is no section at
+    /// `at`.
     pub fn remove_section(&mut self, at: usize) -> Option<Arc<Section>> {
-        let kept = kept_on_removal(self.sections.get(at)?);
+        let mut kept = kept_on_removal(self.sections.get(at)?);
+        if at > 0 && at + 1 == self.sections.len() {
+            let section = &self.sections[at];
+            kept.extend_from_slice(&section.text()[section.start_of(section.marks.len() - section.blank_end())..]);
+        }
         let gone = self.raw_remove(at);
         match at.checked_sub(1) {
             None => {
@@ -214,6 +223,19 @@ impl Document {
         self.settle(at);
         self.enter_around(at);
         Some(gone)
+    }
+
+    /// Cuts off the blank lines behind the last section.
+    fn take_blank_end(&mut self) -> Vec<u8> {
+        let Some(last) = self.sections.last() else { return Vec::new() };
+        let (count, at) = (last.blank_end(), self.sections.len() - 1);
+        if count == 0 {
+            return Vec::new();
+        }
+        let marks = last.marks.len() - count..last.marks.len();
+        let cut = last.text()[last.start_of(marks.start)..].to_vec();
+        self.edit(at, |last| last.put(marks, b""));
+        cut
     }
 
     fn edit(&mut self, at: usize, change: impl FnOnce(&mut Section)) {

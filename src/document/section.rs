@@ -218,6 +218,11 @@ impl Section {
         self.level_from(first);
     }
 
+    /// How many blank lines it ends with.
+    pub(super) fn blank_end(&self) -> usize {
+        self.marks[self.header + 1..].iter().rev().take_while(|mark| mark.class == Class::Blank).count()
+    }
+
     /// Gives the last line the ending that it lacks.
     pub(super) fn complete(&mut self) {
         if self.text.last() != Some(&b'\n') {

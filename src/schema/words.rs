@@ -69,19 +69,28 @@ fn word_end(bytes: &[u8], mut at: usize, closed: &mut bool) -> usize {
     bytes.len()
 }
 
-/// True when `text` is exactly one word of the file: not empty, nothing that splits, ends or comments it.
+/// True when `text` is exactly one word of the file: not empty, nothing that splits, ends or comments it, and no line
+/// break or NUL even in quotes.
 pub fn is_one_word(text: &str) -> bool {
+    if breaks_line(text) {
+        return false;
+    }
     let words = split(text);
     words.closed && words.comment.is_none() && words.words.len() == 1 && words.words[0].len() == text.len()
 }
 
 /// True when `text` can stand in a line as words: no line break, NUL, open quote or bare `#`.
 pub fn is_words(text: &str) -> bool {
-    if text.bytes().any(|b| matches!(b, b'\n' | b'\r' | 0)) {
+    if breaks_line(text) {
         return false;
     }
     let words = split(text);
     words.closed && words.comment.is_none() && !words.words.is_empty()
+}
+
+/// True for a text that no line can hold.
+pub fn breaks_line(text: &str) -> bool {
+    text.bytes().any(|byte| matches!(byte, b'\n' | b'\r' | 0))
 }
 
 #[cfg(test)]
@@ -112,7 +121,7 @@ mod tests {
     #[test]
     fn one_word_is_exactly_one_word() {
         assert!(is_one_word("\"a b\"x"));
-        for bad in ["", "a b", " a", "a ", "a#", "\"a", "a\nb", "#"] {
+        for bad in ["", "a b", " a", "a ", "a#", "\"a", "a\nb", "#", "\"a\nb\"", "'a\rb'", "a\0b"] {
             assert!(!is_one_word(bad), "{bad:?}");
         }
     }

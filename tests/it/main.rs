@@ -4,13 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod announcement;
+mod contract;
 mod digest;
+mod edits;
 mod live_changes;
 mod map_files;
 mod resources;
 mod runtime;
 mod runtime_speed;
 mod support;
+mod sweep;
 mod tidy;
 mod vectors;
 mod watch;

@@ -34,7 +34,7 @@ fn one_word(text: &str) -> Result<(), String> {
     if words::is_one_word(text) {
         return Ok(());
     }
-    if text.bytes().any(|byte| matches!(byte, b'\n' | b'\r' | 0)) {
+    if words::breaks_line(text) {
         return Err("must be one word of the file, without line breaks".to_owned());
     }
     Err(format!("must be one word of the file: write it as {}", quoted(text)))
@@ -42,7 +42,7 @@ fn one_word(text: &str) -> Result<(), String> {
 
 /// Why a text cannot stand in a line as words.
 pub(super) fn not_words(text: &str) -> String {
-    if text.bytes().any(|byte| matches!(byte, b'\n' | b'\r' | 0)) {
+    if words::breaks_line(text) {
         return "must be words of one line, without line breaks".to_owned();
     }
     if text.trim().is_empty() {
