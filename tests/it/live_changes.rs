@@ -53,7 +53,6 @@ impl Bench {
         let line = state.lines().find(|line| line.split(' ').nth(3) == Some(name));
         line.unwrap_or_default().split(' ').map(str::to_owned).collect()
     }
-
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,10 +85,9 @@ async fn what_haproxy_cannot_take_over_is_a_reload() {
     let bench = Bench::new().await;
     let path = "servers/s1?backend=app";
     for (path, server) in [
-        // A value that is gone, another field, and a port for checks that are off.
+        // A value that is gone, and another field.
         (path, json!({"name": "s1", "address": "127.0.0.1", "port": 9})),
         (path, json!({"name": "s1", "address": "127.0.0.1", "port": 9, "weight": 11, "inter": 3000})),
-        (path, json!({"name": "s1", "address": "127.0.0.1", "port": 9, "weight": 11, "inter": 3000, "health_check_port": 8})),
         ("backends/app", json!({"name": "app", "mode": "http", "balance": {"algorithm": "roundrobin"}})),
         ("frontends/front", json!({"name": "front", "mode": "http"})),
     ] {
