@@ -85,13 +85,9 @@ async fn what_haproxy_cannot_take_over_is_a_reload() {
     let bench = Bench::new().await;
     let path = "servers/s1?backend=app";
     for (path, server) in [
-        // A value that is gone, another field, and a port for checks that are off.
+        // A value that is gone, and another field.
         (path, json!({"name": "s1", "address": "127.0.0.1", "port": 9})),
         (path, json!({"name": "s1", "address": "127.0.0.1", "port": 9, "weight": 11, "inter": 3000})),
-        (
-            path,
-            json!({"name": "s1", "address": "127.0.0.1", "port": 9, "weight": 11, "inter": 3000, "health_check_port": 8}),
-        ),
         ("backends/app", json!({"name": "app", "mode": "http", "balance": {"algorithm": "roundrobin"}})),
         ("frontends/front", json!({"name": "front", "mode": "http"})),
     ] {
