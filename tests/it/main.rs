@@ -4,12 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod announcement;
+mod coverage;
 mod digest;
+mod lifecycle;
 mod map_files;
+mod protocols;
 mod resources;
 mod runtime;
+mod runtime_objects;
 mod runtime_speed;
 mod support;
-mod vectors;
 mod tidy;
+mod vectors;
 mod watch;

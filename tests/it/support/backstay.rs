@@ -49,7 +49,7 @@ impl Backstay {
     pub(crate) fn start_with(flags: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::Builder::new().prefix("bs").tempdir().expect("a folder");
         prepare(dir.path());
-        if flags.iter().any(|flag| *flag == HINDERED) {
+        if flags.contains(&HINDERED) {
             hindered_haproxy(dir.path());
         }
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -67,7 +67,7 @@ impl Backstay {
 
     /// Starts it again after [`Backstay::kill`].
     pub(crate) fn run(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             self.spawn();
             match self.wait(deadline) {

@@ -346,12 +346,12 @@ fn rest(method: &Method, rule: &HttpRule, message: &Json) -> http::Request<Full<
             }
         }
     }
-    let mut kind = String::new();
+    let mut kind = "";
     let mut body = Vec::new();
     if &*rule.body == "*" {
         let (query, whole) = left.into_iter().partition(|(name, _)| QUERY_FIELDS.contains(&&**name));
         left = query;
-        kind = "application/json".to_owned();
+        kind = "application/json";
         body = Json::Object(whole).to_string().into_bytes();
     } else if let Some(at) = input.field_named(&rule.body) {
         let field = &input.fields[at];
@@ -359,18 +359,18 @@ fn rest(method: &Method, rule: &HttpRule, message: &Json) -> http::Request<Full<
         match field.kind {
             Kind::Bytes if &*rule.method == "POST" && left.contains_key("name") => {
                 let name = plain(&left.remove("name").expect("just seen"));
-                kind = "multipart/form-data; boundary=BOUNDARY".to_owned();
+                kind = "multipart/form-data; boundary=BOUNDARY";
                 let head = format!(
                     "--BOUNDARY\r\ncontent-disposition: form-data; name=\"file_upload\"; filename=\"{name}\"\r\n\r\n"
                 );
                 body = [head.as_bytes(), plain(&value).as_bytes(), b"\r\n--BOUNDARY--\r\n"].concat();
             }
             Kind::Bytes | Kind::String if !field.repeated => {
-                kind = "text/plain".to_owned();
+                kind = "text/plain";
                 body = plain(&value).into_bytes();
             }
             _ => {
-                kind = "application/json".to_owned();
+                kind = "application/json";
                 if !value.is_null() {
                     body = value.to_string().into_bytes();
                 }
@@ -384,7 +384,7 @@ fn rest(method: &Method, rule: &HttpRule, message: &Json) -> http::Request<Full<
     if !query.is_empty() {
         path = format!("{path}?{}", query.join("&"));
     }
-    request(&rule.method, &path, &kind, body)
+    request(&rule.method, &path, kind, body)
 }
 
 fn plain(value: &Json) -> String {
@@ -400,13 +400,12 @@ fn message(method: &Method, rule: &HttpRule, answer: &Http) -> Json {
     let mut message = match (output.fields.iter().find(|field| field.name == rule.response_body), holder) {
         _ if answer.body.is_empty() => json!({}),
         (Some(field), _) if field.kind == Kind::Bytes && &*rule.method == "GET" => json!({&*field.json: answer.text()}),
-        (Some(field), _) => json!({&*field.json: body()}),
         (None, Some(field)) if matches!(method.verb, Verb::List | Verb::Get) => {
             let body = body();
             assert!(body["_version"].is_i64(), "no envelope: {body}");
             json!({&*field.json: body["data"], "version": body["_version"]})
         }
-        (None, Some(field)) => json!({&*field.json: body()}),
+        (Some(field), _) | (None, Some(field)) => json!({&*field.json: body()}),
         (None, None) => body(),
     };
     // What is empty is absent in a message.

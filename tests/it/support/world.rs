@@ -194,7 +194,7 @@ impl World {
                     let message = self.ok(name, request).await;
                     assert!(is_part(&wanted, &message), "{name} {shown}:\n{message}\ndoes not hold\n{wanted}");
                 }
-                expected => {
+                expected @ Expected::Refused(..) => {
                     self.refused(name, request, expected).await;
                 }
             }
