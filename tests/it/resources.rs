@@ -120,7 +120,7 @@ impl Life<'_> {
 /// HTTP statuses of /v2 that are not those of the error table.
 fn gone(noun: &str, verb: Verb) -> Expected {
     let status = match (noun, verb) {
-        ("FcgiApp" | "Program" | "HttpErrorsSection", Verb::Replace) => Some(409),
+        ("FcgiApp" | "Program" | "HttpErrorsSection" | "LogForward", Verb::Replace) => Some(409),
         _ => None,
     };
     Expected::Refused(Reason::ObjectNotFound, status, "")

@@ -220,6 +220,7 @@ over_both!(
         "StickTableService.ListStickTables",
         "ReloadService.ListReloads",
         "ReloadService.GetReload",
+        "ReloadService.WatchReload",
         "BackendService.CreateBackend"
     ]
 );

@@ -346,12 +346,12 @@ fn rest(method: &Method, rule: &HttpRule, message: &Json) -> http::Request<Full<
             }
         }
     }
-    let mut kind = String::new();
+    let mut kind = "";
     let mut body = Vec::new();
     if &*rule.body == "*" {
         let (query, whole) = left.into_iter().partition(|(name, _)| QUERY_FIELDS.contains(&&**name));
         left = query;
-        "application/json".clone_into(&mut kind);
+        kind = "application/json";
         body = Json::Object(whole).to_string().into_bytes();
     } else if let Some(at) = input.field_named(&rule.body) {
         let field = &input.fields[at];
@@ -359,18 +359,18 @@ fn rest(method: &Method, rule: &HttpRule, message: &Json) -> http::Request<Full<
         match field.kind {
             Kind::Bytes if &*rule.method == "POST" && left.contains_key("name") => {
                 let name = plain(&left.remove("name").expect("just seen"));
-                "multipart/form-data; boundary=BOUNDARY".clone_into(&mut kind);
+                kind = "multipart/form-data; boundary=BOUNDARY";
                 let head = format!(
                     "--BOUNDARY\r\ncontent-disposition: form-data; name=\"file_upload\"; filename=\"{name}\"\r\n\r\n"
                 );
                 body = [head.as_bytes(), plain(&value).as_bytes(), b"\r\n--BOUNDARY--\r\n"].concat();
             }
             Kind::Bytes | Kind::String if !field.repeated => {
-                "text/plain".clone_into(&mut kind);
+                kind = "text/plain";
                 body = plain(&value).into_bytes();
             }
             _ => {
-                "application/json".clone_into(&mut kind);
+                kind = "application/json";
                 if !value.is_null() {
                     body = value.to_string().into_bytes();
                 }
@@ -384,7 +384,7 @@ fn rest(method: &Method, rule: &HttpRule, message: &Json) -> http::Request<Full<
     if !query.is_empty() {
         path = format!("{path}?{}", query.join("&"));
     }
-    request(&rule.method, &path, &kind, body)
+    request(&rule.method, &path, kind, body)
 }
 
 fn plain(value: &Json) -> String {
