@@ -25,6 +25,7 @@
 //! | [`storage`] | files that HAProxy loads, and keeping maps on disk and in memory the same | the configuration |
 //! | [`process`] | `haproxy -c`, the reload queue, the HAProxy of the embedded default | the API |
 //! | [`stick_table`] | one source per watched table, a mirror, any number of watchers with bounded memory | how watchers are reached |
+//! | [`spoe`] | SPOE files: scopes, sections, transactions | requests |
 //! | [`auth`] | users, passwords, a cache of verified ones | transports: it takes the bytes of a header |
 //! | [`grpc`] | one handler for every method; `services/` for the few methods written by hand; health, reflection | REST |
 //! | [`gateway`] | REST /v2 from the method table, and the port that all protocols share; `compat` holds the oddities of /v2 | any resource by name |

@@ -13,7 +13,8 @@ const FLOORS: &[&[&str]] = &[
     &["document"],
     &["configuration"],
     &["runtime"],
-    &["storage", "process", "stick_table", "auth"],
+    &["storage", "process"],
+    &["stick_table", "spoe", "auth"],
     &["grpc"],
     &["gateway"],
     &["cli"],
@@ -21,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// The lowest floor that may name crates of inbound transport.
-const TRANSPORT: usize = 6;
+const TRANSPORT: usize = 7;
 const TRANSPORT_CRATES: [&str; 9] =
     ["tonic", "tonic_web", "tonic_reflection", "tonic_health", "tonic_types", "hyper", "hyper_util", "tower", "http"];
 
