@@ -5,13 +5,14 @@
 
 mod announcement;
 mod contract;
+mod coverage;
 mod digest;
 mod edits;
-mod live_changes;
-mod coverage;
 mod lifecycle;
+mod live_changes;
 mod map_files;
 mod protocols;
+mod readme;
 mod resources;
 mod runtime;
 mod runtime_objects;

@@ -34,6 +34,7 @@ const LONG_FILES: &[(&str, &str)] = &[];
 const STATICS: &[(&str, &str)] = &[
     ("src/schema/sample.rs", "the compiled sample schema of unit tests"),
     ("src/schema/wire_tests.rs", "the compiled sample schema of unit tests"),
+    ("src/configuration/laws/mod.rs", "the engine of the property tests"),
     ("tests/it/resources.rs", "sample objects, read once"),
     ("tests/it/support/client.rs", "the compiled schema, by which requests are made"),
 ];
