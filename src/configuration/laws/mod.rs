@@ -24,9 +24,12 @@ fn tables() -> &'static Tables {
     &ENGINE.schema().tables
 }
 
-/// Every resource with its rules.
+/// Every resource of haproxy.cfg with its rules.
 fn resources() -> impl Iterator<Item = (MessageId, &'static Resource)> {
-    tables().messages.iter().enumerate().filter_map(|(id, message)| Some((id, message.resource.as_ref()?)))
+    let messages = tables().messages.iter().enumerate();
+    // SPOE files are documents of their own kind.
+    let own = messages.filter(|(_, message)| message.full_name.starts_with("backstay.configuration."));
+    own.filter_map(|(id, message)| Some((id, message.resource.as_ref()?)))
 }
 
 fn name(resource: MessageId) -> &'static str {

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use backstay::configuration::engine::Engine;
@@ -24,7 +23,10 @@ const REFUSED: &str = include_str!("../../data/sweep/refused.json");
 /// What samples refer to.
 const PROLOGUE: &str = include_str!("../../data/sweep/prologue.cfg");
 /// Files that samples name and that are the same every time.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 6] = [
+    ("site.pem", include_str!("../../data/sweep/site.pem")),
+    ("ca.pem", include_str!("../../data/sweep/ca.pem")),
+    ("crl.pem", include_str!("../../data/sweep/ca.pem")),
     ("dh.pem", include_str!("../../data/sweep/dh.pem")),
     ("spoe.conf", include_str!("../../data/sweep/spoe.conf")),
     ("x.lua", include_str!("../../data/sweep/x.lua")),
@@ -50,14 +52,6 @@ fn is_known<'k>(known: &'k BTreeMap<String, String>, element: &str) -> Option<&'
 /// The files that samples name.
 fn files(dir: &Path) {
     let put = |name: &str, text: &str| std::fs::write(dir.join(name), text).expect("a file");
-    let key = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=sweep", "-days", "30"];
-    let paths = [dir.join("key"), dir.join("cert")];
-    let made = Command::new("openssl").args(key).arg("-keyout").arg(&paths[0]).arg("-out").arg(&paths[1]).output();
-    assert!(made.is_ok_and(|output| output.status.success()), "openssl must be installed");
-    let [key, cert] = paths.map(|path| std::fs::read_to_string(path).expect("a file"));
-    put("site.pem", &format!("{cert}{key}"));
-    put("ca.pem", &cert);
-    put("crl.pem", &cert);
     put("list.crt", &format!("{}\n", dir.join("site.pem").display()));
     put("err.http", "HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
     put("list.acl", "10.0.0.1\n");

@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 
 use super::generate::Generator;
 
+const PACKAGE: &str = "backstay.configuration.v2.";
 const SAMPLES: &str = include_str!("../../data/sweep/samples.jsonl");
 
 /// One object, written as a part of a file that no other sample touches.
@@ -62,7 +63,7 @@ fn with_needs(text: &str, dir: &str) -> String {
 }
 
 fn resource<'t>(tables: &'t Tables, name: &str) -> (MessageId, &'t Resource) {
-    let id = tables.message_by_name[format!("backstay.configuration.v2.{name}").as_str()];
+    let id = tables.message_by_name[format!("{PACKAGE}{name}").as_str()];
     (id, tables.messages[id].resource.as_ref().expect("a resource"))
 }
 
@@ -233,8 +234,8 @@ fn is_kind(field: &Field) -> bool {
 pub(crate) fn elements(tables: &Tables) -> BTreeSet<String> {
     let mut out = BTreeSet::new();
     for (id, message) in tables.messages.iter().enumerate() {
-        if message.resource.is_some() {
-            let name = message.full_name.rsplit('.').next().expect("a name");
+        // SPOE files are not for `haproxy -c`.
+        if let (Some(_), Some(name)) = (&message.resource, message.full_name.strip_prefix(PACKAGE)) {
             walk(tables, id, name, 0, &mut out);
         }
     }
