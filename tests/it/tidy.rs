@@ -32,6 +32,7 @@ const LONG_FILES: &[(&str, &str)] = &[];
 
 /// Items with a lifetime of the whole process, with the reason.
 const STATICS: &[(&str, &str)] = &[
+    ("src/configuration/laws/mod.rs", "the engine of the law tests, made once"),
     ("src/schema/sample.rs", "the compiled sample schema of unit tests"),
     ("src/schema/wire_tests.rs", "the compiled sample schema of unit tests"),
     ("src/configuration/laws/mod.rs", "the engine of the property tests"),

@@ -17,11 +17,15 @@ use crate::schema::check::check;
 use crate::schema::tables::{Kind, MessageId, Resource, ResourceKind, Tables};
 use crate::schema::value::{Object, Value};
 
-static ENGINE: LazyLock<Engine> =
-    LazyLock::new(|| Engine::new(Arc::new(Schema::compile(crate::proto::SCHEMA).unwrap())));
+/// The engine of all tests: making one takes a while.
+fn engine() -> &'static Engine {
+    static ENGINE: LazyLock<Engine> =
+        LazyLock::new(|| Engine::new(Arc::new(Schema::compile(crate::proto::SCHEMA).unwrap())));
+    &ENGINE
+}
 
 fn tables() -> &'static Tables {
-    &ENGINE.schema().tables
+    &engine().schema().tables
 }
 
 /// Every resource of haproxy.cfg with its rules.
@@ -69,7 +73,7 @@ fn file(dice: &mut Dice, ending: &str) -> Document {
     let mut document = Document::parse(text.replace('\n', ending).as_bytes());
     for (resource, rules) in resources().filter(|(_, rules)| rules.kind != ResourceKind::Section) {
         for place in places(rules) {
-            let attempt = |object: &Object| ENGINE.create(&document, resource, &place, object);
+            let attempt = |object: &Object| engine().create(&document, resource, &place, object);
             if let Some((_, edited)) = fitted(dice, resource, false, &attempt) {
                 document = edited.document;
             }
@@ -202,7 +206,7 @@ fn key_of(resource: MessageId, object: &Object) -> Key {
     match rules.kind {
         ResourceKind::IndexedLine => Key::Index(object.int(rules.identity[0]).unwrap_or(0)),
         _ if rules.singleton => Key::Singleton,
-        _ => Key::Name(ENGINE.identity(resource, object).unwrap_or_default().to_owned()),
+        _ => Key::Name(engine().identity(resource, object).unwrap_or_default().to_owned()),
     }
 }
 
@@ -210,7 +214,7 @@ fn key_of(resource: MessageId, object: &Object) -> Key {
 fn assert_reread(document: &Document, resource: MessageId, place: &Place) {
     let again = Document::parse(&document.to_bytes());
     assert_eq!(again.to_bytes(), document.to_bytes());
-    assert_eq!(ENGINE.list(&again, resource, place).unwrap(), ENGINE.list(document, resource, place).unwrap());
+    assert_eq!(engine().list(&again, resource, place).unwrap(), engine().list(document, resource, place).unwrap());
 }
 
 #[test]
@@ -233,7 +237,7 @@ fn a_line_reads_as_it_was_sent_and_no_other_line_changes() {
 }
 
 fn check_line(dice: &mut Dice, base: &Document, resource: MessageId, place: &Place, hostile: bool) -> bool {
-    let attempt = |object: &Object| ENGINE.create(base, resource, place, object);
+    let attempt = |object: &Object| engine().create(base, resource, place, object);
     let Some((object, edited)) = fitted(dice, resource, hostile, &attempt) else { return false };
     let document = edited.document;
     let what = format!("{} in {place}", name(resource));
@@ -242,12 +246,13 @@ fn check_line(dice: &mut Dice, base: &Document, resource: MessageId, place: &Pla
     let line = String::from_utf8_lossy(&come[0]).into_owned();
 
     let mut key = key_of(resource, &object);
-    let listed = ENGINE.list(&document, resource, place).unwrap();
+    let listed = engine().list(&document, resource, place).unwrap();
     if key == Key::Name(String::new()) {
         // The name that the address gives.
         key = key_of(resource, listed.last().unwrap());
     }
-    let read = ENGINE.get(&document, resource, place, &key).unwrap_or_else(|error| panic!("{what} {line}: {error:?}"));
+    let read =
+        engine().get(&document, resource, place, &key).unwrap_or_else(|error| panic!("{what} {line}: {error:?}"));
     let mut sent = object.clone();
     if let Key::Name(name) = &key {
         let rules = tables().messages[resource].resource.as_ref().unwrap();
@@ -261,12 +266,12 @@ fn check_line(dice: &mut Dice, base: &Document, resource: MessageId, place: &Pla
     assert!(listed.contains(&read), "{what}: {line}");
     assert_reread(&document, resource, place);
 
-    let same = ENGINE.replace(&document, resource, place, &key, &read).unwrap_or_else(|error| {
+    let same = engine().replace(&document, resource, place, &key, &read).unwrap_or_else(|error| {
         panic!("{what} {line}: what was read is refused: {error:?}");
     });
     assert_same(&same.document, &document, &format!("{what}: replacing by itself"));
     assert!(same.unused.is_empty(), "{what}: {line}: {:?}", same.unused);
-    let deleted = ENGINE.delete(&document, resource, place, &key).unwrap().document;
+    let deleted = engine().delete(&document, resource, place, &key).unwrap().document;
     assert_same(&deleted, base, &format!("{what}: created and deleted"));
 
     let attempt = |other: &Object| {
@@ -280,7 +285,7 @@ fn check_line(dice: &mut Dice, base: &Document, resource: MessageId, place: &Pla
                 other => Value::Str(other.name().into()),
             },
         );
-        ENGINE.replace(&document, resource, place, &key, &other)
+        engine().replace(&document, resource, place, &key, &other)
     };
     if let Some((_, replaced)) = fitted(dice, resource, hostile, &attempt) {
         let (gone, come) = changed(&document, &replaced.document);
@@ -296,11 +301,11 @@ fn lists_keep_the_order_of_the_file_and_indices_count_from_zero() {
         let mut dice = Dice(resource as u64);
         let place = &places(rules)[resource % rules.parents.len()];
         let mut document = file(&mut dice, "\n");
-        let mut model = ENGINE.list(&document, resource, place).unwrap();
+        let mut model = engine().list(&document, resource, place).unwrap();
         for _ in 0..12 {
             let at = dice.roll(model.len() + 1);
             if dice.roll(4) == 0 && at < model.len() {
-                document = ENGINE.delete(&document, resource, place, &key_of(resource, &model[at])).unwrap().document;
+                document = engine().delete(&document, resource, place, &key_of(resource, &model[at])).unwrap().document;
                 model.remove(at);
             } else {
                 let attempt = |object: &Object| {
@@ -308,11 +313,11 @@ fn lists_keep_the_order_of_the_file_and_indices_count_from_zero() {
                     if rules.kind == ResourceKind::IndexedLine {
                         object.set(rules.identity[0], Value::Int(at as i64));
                     }
-                    ENGINE.create(&document, resource, place, &object)
+                    engine().create(&document, resource, place, &object)
                 };
                 let Some((_, edited)) = fitted(&mut dice, resource, false, &attempt) else { continue };
                 document = edited.document;
-                let list = ENGINE.list(&document, resource, place).unwrap();
+                let list = engine().list(&document, resource, place).unwrap();
                 // Names go to the end, rules where they were asked to.
                 let at = if rules.kind == ResourceKind::IndexedLine { at } else { model.len() };
                 model.insert(at, list[at].clone());
@@ -322,23 +327,23 @@ fn lists_keep_the_order_of_the_file_and_indices_count_from_zero() {
                     object.set(rules.identity[0], Value::Int(at as i64));
                 }
             }
-            assert_eq!(ENGINE.list(&document, resource, place).unwrap(), model, "{} in {place}", name(resource));
+            assert_eq!(engine().list(&document, resource, place).unwrap(), model, "{} in {place}", name(resource));
             for object in &model {
                 let key = key_of(resource, object);
-                assert_eq!(ENGINE.get(&document, resource, place, &key).as_ref().ok(), Some(object), "{key:?}");
+                assert_eq!(engine().get(&document, resource, place, &key).as_ref().ok(), Some(object), "{key:?}");
             }
         }
         if rules.kind == ResourceKind::IndexedLine && !model.is_empty() {
             for index in [-1, model.len() as i64 + 1, i64::MAX] {
                 let mut object = model[0].clone();
                 object.set(rules.identity[0], Value::Int(index));
-                let error = ENGINE.create(&document, resource, place, &object).unwrap_err();
+                let error = engine().create(&document, resource, place, &object).unwrap_err();
                 assert_eq!(error.reason(), Reason::IndexOutOfRange, "{}", name(resource));
                 let key = Key::Index(if index > 0 { index - 1 } else { index });
                 for error in [
-                    ENGINE.get(&document, resource, place, &key).unwrap_err(),
-                    ENGINE.delete(&document, resource, place, &key).unwrap_err(),
-                    ENGINE.replace(&document, resource, place, &key, &object).unwrap_err(),
+                    engine().get(&document, resource, place, &key).unwrap_err(),
+                    engine().delete(&document, resource, place, &key).unwrap_err(),
+                    engine().replace(&document, resource, place, &key, &object).unwrap_err(),
                 ] {
                     assert_eq!(error.reason(), Reason::ObjectNotFound, "{} {key:?}", name(resource));
                 }
@@ -367,34 +372,34 @@ fn check_section(dice: &mut Dice, base: &Document, resource: MessageId, rules: &
     let nowhere = Place::default();
     let what = name(resource);
     if !rules.singleton {
-        let attempt = |object: &Object| ENGINE.create(base, resource, &nowhere, object);
+        let attempt = |object: &Object| engine().create(base, resource, &nowhere, object);
         let Some((object, edited)) = fitted(dice, resource, hostile, &attempt) else { return false };
         let (gone, come) = changed(base, &edited.document);
         let come = come.concat();
         let come = String::from_utf8_lossy(&come);
         assert!(gone.is_empty(), "{what}: {gone:?} became {come}");
         let key = key_of(resource, &object);
-        let read = ENGINE.get(&edited.document, resource, &nowhere, &key).unwrap();
+        let read = engine().get(&edited.document, resource, &nowhere, &key).unwrap();
         assert_eq!(differences(resource, &object, &read), [""; 0], "{what}: {come}");
         assert_reread(&edited.document, resource, &nowhere);
-        let deleted = ENGINE.delete(&edited.document, resource, &nowhere, &key).unwrap().document;
+        let deleted = engine().delete(&edited.document, resource, &nowhere, &key).unwrap().document;
         assert_same(&deleted, base, &format!("{what}: created and deleted"));
     }
 
     let key = if rules.singleton { Key::Singleton } else { Key::Name("main".to_owned()) };
-    let bare = ENGINE.get(base, resource, &nowhere, &key).unwrap();
+    let bare = engine().get(base, resource, &nowhere, &key).unwrap();
     let attempt = |object: &Object| {
         let mut object = object.clone();
         if let [identity] = rules.identity[..] {
             object.set(identity, Value::Str("main".into()));
         }
-        ENGINE.replace(base, resource, &nowhere, &key, &object)
+        engine().replace(base, resource, &nowhere, &key, &object)
     };
     let Some((_, edited)) = fitted(dice, resource, hostile, &attempt) else { return false };
     let document = edited.document;
     assert_eq!(foreign(&document, resource), foreign(base, resource), "{what}");
-    let read = ENGINE.get(&document, resource, &nowhere, &key).unwrap();
-    let same = ENGINE.replace(&document, resource, &nowhere, &key, &read).unwrap_or_else(|error| {
+    let read = engine().get(&document, resource, &nowhere, &key).unwrap();
+    let same = engine().replace(&document, resource, &nowhere, &key, &read).unwrap_or_else(|error| {
         panic!("{what}: what was read is refused: {error:?}");
     });
     assert_same(&same.document, &document, &format!("{what}: replacing by itself"));
@@ -403,12 +408,12 @@ fn check_section(dice: &mut Dice, base: &Document, resource: MessageId, rules: &
         if let [identity] = rules.identity[..] {
             object.set(identity, Value::Str("main".into()));
         }
-        ENGINE.replace(&document, resource, &nowhere, &key, &object)
+        engine().replace(&document, resource, &nowhere, &key, &object)
     };
     if let Some((_, other)) = fitted(dice, resource, hostile, &attempt) {
         assert_eq!(foreign(&other.document, resource), foreign(base, resource), "{what}");
     }
-    let back = ENGINE.replace(&document, resource, &nowhere, &key, &bare).unwrap().document;
+    let back = engine().replace(&document, resource, &nowhere, &key, &bare).unwrap().document;
     assert_same(&back, base, &format!("{what}: with all fields removed again"));
     true
 }
@@ -416,10 +421,10 @@ fn check_section(dice: &mut Dice, base: &Document, resource: MessageId, rules: &
 /// All lines of a document that are no field of a section of this kind, in order.
 fn foreign(document: &Document, resource: MessageId) -> String {
     let rules = tables().messages[resource].resource.as_ref().unwrap();
-    let grammar = ENGINE.schema().grammar.section(resource).unwrap();
+    let grammar = engine().schema().grammar.section(resource).unwrap();
     let mut out = String::new();
     for section in document.sections() {
-        let layout = ENGINE.layouts.get(section.kind()).unwrap();
+        let layout = engine().layouts.get(section.kind()).unwrap();
         let owned: BTreeSet<usize> = said(section)
             .filter(|_| section.kind() == &*rules.keyword)
             .filter(|line| layout.child_of(&line.words).is_none() && grammar.owner(&line.words).is_some())
@@ -459,11 +464,11 @@ fn whatever_a_file_holds_replacing_it_by_itself_changes_nothing() {
                 }
             };
             for place in places {
-                for object in ENGINE.list(&document, resource, &place).unwrap() {
+                for object in engine().list(&document, resource, &place).unwrap() {
                     let key = key_of(resource, &object);
                     // Of several objects with one name, the name means the first.
-                    let object = ENGINE.get(&document, resource, &place, &key).unwrap();
-                    let same = ENGINE.replace(&document, resource, &place, &key, &object).unwrap_or_else(|error| {
+                    let object = engine().get(&document, resource, &place, &key).unwrap();
+                    let same = engine().replace(&document, resource, &place, &key, &object).unwrap_or_else(|error| {
                         panic!("{} {key:?} in {place}: {error:?}", name(resource));
                     });
                     assert_same(&same.document, &document, &format!("{} {key:?} in {place}", name(resource)));
