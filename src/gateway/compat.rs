@@ -227,6 +227,9 @@ const EXCEPTIONS: &[Exception] = &[
     ("", Below("/services/haproxy/storage/"), Reason::ParentNotFound, 404, false),
     // A certificate that cannot be read is the peer's fault by its own account.
     ("", Below("/services/haproxy/storage/"), Reason::CertificateRejected, 500, false),
+    // Who stands alone may not renew what it does not have, and accepts no settings of a cluster.
+    ("POST", Below("/cluster/certificate"), Reason::Unsupported, 403, true),
+    ("", Below("/cluster"), Reason::Unsupported, 406, false),
     ("", Below("/cluster"), Reason::InvalidValue, 406, false),
     ("", Below("/cluster"), Reason::TransactionFailed, 406, false),
 ];

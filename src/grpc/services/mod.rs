@@ -2,6 +2,7 @@
 //! other method. Each decodes nothing and formats nothing; it makes one call into the rooms below.
 
 mod acl_files;
+mod cluster;
 mod filter;
 mod info;
 mod map_entries;

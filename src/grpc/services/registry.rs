@@ -9,8 +9,8 @@ use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::{
-    Context, acl_files, info, map_entries, maps, native_stats, raw, reloads, runtime_servers, spoe_files, spoe_scopes,
-    spoe_transactions, stick_tables, storage_certificates, storage_general, storage_maps, transactions,
+    Context, acl_files, cluster, info, map_entries, maps, native_stats, raw, reloads, runtime_servers, spoe_files,
+    spoe_scopes, spoe_transactions, stick_tables, storage_certificates, storage_general, storage_maps, transactions,
 };
 use crate::configuration::ports::Pending;
 use crate::error::{Error, Result};
@@ -41,6 +41,7 @@ pub(super) fn handlers(schema: &Arc<Schema>) -> HashMap<MethodId, Handler> {
     table.runtime();
     table.storage();
     table.spoe();
+    table.cluster();
     table.handlers
 }
 
@@ -133,6 +134,14 @@ impl Table {
         self.unary("spoe.v2.SpoeTransactionService/BeginSpoeTransaction", spoe_transactions::begin);
         self.unary("spoe.v2.SpoeTransactionService/CommitSpoeTransaction", spoe_transactions::commit);
         self.unary("spoe.v2.SpoeTransactionService/DeleteSpoeTransaction", spoe_transactions::delete);
+    }
+
+    fn cluster(&mut self) {
+        self.unary("cluster.v2.ClusterService/GetCluster", cluster::get);
+        self.unary("cluster.v2.ClusterService/JoinCluster", cluster::join);
+        self.unary("cluster.v2.ClusterService/ReplaceCluster", cluster::replace);
+        self.unary("cluster.v2.ClusterService/LeaveCluster", cluster::leave);
+        self.unary("cluster.v2.ClusterService/RenewClusterCertificate", cluster::renew);
     }
 
     /// A method with one answer.
