@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::announcement::{fields, maps, refusals, resolvers, rules, stick_tables};
 use crate::support::client::{short_name, tables};
-use crate::{lifecycle, protocols, resources, runtime_objects};
+use crate::{lifecycle, protocols, resources, runtime_objects, stored};
 
 /// What the scenarios claim; each run of one checks its own claim. Every scenario runs over both transports.
 const COVERED: &[&[&str]] = &[
@@ -25,6 +25,10 @@ const COVERED: &[&[&str]] = &[
     runtime_objects::statistics::COVERS,
     stick_tables::peers::COVERS,
     stick_tables::stick_tables::COVERS,
+    stored::certificates::COVERS,
+    stored::cluster::COVERS,
+    stored::general::COVERS,
+    stored::spoe::COVERS,
 ];
 
 #[test]
