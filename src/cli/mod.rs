@@ -1,10 +1,14 @@
 //! The command line: what each subcommand does.
 
+pub mod log;
+mod owner;
 pub mod serve;
 mod users;
 mod welcome;
 
-use clap::Command;
+use std::path::PathBuf;
+
+use clap::{Arg, Command};
 
 /// The program with all its subcommands.
 pub fn command() -> Command {
@@ -14,4 +18,9 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(crate::settings::serve_command())
+        .subcommand(
+            Command::new("migrate")
+                .about("Explain how each key of a YAML file of the Data Plane API is understood")
+                .arg(Arg::new("file").value_name("FILE").required(true).value_parser(clap::value_parser!(PathBuf))),
+        )
 }

@@ -6,15 +6,17 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::owner;
 use super::users;
 use super::welcome;
 use crate::auth::Authenticator;
 use crate::configuration::engine::Engine;
 use crate::configuration::ports::{Check as _, Pending};
-use crate::configuration::{Configuration, StoreSettings};
+use crate::configuration::{Configuration, HeaderPolicy, StoreSettings};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
 use crate::gateway::server::{Bounds, Protocols, bind, serve};
@@ -36,7 +38,7 @@ use crate::schema::Schema;
 use crate::schema::comments::comments;
 use crate::schema::openapi::{Dialect, document};
 use crate::schema::tables::Tables;
-use crate::settings::{ReloadMethod, Settings};
+use crate::settings::{Profile, ReloadMethod, Settings};
 use crate::spoe::SpoeStore;
 use crate::stick_table::{Hub, Poll};
 use crate::storage::{FileStore, MapSync};
@@ -59,6 +61,27 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
     let engine = Engine::new(Arc::clone(&schema));
     let tasks = TaskTracker::new();
     make_folder(&settings.state_dir)?;
+    if settings.profile == Profile::DropIn {
+        make_folder(&settings.transaction_dir.join("failed"))?;
+        make_folder(&settings.maps_dir)?;
+        make_folder(&settings.ssl_certs_dir)?;
+        make_folder(&settings.general_storage_dir)?;
+        make_folder(&settings.spoe_dir)?;
+    }
+    if let Some(path) = &settings.pid_file {
+        let text = format!("{}\n", std::process::id());
+        std::fs::write(path, text).map_err(|error| cannot("write", path, &error))?;
+    }
+    owner::change(
+        &settings,
+        &[
+            &settings.state_dir,
+            &settings.maps_dir,
+            &settings.ssl_certs_dir,
+            &settings.general_storage_dir,
+            &settings.spoe_dir,
+        ],
+    )?;
 
     let mut options = CheckOptions::new(&settings.haproxy_bin, &settings.state_dir, &settings.config_file);
     options.validate_cmd.clone_from(&settings.validate_cmd);
@@ -95,7 +118,11 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
     };
     follower.follow(&configuration.current().document)?;
     if authenticator.is_empty() {
-        return Err(users::nobody(&settings));
+        let error = users::nobody(&settings);
+        if settings.profile == Profile::Own {
+            return Err(error);
+        }
+        tracing::warn!("{error}");
     }
 
     let (how, child) = how(&settings, &version, standalone.as_ref()).await?;
@@ -125,7 +152,7 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
         spoe,
         map_sync,
         presence,
-        show_system_info: false,
+        show_system_info: settings.show_system_info,
     };
     let protocols = protocols(&settings, &schema, rooms, authenticator, stop.clone())?;
     tracing::info!(%address, haproxy = %version, file = %settings.config_file.display(), "serving gRPC and REST");
@@ -140,11 +167,12 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
 
 async fn listen(settings: &Settings) -> Result<tokio::net::TcpListener> {
     let wanted = (settings.host.as_str(), settings.port);
-    let mut addresses = tokio::net::lookup_host(wanted)
+    let addresses = tokio::net::lookup_host(wanted)
         .await
         .map_err(|error| Error::new(Reason::InvalidValue, format!("host: {} is no address: {error}", settings.host)))?;
+    // `localhost` is what most clients mean by it.
     let address: SocketAddr = addresses
-        .next()
+        .min_by_key(SocketAddr::is_ipv6)
         .ok_or_else(|| Error::new(Reason::InvalidValue, format!("host: {} has no address", settings.host)))?;
     bind(address).await.map_err(|error| Error::new(Reason::Unsupported, error.to_string()))
 }
@@ -154,6 +182,18 @@ fn store(settings: &Settings) -> StoreSettings {
     store.durable_transactions = settings.durability;
     store.max_open_transactions = settings.max_open_transactions.unwrap_or(0);
     store.transaction_expiry = settings.transaction_expiry;
+    store.backups_number = settings.backups_number;
+    store.backups_dir.clone_from(&settings.backups_dir);
+    store.read_only = settings.read_only;
+    if settings.profile == Profile::DropIn {
+        store.header = HeaderPolicy::VersionAndChecksum;
+        store.trust_file_version = true;
+        store.last_good_beside = !settings.read_only;
+    }
+    if settings.version_outside || settings.read_only {
+        store.header = HeaderPolicy::Outside;
+        store.trust_file_version = false;
+    }
     store
 }
 
@@ -294,9 +334,24 @@ impl Follower {
 
     async fn run(self, configuration: Arc<Configuration>, stop: CancellationToken) {
         let mut changes = configuration.changes();
+        let signals = (signal(SignalKind::user_defined1()), signal(SignalKind::user_defined2()));
+        let (Ok(mut reconnect), Ok(mut reread)) = signals else {
+            tracing::error!("signals cannot be received");
+            return;
+        };
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
+                _ = reconnect.recv() => {
+                    self.runtime.reconnect();
+                    tracing::info!("reload callback completed, runtime API reconfigured");
+                    continue;
+                }
+                _ = reread.recv() => {
+                    if let Err(error) = configuration.external_change().await {
+                        tracing::warn!(%error, "the configuration file cannot be read");
+                    }
+                }
                 changed = changes.changed() => if changed.is_err() { return },
             }
             if let Err(error) = self.follow(&configuration.current().document) {

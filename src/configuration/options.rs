@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::frame::Hash;
 use super::plan::Live;
 use crate::document::Document;
+use crate::error::{Error, Reason, Result};
 
 /// Gives the time in milliseconds since 1970. Injected, so that tests decide what time it is.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -33,6 +34,8 @@ pub struct StoreSettings {
     pub state_dir: PathBuf,
     /// Header lines.
     pub header: HeaderPolicy,
+    /// Refuses every change and never writes the file. Default false.
+    pub read_only: bool,
     /// The version in a file that was replaced while nothing ran counts, even if it is lower than before.
     /// Default false: version numbers are never used twice.
     pub trust_file_version: bool,
@@ -63,6 +66,7 @@ impl StoreSettings {
             file: file.into(),
             state_dir: state_dir.into(),
             header: HeaderPolicy::default(),
+            read_only: false,
             trust_file_version: false,
             durable_transactions: true,
             max_open_transactions: 20,
@@ -74,6 +78,15 @@ impl StoreSettings {
             settle: Duration::from_millis(100),
             clock: Arc::new(|| u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)),
         }
+    }
+
+    /// Fails when changes are refused.
+    pub(super) fn writable(&self) -> Result<()> {
+        if self.read_only {
+            let text = "the configuration is read-only: the server was started with read-only";
+            return Err(Error::new(Reason::Unsupported, text).with("setting", "read_only"));
+        }
+        Ok(())
     }
 
     pub(super) fn journal(&self) -> PathBuf {

@@ -108,6 +108,7 @@ impl Configuration {
             self.shared.check.check(text, "candidate").await?;
             return Ok(Outcome { version: base.version, ..Outcome::default() });
         }
+        self.shared.settings.writable()?;
         match options.version {
             _ if options.skip_version => {}
             Some(version) if version == base.version => {}

@@ -165,6 +165,9 @@ impl Configuration {
         if base.version != version {
             return Err(mismatch(base.version, version));
         }
+        if !options.validate_only {
+            self.shared.settings.writable()?;
+        }
         let (document, value) = edit(&base.document)?;
         self.check_change(&base, &document, !options.validate_only).await?;
         if options.validate_only {
@@ -241,6 +244,7 @@ impl Configuration {
 
     /// Begins a transaction on the present state, which must have this version.
     pub async fn begin(&self, version: i64) -> Result<Transaction> {
+        self.shared.settings.writable()?;
         let base = self.current();
         if base.version != version {
             return Err(mismatch(base.version, version));

@@ -176,6 +176,9 @@ impl Shared {
         writer: &mut Writer,
         write: Write,
     ) -> Result<Option<(Arc<Snapshot>, Option<String>)>> {
+        if write.origin != Origin::External {
+            self.settings.writable()?;
+        }
         if !self.is_ours(writer, write.over)? {
             return Ok(None);
         }
@@ -196,7 +199,10 @@ impl Shared {
         };
         let sequence = intent.sequence;
         writer.journal.append(&Record::Intent(intent), true)?;
-        if let Err(error) = self.keep_backup().and_then(|()| self.replace_file(&bytes)) {
+        if let Err(error) = self.keep_backup().and_then(|()| {
+            // What someone else wrote may stand as it is.
+            if write.over == Over::Text(hash) { Ok(()) } else { self.replace_file(&bytes) }
+        }) {
             writer.journal.append(&Record::Undone { sequence }, true)?;
             return Err(error);
         }

@@ -3,6 +3,8 @@
 //! `rows` is the one table. An unknown key of the file is an error with its line and the nearest key; a key of the Data Plane
 //! API that has no effect yet is a warning.
 
+mod drop_in;
+mod migrate;
 mod rows;
 mod values;
 mod yaml;
@@ -16,6 +18,8 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::error::{Error, Reason, Result};
+pub use drop_in::drop_in_command;
+pub use migrate::explain;
 use rows::{Kind, ROWS, Row};
 
 /// Exit code for wrong flags and settings, as of sysexits.
@@ -70,9 +74,50 @@ pub enum ReloadMethod {
     },
 }
 
+/// Whose defaults and manners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Our own.
+    Own,
+    /// Those of the Data Plane API, in whose place the program was started.
+    DropIn,
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard error, for people.
+    Stderr,
+    /// Standard output, as `key="value"`.
+    Stdout,
+    /// A file, as `key="value"`; made when absent.
+    File(PathBuf),
+}
+
 /// All settings of `serve`.
+#[allow(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// Whose defaults and manners.
+    pub profile: Profile,
+    /// User to run as once the port is bound.
+    pub uid: Option<u32>,
+    /// Group to run as once the port is bound.
+    pub gid: Option<u32>,
+    /// File with the id of the process.
+    pub pid_file: Option<PathBuf>,
+    /// Whether the machine is described to callers. Default false.
+    pub show_system_info: bool,
+    /// Whether changes of the managed file are refused. Default false.
+    pub read_only: bool,
+    /// Whether the version lives in the state folder only. Default false.
+    pub version_outside: bool,
+    /// Earlier files that are kept. Default 0.
+    pub backups_number: u32,
+    /// Their folder; beside the managed file when `None`.
+    pub backups_dir: Option<PathBuf>,
+    /// Where the log goes. Default standard error; in place of the Data Plane API standard output.
+    pub log: LogTarget,
     /// Folder of the embedded default.
     pub standalone: Option<PathBuf>,
     /// Where the frontend of a new embedded default listens. Default 127.0.0.1:8080.
@@ -213,6 +258,8 @@ struct Given {
 
 /// Values that were given, by key, and the faults found on the way.
 struct Reading {
+    profile: Profile,
+    log_targets: Vec<Vec<(String, String)>>,
     given: HashMap<&'static str, Given>,
     problems: Vec<String>,
 }
@@ -226,7 +273,17 @@ fn variable(row: &Row) -> String {
 ///
 /// Every fault is a line of the message of the one error, `INVALID_VALUE`.
 pub fn resolve(matches: &ArgMatches, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded> {
+    resolve_as(Profile::Own, matches, environment)
+}
+
+/// As [`resolve`], with the defaults and manners of a profile.
+pub fn resolve_as(
+    profile: Profile,
+    matches: &ArgMatches,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded> {
     let file = match matches.get_one::<PathBuf>("file") {
+        given if profile == Profile::DropIn => drop_in::read_file(given.map(PathBuf::as_path))?,
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|error| {
                 Error::new(Reason::InvalidValue, format!("-f: {} cannot be read: {error}", path.display()))
@@ -240,7 +297,9 @@ pub fn resolve(matches: &ArgMatches, environment: &dyn Fn(&str) -> Option<String
         .iter()
         .map(|(key, line)| format!("{key} (line {line}): not supported yet, no effect"))
         .collect();
-    let mut reading = Reading { given: HashMap::new(), problems: file.problems };
+    warnings.extend(file.unknown);
+    let mut reading =
+        Reading { profile, given: HashMap::new(), problems: file.problems, log_targets: file.log_targets };
     for entry in file.entries {
         reading.given.insert(entry.key, Given { values: entry.values, origin: Origin::Yaml(entry.line) });
     }
@@ -254,6 +313,8 @@ pub fn resolve(matches: &ArgMatches, environment: &dyn Fn(&str) -> Option<String
         }
         if let Some(values) = flag {
             reading.given.insert(row.key, Given { values, origin: Origin::Flag });
+        } else if let Some((name, text)) = drop_in::environment(profile, row, environment) {
+            reading.given.insert(row.key, Given { values: vec![text], origin: Origin::Env(name.to_owned()) });
         } else if let Some(text) = environment(&variable(row)) {
             let values = match row.kind {
                 Kind::List => text.split(',').map(|part| part.trim().to_owned()).collect(),
@@ -263,6 +324,9 @@ pub fn resolve(matches: &ArgMatches, environment: &dyn Fn(&str) -> Option<String
         }
     }
     reading.take_master_environment(environment);
+    if profile == Profile::DropIn {
+        warnings.retain(|warning| !warning.starts_with("log_targets "));
+    }
     let settings = reading.settings(file.users, environment);
     if reading.problems.is_empty() {
         Ok(Loaded { settings, warnings })
@@ -358,7 +422,11 @@ impl Reading {
                 }
             }
         }
-        let transaction_dir = self.path("dataplaneapi.transaction.transaction_dir");
+        let drop_in = self.profile == Profile::DropIn;
+        let mut transaction_dir = self.path("dataplaneapi.transaction.transaction_dir");
+        if drop_in && transaction_dir.is_none() {
+            transaction_dir = Some("/tmp/haproxy".into());
+        }
         let state_dir = match (self.path("backstay.state_dir"), &transaction_dir, &standalone) {
             (Some(folder), _, _) => folder,
             (None, Some(folder), None) => folder.clone(),
@@ -380,12 +448,30 @@ impl Reading {
         let max_open = self.whole("dataplaneapi.transaction.max_open_transactions", 20);
         let expiry = self.time("backstay.transaction_expiry", Duration::from_hours(24));
         let period = self.time("dataplaneapi.resources.update_map_files_period", Duration::from_secs(10));
-        Settings {
+        let log = self.log();
+        let number = |value: Option<u64>| value.and_then(|value| u32::try_from(value).ok());
+        let id = |reading: &mut Self, key: &str| {
+            number(reading.get(key, |text| values::whole(text, 0, u64::from(u32::MAX - 1))))
+        };
+        let (uid, gid) = (id(self, "dataplaneapi.uid"), id(self, "dataplaneapi.gid"));
+        let host = if drop_in { "localhost" } else { "127.0.0.1" };
+        let cors = if drop_in { vec!["*".to_owned()] } else { Vec::new() };
+        let settings = Settings {
+            profile: self.profile,
+            uid,
+            gid,
+            pid_file: self.path("dataplaneapi.pid_file"),
+            show_system_info: self.switch("dataplaneapi.show_system_info", false),
+            read_only: self.switch("backstay.read_only", false),
+            version_outside: self.switch("backstay.version_outside", false),
+            backups_number: u32::try_from(self.whole("dataplaneapi.transaction.backups_number", 0)).unwrap_or(0),
+            backups_dir: self.path("dataplaneapi.transaction.backups_dir"),
+            log,
             frontend_addr: self
                 .get("backstay.frontend_addr", |text| text.parse().ok())
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
-            host: self.text("dataplaneapi.host").unwrap_or_else(|| "127.0.0.1".to_owned()),
-            port: u16::try_from(self.whole("dataplaneapi.port", 5555)).unwrap_or(5555),
+            host: self.text("dataplaneapi.host").unwrap_or_else(|| host.to_owned()),
+            port: u16::try_from(self.whole("dataplaneapi.port", if drop_in { 0 } else { 5555 })).unwrap_or(5555),
             config_file: self.path("haproxy.config_file").unwrap_or(config),
             haproxy_bin: self.path("haproxy.haproxy_bin").unwrap_or_else(|| "haproxy".into()),
             master_runtime,
@@ -407,11 +493,15 @@ impl Reading {
             transaction_dir: transaction_dir.unwrap_or_else(|| state_dir.join("transactions")),
             state_dir,
             max_open_transactions: usize::try_from(max_open).ok().filter(|max| *max > 0),
-            transaction_expiry: Some(expiry).filter(|expiry| !expiry.is_zero()),
+            transaction_expiry: Some(expiry).filter(|expiry| {
+                !expiry.is_zero() && (!drop_in || self.given.contains_key("backstay.transaction_expiry"))
+            }),
             durability: self.switch("backstay.durability", true),
-            cors_origins: self.given.get("backstay.cors_origins").map(|g| g.values.clone()).unwrap_or_default(),
+            cors_origins: self.given.get("backstay.cors_origins").map_or(cors, |g| g.values.clone()),
             standalone,
-        }
+        };
+        self.check_master_files(&settings, environment);
+        settings
     }
 
     /// How to reload, and the command that tells whether HAProxy runs.

@@ -97,6 +97,8 @@ const fn later(flag: &'static str, key: &'static str) -> Row {
 const SECONDS: Kind = Kind::Time(1000);
 const DAYS: Kind = Kind::Time(86_400_000);
 const HOURS: Kind = Kind::Time(3_600_000);
+/// Numbers of users and groups; the highest one means none.
+const ID: Kind = Kind::Whole(0, 4_294_967_294);
 
 /// All settings.
 pub(super) const ROWS: &[Row] = &[
@@ -305,23 +307,61 @@ pub(super) const ROWS: &[Row] = &[
     later("tls-keep-alive", "dataplaneapi.tls.tls_keep_alive"),
     later("tls-read-timeout", "dataplaneapi.tls.tls_read_timeout"),
     later("tls-write-timeout", "dataplaneapi.tls.tls_write_timeout"),
-    later("uid", "dataplaneapi.uid"),
-    later("gid", "dataplaneapi.gid"),
-    later("pid-file", "dataplaneapi.pid_file"),
-    short('i', later("show-system-info", "dataplaneapi.show_system_info")),
+    row("uid", "dataplaneapi.uid", ID, "", "user to run as, by number, once the port is bound"),
+    row("gid", "dataplaneapi.gid", ID, "", "group to run as, by number, once the port is bound"),
+    row("pid-file", "dataplaneapi.pid_file", Kind::Path, "", "file with the id of the process"),
+    short(
+        'i',
+        row(
+            "show-system-info",
+            "dataplaneapi.show_system_info",
+            Kind::Switch,
+            "false",
+            "tell of the machine in the info of the API",
+        ),
+    ),
+    row("read-only", "backstay.read_only", Kind::Switch, "false", "refuse every change of the managed file"),
+    row(
+        "version-outside",
+        "backstay.version_outside",
+        Kind::Switch,
+        "false",
+        "keep the version in the state folder, not in the managed file",
+    ),
     later("disable-inotify", "dataplaneapi.disable_inotify"),
     later("debug-socket-path", "dataplaneapi.debug_socket_path"),
     later("api-address", "dataplaneapi.advertised.api_address"),
     later("api-port", "dataplaneapi.advertised.api_port"),
-    short('n', later("backups-number", "dataplaneapi.transaction.backups_number")),
-    later("backups-dir", "dataplaneapi.transaction.backups_dir"),
+    short(
+        'n',
+        row(
+            "backups-number",
+            "dataplaneapi.transaction.backups_number",
+            Kind::Whole(0, 100_000),
+            "0",
+            "earlier files that are kept, each with its version behind the name",
+        ),
+    ),
+    row(
+        "backups-dir",
+        "dataplaneapi.transaction.backups_dir",
+        Kind::Path,
+        "beside the managed file",
+        "folder of earlier files",
+    ),
     later("spoe-transaction-dir", "dataplaneapi.resources.spoe_transaction_dir"),
     later("fid", "haproxy.fid"),
     later("delayed-start-max", "haproxy.delayed_start_max"),
     later("delayed-start-tick", "haproxy.delayed_start_tick"),
     later("cluster-tls-dir", "cluster.cluster_tls_dir"),
-    later("log-to", "log.log_to"),
-    later("log-file", "log.log_file"),
+    row("log-to", "log.log_to", Kind::OneOf(&["stdout", "file"]), "stderr", "where the log goes"),
+    row(
+        "log-file",
+        "log.log_file",
+        Kind::Path,
+        "/var/log/dataplaneapi/dataplaneapi.log",
+        "file of the log, when it goes to one",
+    ),
     later("log-level", "log.log_level"),
     later("log-format", "log.log_format"),
     later("apache-common-log-format", "log.apache_common_log_format"),

@@ -28,13 +28,24 @@ pub(super) struct File {
     pub(super) users: Vec<User>,
     /// Keys that are known and have no effect yet, with their lines.
     pub(super) unsupported: Vec<(String, usize)>,
+    /// Keys that nothing knows, one sentence each.
+    pub(super) unknown: Vec<String>,
+    /// Whether these are no faults.
+    lenient: bool,
+    /// Elements of `log_targets`: their keys with plain values.
+    pub(super) log_targets: Vec<Vec<(String, String)>>,
     /// Faults, one sentence each.
     pub(super) problems: Vec<String>,
 }
 
 /// Reads a file.
 pub(super) fn read(text: &str) -> File {
-    let mut file = File::default();
+    read_as(text, false)
+}
+
+/// Reads a file. With `lenient`, unknown keys are listed apart instead of as faults.
+pub(super) fn read_as(text: &str, lenient: bool) -> File {
+    let mut file = File { lenient, ..File::default() };
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#') || line.trim() == "---") {
         return file;
     }
@@ -108,7 +119,8 @@ impl File {
 
     fn unknown(&mut self, path: &str, line: usize, known: impl Iterator<Item = String>) {
         let hint = nearest(path, known).map(|found| format!(", did you mean {found}?")).unwrap_or_default();
-        self.problems.push(format!("{path} (line {line}): unknown key{hint}"));
+        let words = format!("{path} (line {line}): unknown key{hint}");
+        if self.lenient { self.unknown.push(words) } else { self.problems.push(words) }
     }
 
     fn read_users(&mut self, line: usize, node: &Node) {
@@ -153,6 +165,11 @@ impl File {
             self.problems.push(format!("log_targets (line {line}): expected a list"));
             return;
         };
+        let plain = |mapping: &MarkedMappingNode| {
+            let pairs = mapping.iter().filter_map(|(key, node)| Some((key, node.as_scalar()?)));
+            pairs.map(|(key, value)| (key.as_str().to_owned(), value.as_str().to_owned())).collect()
+        };
+        self.log_targets = list.iter().filter_map(Node::as_mapping).map(plain).collect();
         let keys = list.iter().filter_map(Node::as_mapping).flat_map(|m| m.keys());
         for key in keys.filter(|key| !LOG_TARGET_KEYS.contains(&key.as_str())) {
             let path = format!("log_targets.{}", key.as_str());

@@ -1,0 +1,148 @@
+//! What differs when the program stands in for the Data Plane API.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgAction, Command};
+
+use super::rows::Row;
+use super::{LogTarget, Profile, Reading, Settings, serve_command, yaml};
+use crate::error::{Error, Reason, Result};
+
+/// Where its YAML file is.
+const FILE: &str = "/etc/haproxy/dataplaneapi.yaml";
+
+/// The whole program under the name `dataplaneapi`: no subcommands.
+pub fn drop_in_command() -> Command {
+    let version = Arg::new("version").short('v').long("version").action(ArgAction::Version).help("Print the version");
+    serve_command()
+        .name("dataplaneapi")
+        .about("Serves the API of the Data Plane API")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_version_flag(true)
+        .arg(version)
+}
+
+/// Reads the YAML file, which is made when it is absent.
+pub(super) fn read_file(path: Option<&Path>) -> Result<yaml::File> {
+    let path = path.unwrap_or(Path::new(FILE));
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(yaml::read_as(&text, true)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // Without the right to make it, the defaults hold all the same.
+            drop(std::fs::write(path, "config_version: 2\n"));
+            Ok(yaml::File::default())
+        }
+        Err(error) => Err(Error::new(Reason::InvalidValue, format!("-f: {} cannot be read: {error}", path.display()))),
+    }
+}
+
+/// The variable of its environment that sets a row, with its value.
+pub(super) fn environment(
+    profile: Profile,
+    row: &Row,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Option<(&'static str, String)> {
+    let name = match row.key {
+        _ if profile == Profile::Own => return None,
+        "dataplaneapi.host" => "HOST",
+        "dataplaneapi.port" => "PORT",
+        _ => return None,
+    };
+    environment(name).filter(|text| !text.is_empty()).map(|text| (name, text))
+}
+
+impl Reading {
+    /// Where the log goes. Of several targets the first that is known.
+    pub(super) fn log(&mut self) -> LogTarget {
+        let mut to = self.text("log.log_to");
+        let mut file = self.path("log.log_file");
+        for target in &self.log_targets {
+            let value = |name: &str| target.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+            if let Some(kind) = value("log_to").filter(|kind| kind == "file" || kind == "stdout") {
+                to = Some(kind);
+                file = value("log_file").map(PathBuf::from).or(file);
+                break;
+            }
+        }
+        match (to.as_deref(), self.profile) {
+            (Some("file"), _) => {
+                LogTarget::File(file.unwrap_or_else(|| "/var/log/dataplaneapi/dataplaneapi.log".into()))
+            }
+            (Some("stdout"), _) | (None, Profile::DropIn) => LogTarget::Stdout,
+            _ => LogTarget::Stderr,
+        }
+    }
+
+    /// As a `program` of HAProxy's master the files must be among those that the master loads.
+    pub(super) fn check_master_files(&mut self, settings: &Settings, environment: &dyn Fn(&str) -> Option<String>) {
+        if self.profile == Profile::Own || environment("HAPROXY_MWORKER").as_deref() != Some("1") {
+            return;
+        }
+        let Some(files) = environment("HAPROXY_CFGFILES") else { return };
+        for path in std::iter::once(&settings.config_file).chain(&settings.userlist_file) {
+            if !files.split(';').any(|file| Path::new(file) == path) {
+                self.problems.push(format!("HAPROXY_CFGFILES: {} is not among the files of haproxy", path.display()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Loaded, resolve_as};
+    use super::*;
+
+    fn load(yaml: &str, flags: &[&str], environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("d.yaml");
+        if !yaml.is_empty() {
+            std::fs::write(&file, yaml).unwrap();
+        }
+        let path = file.display().to_string();
+        let words = ["dataplaneapi", "-f", &path, "-r", "true"].into_iter().chain(flags.iter().copied());
+        let loaded = resolve_as(Profile::DropIn, &drop_in_command().try_get_matches_from(words).unwrap(), environment);
+        assert!(file.exists());
+        loaded
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_data_plane_api() {
+        let loaded = load("", &[], &|_| None).unwrap();
+        let Settings { host, port, state_dir, transaction_expiry, cors_origins, log, .. } = loaded.settings;
+        assert_eq!((host.as_str(), port, transaction_expiry), ("localhost", 0, None));
+        assert_eq!(state_dir, Path::new("/tmp/haproxy"));
+        assert_eq!((cors_origins, log), (vec!["*".to_owned()], LogTarget::Stdout));
+    }
+
+    #[test]
+    fn flags_win_over_its_environment_over_yaml() {
+        let yaml = "dataplaneapi:\n  host: h1\n  port: 1\n  zebra: 2\n";
+        let environment = |name: &str| match name {
+            "HOST" => Some("h2".to_owned()),
+            "PORT" => Some("2".to_owned()),
+            _ => None,
+        };
+        let loaded = load(yaml, &["--port=3"], &environment).unwrap();
+        assert_eq!((loaded.settings.host.as_str(), loaded.settings.port), ("h2", 3));
+        assert_eq!(loaded.warnings, ["dataplaneapi.zebra (line 4): unknown key"]);
+    }
+
+    #[test]
+    fn log_targets_say_where_the_log_goes() {
+        let yaml = "log_targets:\n- log_to: syslog\n- log_to: file\n  log_file: /x/y.log\n";
+        let loaded = load(yaml, &[], &|_| None).unwrap();
+        assert_eq!(loaded.settings.log, LogTarget::File("/x/y.log".into()));
+    }
+
+    #[test]
+    fn the_master_has_to_load_the_managed_file() {
+        let environment = |name: &str| match name {
+            "HAPROXY_MWORKER" => Some("1".to_owned()),
+            "HAPROXY_CFGFILES" => Some("/a.cfg;/b.cfg".to_owned()),
+            _ => None,
+        };
+        assert!(load("", &["-c", "/b.cfg"], &environment).is_ok());
+        let error = load("", &["-c", "/c.cfg"], &environment).unwrap_err();
+        assert!(error.message().contains("/c.cfg is not among"), "{error}");
+    }
+}
