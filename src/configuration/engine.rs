@@ -304,9 +304,10 @@ impl Engine {
     /// before the first line of a kind that comes later, else to the end. Never into an `.if` block.
     fn behind_last(section: &Section, layout: &SectionLayout, resource: MessageId) -> usize {
         let keyword = layout.children.iter().find(|c| c.message == resource).map_or("", |c| &*c.keyword);
-        let last = section.lines().enumerate().rfind(|(_, line)| begins_with(line, keyword));
-        if let Some((at, _)) = last {
-            return outside(section, at + 1);
+        // Lines such as `no log` are of the kind too.
+        let of_kind = |words: &[&str]| layout.child_of(words).is_some_and(|child| child.message == resource);
+        if let Some(last) = said_by(section, keyword).filter(|line| of_kind(&line.words)).last() {
+            return outside(section, last.at + 1);
         }
         Self::before_later(section, layout, layout.order(resource)).unwrap_or_else(|| section.end_of_content())
     }

@@ -213,3 +213,11 @@ fn hostile_values_never_become_lines() {
     }
     assert_eq!(case.text(), FILE);
 }
+
+#[test]
+fn a_last_rule_goes_behind_lines_that_begin_with_no() {
+    let mut case = Case::new("frontend f\n  log global\n  no log\n  bind :80\n");
+    let place = inside("frontend", "f");
+    case.create("LogTarget", &place, r#"{"index":2,"global":true}"#).unwrap();
+    assert_eq!(case.text(), "frontend f\n  log global\n  no log\n  log global\n  bind :80\n");
+}
