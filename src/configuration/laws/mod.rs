@@ -3,6 +3,7 @@
 mod random;
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use random::{Dice, field, put, steps, take};
@@ -65,10 +66,12 @@ fn file(dice: &mut Dice, ending: &str) -> Document {
     let mut text = "# _version=1\n\n".to_owned();
     for kind in kinds {
         let name = section_name(kind);
-        text += &format!(
+        write!(
+            text,
             "# about {kind}\n{kind} {name}   # main\n\t# why\n\tbrandnew-word   a  \"b c\" # trailing\n\n.if \
              feature(OPENSSL)\n\t  brandnew-word\tin block\n.endif\n    brandnew-last\n\n"
-        );
+        )
+        .unwrap();
     }
     let mut document = Document::parse(text.replace('\n', ending).as_bytes());
     for (resource, rules) in resources().filter(|(_, rules)| rules.kind != ResourceKind::Section) {
@@ -430,10 +433,10 @@ fn foreign(document: &Document, resource: MessageId) -> String {
             .filter(|line| layout.child_of(&line.words).is_none() && grammar.owner(&line.words).is_some())
             .map(|line| line.at)
             .collect();
-        out += &format!("{:?}\n", section.lead());
-        out += &format!("{:?}\n", section.header().raw().split(|byte| *byte == b' ').next());
+        writeln!(out, "{:?}", section.lead()).unwrap();
+        writeln!(out, "{:?}", section.header().raw().split(|byte| *byte == b' ').next()).unwrap();
         for (at, line) in section.lines().enumerate().filter(|(at, _)| !owned.contains(at)) {
-            out += &format!("{} {:?}\n", owned.contains(&at), line.raw_with_ending());
+            writeln!(out, "{} {:?}", owned.contains(&at), line.raw_with_ending()).unwrap();
         }
     }
     out
@@ -455,13 +458,12 @@ fn whatever_a_file_holds_replacing_it_by_itself_changes_nothing() {
         let document = Document::parse(&bytes);
         assert_eq!(document.to_bytes(), bytes);
         for (resource, rules) in resources() {
-            let places: Vec<Place> = match rules.kind {
-                ResourceKind::Section => vec![Place::default()],
-                _ => {
-                    let holds = |kind: &str| rules.parents.iter().any(|parent| &*parent.section == kind);
-                    let sections = document.sections().iter().filter(|section| holds(section.kind()));
-                    sections.map(|s| Place { section: Some(s.kind().into()), name: s.name().to_owned() }).collect()
-                }
+            let places: Vec<Place> = if rules.kind == ResourceKind::Section {
+                vec![Place::default()]
+            } else {
+                let holds = |kind: &str| rules.parents.iter().any(|parent| &*parent.section == kind);
+                let sections = document.sections().iter().filter(|section| holds(section.kind()));
+                sections.map(|s| Place { section: Some(s.kind().into()), name: s.name().to_owned() }).collect()
             };
             for place in places {
                 for object in engine().list(&document, resource, &place).unwrap() {

@@ -134,7 +134,7 @@ impl Dice {
         match field.kind {
             Kind::Bool => Value::Bool(self.roll(4) > 0),
             Kind::Int32 | Kind::Int64 => Value::Int(self.integer(field, hostile)),
-            Kind::Double => Value::Double(self.roll(100) as f64),
+            Kind::Double => Value::Double(f64::from(self.roll(100) as u32)),
             Kind::Bytes => Value::Bytes(bytes::Bytes::from_static(b"x")),
             Kind::String => Value::Str(self.text(field, hostile).into()),
             Kind::Enum(id) => {

@@ -58,9 +58,11 @@ impl Request<'_> {
         if let Some(field) = plan.result.filter(|_| !objects.is_empty()) {
             response.set(field, Value::List(objects.into_iter().map(Value::Object).collect()));
         }
-        if self.plan.spoe.is_some() {
-            if let Some(Value::List(items)) = plan.result.and_then(|field| response.get_mut(field)) {
-                items.iter_mut().for_each(|item| self.number(item));
+        if self.plan.spoe.is_some()
+            && let Some(Value::List(items)) = plan.result.and_then(|field| response.get_mut(field))
+        {
+            for item in items {
+                self.number(item);
             }
         }
         set_int(&mut response, plan.result_version, version);

@@ -118,23 +118,20 @@ fn missing(mut object: &Json, path: &str) -> usize {
 }
 
 fn collect(value: &Json, into: &mut BTreeMap<String, Json>) {
-    match value {
-        Json::Object(fields) => {
-            for (key, value) in fields {
-                match value {
-                    Json::Object(_) => collect(value, into),
-                    Json::Array(items) => items.iter().for_each(|item| {
-                        if item.is_object() {
-                            collect(item, into);
-                        } else {
-                            into.entry(key.clone()).or_insert_with(|| item.clone());
-                        }
-                    }),
-                    value => drop(into.entry(key.clone()).or_insert_with(|| value.clone())),
-                }
+    if let Json::Object(fields) = value {
+        for (key, value) in fields {
+            match value {
+                Json::Object(_) => collect(value, into),
+                Json::Array(items) => items.iter().for_each(|item| {
+                    if item.is_object() {
+                        collect(item, into);
+                    } else {
+                        into.entry(key.clone()).or_insert_with(|| item.clone());
+                    }
+                }),
+                value => drop(into.entry(key.clone()).or_insert_with(|| value.clone())),
             }
         }
-        _ => {}
     }
 }
 

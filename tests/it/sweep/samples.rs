@@ -1,6 +1,7 @@
 //! The samples of the sweep, and what of the schema they cover.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use backstay::configuration::address::Place;
 use backstay::configuration::engine::Engine;
@@ -56,7 +57,7 @@ fn with_needs(text: &str, dir: &str) -> String {
     let mut out = format!("{header}\n");
     for (kinds, words, lines) in NEEDS {
         if kinds.contains(&kind) && words.iter().any(|word| rest.contains(word)) {
-            out += &format!("  {}\n", lines.replace("{dir}", dir));
+            writeln!(out, "  {}", lines.replace("{dir}", dir)).unwrap();
         }
     }
     out + rest
