@@ -58,7 +58,7 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
     };
     let schema = Schema::compile(proto::SCHEMA).map_err(|faults| Error::internal(faults.join("; ")))?;
     let schema = Arc::new(schema);
-    let engine = Engine::new(Arc::clone(&schema));
+    let engine = Engine::new(Arc::clone(&schema)).for_version((version.major, version.minor));
     let tasks = TaskTracker::new();
     make_folder(&settings.state_dir)?;
     if settings.profile == Profile::DropIn {
@@ -109,7 +109,7 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
     let map_sync = Arc::new(MapSync::new(maps.clone(), settings.update_map_files_period));
     let authenticator = Arc::new(Authenticator::new(Vec::new()));
     let follower = Follower {
-        engine: Engine::new(Arc::clone(&schema)),
+        engine: engine.clone(),
         settings: settings.clone(),
         environment,
         sockets,
@@ -141,6 +141,7 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
 
     let rooms = Rooms {
         schema: Arc::clone(&schema),
+        v2_engine: engine.for_v2(),
         engine,
         configuration: Arc::clone(&configuration),
         reloads,

@@ -77,6 +77,8 @@ pub struct Plan {
     pub version: Option<FieldIndex>,
     /// Reload at once.
     pub force_reload: Option<FieldIndex>,
+    /// A replacement may be a creation.
+    pub allow_missing: Option<FieldIndex>,
     /// Only check.
     pub validate_only: Option<FieldIndex>,
     /// The object or objects in the response.
@@ -110,6 +112,7 @@ impl Plan {
             update_mask: input.field_named("update_mask"),
             filter: input.field_named("filter"),
             acl_name: input.field_named("acl_name"),
+            allow_missing: input.field_named("allow_missing"),
             page_size: input.field_named("page_size"),
             page_token: input.field_named("page_token"),
             transaction_id: input.field_named("transaction_id"),
@@ -146,7 +149,7 @@ impl Plan {
     /// The place that a request names. `Err` names the parameter that is missing or wrong.
     pub fn place(&self, schema: &Schema, resource: MessageId, request: &Object) -> Result<Place> {
         let Some(rules) = &schema.tables.messages[resource].resource else { return Ok(Place::default()) };
-        if rules.kind == ResourceKind::Section {
+        if matches!(rules.kind, ResourceKind::Section | ResourceKind::Tree) {
             return Ok(Place::default());
         }
         for (field, section) in &self.parents {

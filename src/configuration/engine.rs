@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::address::{Key, Place};
+use super::audience::Audience;
 use super::layout::{Layouts, SectionLayout, begins_with, said_by};
 use crate::document::{Document, LineKind, Section};
 use crate::error::{Error, Reason, Result, Violation};
@@ -17,11 +18,16 @@ use crate::schema::value::{Object, Value};
 /// Name under which the n-th `defaults` section without a name is known. Never written to the file.
 const UNNAMED_DEFAULTS: &str = "unnamed_defaults_";
 
-/// CRUD over documents. Cheap to share, never changes.
-#[derive(Debug)]
+/// CRUD over documents. Cheap to share and to clone, never changes.
+#[derive(Debug, Clone)]
 pub struct Engine {
     pub(super) schema: Arc<Schema>,
-    pub(super) layouts: Layouts,
+    pub(super) layouts: Arc<Layouts>,
+    pub(super) audience: Arc<Audience>,
+    /// What callers see and send is that of /v2.
+    only_v2: bool,
+    /// Version of the HAProxy that is to load what is written.
+    version: Option<(u16, u16)>,
 }
 
 /// A changed document and whatever could not be written.
@@ -36,8 +42,22 @@ pub struct Edited {
 impl Engine {
     /// An engine over a schema.
     pub fn new(schema: Arc<Schema>) -> Engine {
-        let layouts = Layouts::new(&schema);
-        Engine { schema, layouts }
+        let layouts = Arc::new(Layouts::new(&schema));
+        let audience = Arc::new(Audience::new(&schema.tables));
+        Engine { schema, layouts, audience, only_v2: false, version: None }
+    }
+
+    /// The engine for callers of REST /v2: objects have only what /v2 knows, and what it does not know is kept when an
+    /// object is replaced.
+    #[must_use]
+    pub fn for_v2(&self) -> Engine {
+        Engine { only_v2: true, ..self.clone() }
+    }
+
+    /// The engine for an HAProxy of this version, major and minor: what needs a later one is refused.
+    #[must_use]
+    pub fn for_version(self, version: (u16, u16)) -> Engine {
+        Engine { version: Some(version), ..self }
     }
 
     /// The schema it works by.
@@ -48,35 +68,44 @@ impl Engine {
     /// All objects of a resource at a place, in the order of the file.
     pub fn list(&self, document: &Document, resource: MessageId, place: &Place) -> Result<Vec<Object>> {
         let rules = self.rules(resource)?;
+        if rules.kind == ResourceKind::Tree {
+            return self.list_trees(document, resource);
+        }
         if rules.kind == ResourceKind::Section {
-            let sections = Self::sections(document, rules);
-            return Ok(sections.map(|(at, name)| self.read(document, resource, at, &name)).collect());
+            return Ok(Self::sections(document, rules)
+                .map(|(at, name)| self.shown(resource, self.read(document, resource, at, &name)))
+                .collect());
         }
         let at = Self::known_parent(document, place)?;
-        Ok(self.lines(document, resource, at).map(|(_, object)| object).collect())
+        Ok(self.lines(document, resource, at).map(|(_, object)| self.shown(resource, object)).collect())
     }
 
     /// One object.
     pub fn get(&self, document: &Document, resource: MessageId, place: &Place, key: &Key) -> Result<Object> {
         let rules = self.rules(resource)?;
+        if rules.kind == ResourceKind::Tree {
+            return self.get_tree(document, resource, key);
+        }
         if rules.kind == ResourceKind::Section {
             let name = key.name();
             return match Self::section_at(document, rules, key) {
-                Some(at) => Ok(self.read(document, resource, at, name)),
+                Some(at) => Ok(self.shown(resource, self.read(document, resource, at, name))),
                 None if matches!(key, Key::Singleton) => Ok(Object::new()),
                 None => Err(self.not_found(resource, place, key)),
             };
         }
         let at = Self::known_parent(document, place)?;
         self.find(document, resource, at, key)
-            .map(|(_, object)| object)
+            .map(|(_, object)| self.shown(resource, object))
             .ok_or_else(|| self.not_found(resource, place, key))
     }
 
     /// Adds an object.
     pub fn create(&self, document: &Document, resource: MessageId, place: &Place, object: &Object) -> Result<Edited> {
         let rules = self.rules(resource)?;
+        self.check_version(resource, object)?;
         match rules.kind {
+            ResourceKind::Tree => self.create_tree(document, resource, object),
             ResourceKind::Section => self.create_section(document, resource, rules, object),
             ResourceKind::NamedLine => {
                 let at = Self::known_parent(document, place)?;
@@ -121,12 +150,17 @@ impl Engine {
         object: &Object,
     ) -> Result<Edited> {
         let rules = self.rules(resource)?;
+        self.check_version(resource, object)?;
+        if rules.kind == ResourceKind::Tree {
+            return self.replace_tree(document, resource, key, object);
+        }
         if rules.kind == ResourceKind::Section {
             return self.replace_section(document, resource, rules, place, key, object);
         }
         let at = Self::known_parent(document, place)?;
         let (line, old) = self.find(document, resource, at, key).ok_or_else(|| self.not_found(resource, place, key))?;
         let mut wanted = object.clone();
+        self.keep_hidden(resource, &old, &mut wanted);
         if rules.kind == ResourceKind::NamedLine {
             let name = self.identity(resource, object).unwrap_or_default();
             if !name.is_empty()
@@ -155,6 +189,9 @@ impl Engine {
     /// Removes an object.
     pub fn delete(&self, document: &Document, resource: MessageId, place: &Place, key: &Key) -> Result<Edited> {
         let rules = self.rules(resource)?;
+        if rules.kind == ResourceKind::Tree {
+            return self.delete(document, self.tree_parts(resource)?.section, place, key);
+        }
         if rules.kind == ResourceKind::Section {
             let at = Self::section_at(document, rules, key).ok_or_else(|| self.not_found(resource, place, key))?;
             let mut document = document.clone();
@@ -203,7 +240,10 @@ impl Engine {
     }
 
     /// Sections of a kind with their listed names.
-    fn sections<'a>(document: &'a Document, rules: &'a Resource) -> impl Iterator<Item = (usize, String)> + 'a {
+    pub(super) fn sections<'a>(
+        document: &'a Document,
+        rules: &'a Resource,
+    ) -> impl Iterator<Item = (usize, String)> + 'a {
         let mut unnamed = 0;
         document.sections().iter().enumerate().filter(|(_, s)| s.kind() == &*rules.keyword).map(move |(at, section)| {
             let mut name = section.name().to_owned();
@@ -237,7 +277,7 @@ impl Engine {
     }
 
     /// Readable lines of a resource in a section, with their line numbers.
-    fn lines<'a>(
+    pub(super) fn lines<'a>(
         &'a self,
         document: &'a Document,
         resource: MessageId,
@@ -264,7 +304,29 @@ impl Engine {
             }
             _ => {}
         }
-        Some(object)
+        (!self.only_v2 || self.audience.is_shown(&self.schema.tables, resource, &object)).then_some(object)
+    }
+
+    /// What callers may see of an object.
+    fn shown(&self, resource: MessageId, mut object: Object) -> Object {
+        if self.only_v2 {
+            self.audience.hide(&self.schema.tables, resource, &mut object);
+        }
+        object
+    }
+
+    /// Gives an object from /v2 what /v2 cannot say about the one that it replaces.
+    pub(super) fn keep_hidden(&self, resource: MessageId, old: &Object, wanted: &mut Object) {
+        if self.only_v2 {
+            self.audience.keep(&self.schema.tables, resource, old, wanted);
+        }
+    }
+
+    /// Refuses what the HAProxy in use is too old for.
+    fn check_version(&self, resource: MessageId, object: &Object) -> Result<()> {
+        let Some(version) = self.version else { return Ok(()) };
+        let violations = self.audience.too_new(&self.schema.tables, resource, object, version);
+        if violations.is_empty() { Ok(()) } else { Err(Error::invalid(violations)) }
     }
 
     fn find(&self, document: &Document, resource: MessageId, at: usize, key: &Key) -> Option<(usize, Object)> {
@@ -302,7 +364,7 @@ impl Engine {
 
     /// Where a new last line of a resource goes: behind the last line with its keyword, readable or not; without one,
     /// before the first line of a kind that comes later, else to the end. Never into an `.if` block.
-    fn behind_last(section: &Section, layout: &SectionLayout, resource: MessageId) -> usize {
+    pub(super) fn behind_last(section: &Section, layout: &SectionLayout, resource: MessageId) -> usize {
         let keyword = layout.children.iter().find(|c| c.message == resource).map_or("", |c| &*c.keyword);
         // Lines such as `no log` are of the kind too.
         let of_kind = |words: &[&str]| layout.child_of(words).is_some_and(|child| child.message == resource);
@@ -338,6 +400,16 @@ impl Engine {
 
     /// The line of an object, with unknown words of the line that it replaces.
     fn line_text(&self, resource: MessageId, object: &Object, residue: &[Box<str>]) -> Result<(String, Vec<String>)> {
+        self.printed(resource, object, residue).map_err(refused)
+    }
+
+    /// As `line_text`, with the fault itself.
+    pub(super) fn printed(
+        &self,
+        resource: MessageId,
+        object: &Object,
+        residue: &[Box<str>],
+    ) -> std::result::Result<(String, Vec<String>), PrintFault> {
         let grammar = &self.schema.grammar;
         let printed = if residue.is_empty() {
             grammar.print_line(resource, object)
@@ -346,12 +418,11 @@ impl Engine {
             whole.set_residue(residue.to_vec());
             grammar.print_line(resource, &whole)
         };
-        let printed = printed.map_err(refused)?;
-        Ok((printed.text, printed.unused))
+        printed.map(|printed| (printed.text, printed.unused))
     }
 
     /// True when a text reads as `old`, apart from derived identities.
-    fn reads_as(&self, resource: MessageId, text: &str, old: &Object) -> bool {
+    pub(super) fn reads_as(&self, resource: MessageId, text: &str, old: &Object) -> bool {
         let words = crate::schema::words::split(text).words;
         let index = self.index_of(resource, old).unwrap_or(0);
         self.line_object(resource, &words, index).is_some_and(|object| object == *old)

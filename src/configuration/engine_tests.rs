@@ -20,7 +20,7 @@ impl Case {
     }
 
     fn object(&self, resource: &str, text: &str) -> Object {
-        let rules = JsonRules { drop_zero: true };
+        let rules = JsonRules { drop_zero: true, only_v2: false };
         json::read(&self.engine.schema.tables, self.id(resource), text.as_bytes(), rules).unwrap().object
     }
 

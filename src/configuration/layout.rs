@@ -52,6 +52,9 @@ impl Layouts {
         };
         for (id, message) in schema.tables.messages.iter().enumerate() {
             let Some(resource) = &message.resource else { continue };
+            if resource.kind == ResourceKind::Tree {
+                continue;
+            }
             if resource.kind == ResourceKind::Section {
                 let layout = by_kind.entry(resource.keyword.clone()).or_insert_with_key(|kind| empty(kind));
                 layout.message = Some(id);

@@ -7,6 +7,7 @@
 //! mean.
 
 pub mod address;
+pub mod audience;
 pub mod crash;
 mod disk;
 pub mod engine;
@@ -27,6 +28,7 @@ mod section_edit;
 mod store;
 mod transaction;
 mod transaction_log;
+mod tree;
 mod write;
 
 pub use external::External;

@@ -98,8 +98,10 @@ impl Engine {
             (None, false) => return Err(self.not_found(resource, place, key)),
         };
         self.check_from(document, resource, object)?;
-        let document = self.write_header(document, resource, at, object)?;
-        self.write_fields(&document, resource, at, object)
+        let mut wanted = object.clone();
+        self.keep_hidden(resource, &self.read(document, resource, at, key.name()), &mut wanted);
+        let document = self.write_header(document, resource, at, &wanted)?;
+        self.write_fields(&document, resource, at, &wanted)
     }
 
     /// The header keeps its name; only what else it says may change.

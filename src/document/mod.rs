@@ -30,7 +30,7 @@ use std::sync::Arc;
 use index::Index;
 pub use line::{LineKind, LineRef, SECTION_KEYWORDS};
 pub use patch::Patch;
-pub use section::Section;
+pub use section::{LineEdits, Section};
 pub use style::Style;
 
 use line::{Class, indent_of};

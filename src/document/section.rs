@@ -1,5 +1,6 @@
 //! A section: the text above its header that belongs to it, the header, its lines.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,6 +26,15 @@ pub struct Section {
     kind: &'static str,
     name: Box<str>,
     identity: u64,
+}
+
+/// Edits of a section's lines, by the positions that they have before.
+#[derive(Debug, Default)]
+pub struct LineEdits {
+    /// New text of a line; nothing: the line goes.
+    pub changed: BTreeMap<usize, Option<String>>,
+    /// New lines before a line; at the number of lines: behind the last one.
+    pub before: BTreeMap<usize, Vec<String>>,
 }
 
 impl PartialEq for Section {
@@ -305,15 +315,52 @@ impl Section {
     /// Inserts lines before line `at` and says where the first one is now. Comments directly above a line belong to
     /// it: the new lines go above them. Directly behind the last line when `at` is the number of lines or more.
     pub fn insert_lines(&mut self, at: usize, texts: &[impl AsRef<str>]) -> Result<usize> {
-        let mut at = at.min(self.len());
+        let at = self.above_comments(at.min(self.len()));
+        self.splice(at..at, texts)?;
+        Ok(at)
+    }
+
+    /// Carries out many edits of lines in one pass; positions are those before it. Lines are rewritten as by
+    /// `replace_line` and come in as by `insert_lines`.
+    pub fn edit_lines(&mut self, edits: &LineEdits) -> Result<()> {
+        let mut before: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for (at, texts) in &edits.before {
+            let at = self.above_comments((*at).min(self.len()));
+            before.entry(at).or_default().extend(texts.iter().map(String::as_str));
+        }
+        let keys = || edits.changed.keys().chain(before.keys()).copied();
+        let Some(first) = keys().min() else { return Ok(()) };
+        let end = edits.changed.keys().max().map_or(0, |at| at + 1).max(keys().max().unwrap_or(0)).min(self.len());
+        let mut bytes = Vec::new();
+        for at in first..=end {
+            for text in before.get(&at).map_or(&[][..], Vec::as_slice) {
+                if bytes.last().is_some_and(|&b| b != b'\n') {
+                    bytes.extend_from_slice(self.style.ending());
+                }
+                bytes.extend_from_slice(&self.indent_at(at));
+                bytes.extend_from_slice(content_line(text)?.as_bytes());
+                bytes.extend_from_slice(self.style.ending());
+            }
+            let Some(line) = self.line(at).filter(|_| at < end) else { continue };
+            match edits.changed.get(&at) {
+                None => bytes.extend_from_slice(line.raw_with_ending()),
+                Some(None) => {}
+                Some(Some(text)) => bytes.extend_from_slice(&rewritten(line, content_line(text)?)?),
+            }
+        }
+        self.put_lines(first..end, &bytes);
+        Ok(())
+    }
+
+    /// Where a line goes that is to stand before line `at`: above the comments that belong to that one.
+    fn above_comments(&self, mut at: usize) -> usize {
         let owns = self.line(at).is_some_and(|_| {
             matches!(self.marks[self.header + 1 + at].class, Class::Content | Class::Open | Class::Message)
         });
         while owns && at > 0 && self.marks[self.header + at].class == Class::Comment {
             at -= 1;
         }
-        self.splice(at..at, texts)?;
-        Ok(at)
+        at
     }
 
     /// Inserts a line behind the last one that says something at the level of the header: not inside an `.if` block,

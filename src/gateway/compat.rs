@@ -29,8 +29,14 @@ pub fn counts_as_absent(field: &str, value: &Value) -> bool {
     field == "version" && *value == Value::Int(0)
 }
 
-/// Zero values of fields that are not nullable count as absent.
-pub const JSON_RULES: JsonRules = JsonRules { drop_zero: true };
+/// Paths of our own extensions, which know all fields.
+const EXTENSIONS: &str = "/v2/services/backstay/";
+
+/// How bodies of a route are read: zero values of fields that are not nullable count as absent, and fields that /v2 has
+/// not are unknown to its routes.
+pub fn json_rules(path: &str) -> JsonRules {
+    JsonRules { drop_zero: true, only_v2: !path.starts_with(EXTENSIONS) }
+}
 
 /// Tokens that an enum parameter takes. `parent_type` is one enum for all, but each resource has its own parents.
 pub fn allowed_tokens<'a>(tables: &'a Tables, method: &Method, path: &str, at: FieldIndex) -> Vec<&'a str> {

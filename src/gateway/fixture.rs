@@ -25,6 +25,8 @@ fn field(name: &str, number: u32, kind: Kind) -> Field {
         flatten: false,
         check: Check::default(),
         since: None,
+        grpc_only: false,
+        rest_field: None,
     }
 }
 
@@ -131,6 +133,7 @@ pub(crate) fn tables() -> Tables {
                 print_only: false,
                 since: None,
                 one_of: Vec::new(),
+                grpc_only: false,
             })
             .collect(),
         by_token: tokens.iter().enumerate().map(|(at, (token, _))| ((*token).into(), at)).collect(),

@@ -231,7 +231,7 @@ impl Gateway {
             tables,
             method,
             route,
-            compat::JSON_RULES,
+            compat::json_rules(&route.rule.path),
             settings.limits,
             &head.headers,
             body,

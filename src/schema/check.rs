@@ -1,7 +1,7 @@
 //! The rules of the schema, checked over a whole object at once.
 
 use super::json::Reading;
-use super::tables::{EnumType, Field, Kind, MessageId, MessageType, Tables};
+use super::tables::{EnumType, Field, Kind, MessageId, MessageType, ResourceKind, Tables};
 use super::value::{Object, Value};
 use crate::error::Violation;
 
@@ -24,7 +24,7 @@ fn run(
     location: &'static str,
     refused: &[Violation],
 ) -> Vec<Violation> {
-    let mut checker = Checker { tables, location, refused, path: String::new(), found: Vec::new() };
+    let mut checker = Checker { tables, location, refused, path: String::new(), found: Vec::new(), in_tree: false };
     checker.object(message, object);
     checker.found
 }
@@ -37,6 +37,8 @@ struct Checker<'a> {
     /// Path of the object being checked, with a dot at its end unless empty.
     path: String,
     found: Vec<Violation>,
+    /// The object is an item of a tree, where its place in the list is its index.
+    in_tree: bool,
 }
 
 const EMPTY: &Object = &Object::new();
@@ -45,7 +47,10 @@ impl Checker<'_> {
     fn object(&mut self, message: MessageId, object: &Object) {
         let tables = self.tables;
         let table = &tables.messages[message];
+        let has_place = std::mem::take(&mut self.in_tree);
+        let is_tree = table.resource.as_ref().is_some_and(|resource| resource.kind == ResourceKind::Tree);
         for &at in &table.json_order {
+            self.in_tree = is_tree;
             let field = &table.fields[at];
             let value = object.get(at);
             if let (true, Kind::Message(inner)) = (field.flatten, field.kind) {
@@ -54,6 +59,7 @@ impl Checker<'_> {
             } else if !self.take_refused(field) {
                 match value {
                     Some(value) => self.field(field, value),
+                    None if has_place && &*field.name == "index" => {}
                     None if field.check.required => self.fault(&field.json, 602, "is required".to_owned()),
                     None => {}
                 }
@@ -116,15 +122,17 @@ impl Checker<'_> {
         let fault = match (field.kind, value) {
             (Kind::Message(inner), Value::Object(object)) => {
                 let length = self.path.len();
+                let in_tree = self.in_tree;
                 self.path.push_str(name);
                 self.path.push('.');
                 self.object(inner, object);
                 self.path.truncate(length);
+                self.in_tree = in_tree;
                 return;
             }
             (Kind::Enum(id), Value::Enum(number)) => {
                 let table = &self.tables.enums[id];
-                table.value(*number).is_none().then(|| (606, table.expected()))
+                table.value(*number).is_none().then(|| (606, table.expected(false)))
             }
             (_, Value::Int(number)) => integer(field, *number),
             (_, Value::Str(text)) => string(field, text),
@@ -168,9 +176,11 @@ fn one_of(words: impl Iterator<Item = String>) -> String {
 }
 
 impl EnumType {
-    /// What is expected of a value, for messages: `should be one of [enabled disabled]`.
-    pub fn expected(&self) -> String {
-        one_of(self.values.iter().map(|value| value.token.to_string()))
+    /// What is expected of a value, for messages: `should be one of [enabled disabled]`; only values of /v2 when those
+    /// are asked for.
+    pub fn expected(&self, only_v2: bool) -> String {
+        let values = self.values.iter().filter(|value| !(only_v2 && value.grpc_only));
+        one_of(values.map(|value| value.token.to_string()))
     }
 }
 

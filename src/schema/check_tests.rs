@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 /// What the gateway does with a body.
 fn accept(tables: &Tables, message: MessageId, body: &[u8]) -> Result<Object> {
-    let reading = json::read(tables, message, body, JsonRules { drop_zero: true })?;
+    let reading = json::read(tables, message, body, JsonRules { drop_zero: true, only_v2: false })?;
     let violations = check_reading(tables, message, &reading);
     if violations.is_empty() { Ok(reading.object) } else { Err(Error::invalid(violations)) }
 }
@@ -104,7 +104,8 @@ fn fields_may_demand_others() {
     let schema = crate::schema::load::load(crate::proto::SCHEMA).unwrap();
     let found = |message: &str, body: &str| {
         let message = schema.message_by_name[format!("backstay.configuration.v2.{message}").as_str()];
-        let reading = json::read(&schema, message, body.as_bytes(), JsonRules { drop_zero: true }).unwrap();
+        let reading =
+            json::read(&schema, message, body.as_bytes(), JsonRules { drop_zero: true, only_v2: false }).unwrap();
         let violations = check_reading(&schema, message, &reading).into_iter();
         violations.map(|v| format!("{} {} {}", v.code, v.field, v.message)).collect::<Vec<_>>()
     };

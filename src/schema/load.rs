@@ -207,6 +207,7 @@ impl Loader {
                 print_only: rules.as_ref().is_some_and(|r| flag(r, "print_only")),
                 since: self.since(rules.as_ref(), &file, value.full_name()),
                 one_of: rules.as_ref().map(|r| names(r, "one_of")).unwrap_or_default(),
+                grpc_only: rules.as_ref().is_some_and(|r| flag(r, "grpc_only")),
             });
         }
         self.enums.insert(item.full_name().into(), self.tables.enums.len());
@@ -231,6 +232,7 @@ impl Loader {
                 out.fields.push(field);
             }
         }
+        self.resolve_rest_fields(message, &mut out, &file);
         if let Some(rules) = &rules {
             out.line = some_text(rules, "line");
             out.toggle = some_text(rules, "toggle");
@@ -239,6 +241,21 @@ impl Loader {
             }
         }
         self.tables.messages.push(out);
+    }
+
+    /// Finds the fields under which /v2 shows others, once all fields of the message are known.
+    fn resolve_rest_fields(&mut self, message: &MessageDescriptor, out: &mut MessageType, file: &str) {
+        for descriptor in message.fields() {
+            let wanted = rules(&descriptor.options(), &self.options.field).and_then(|r| some_text(&r, "rest_field"));
+            let (Some(wanted), Some(at)) = (wanted, out.field_named(descriptor.name())) else { continue };
+            match out.field_named(&wanted).filter(|other| out.fields[*other].kind == out.fields[at].kind) {
+                Some(other) if out.fields[at].grpc_only => out.fields[at].rest_field = Some(other),
+                _ => {
+                    let text = format!("rest_field `{wanted}` should name a field of the same type");
+                    self.fault(file, descriptor.full_name(), text);
+                }
+            }
+        }
     }
 
     fn field(&mut self, field: &FieldDescriptor, file: &str) -> Option<Field> {
@@ -295,6 +312,8 @@ impl Loader {
                 needs: rules.map(|r| names(r, "needs")).unwrap_or_default(),
             },
             since: self.since(rules, file, field.full_name()),
+            grpc_only: is("grpc_only"),
+            rest_field: None,
         })
     }
 
@@ -313,11 +332,12 @@ impl Loader {
             1 => ResourceKind::Section,
             2 => ResourceKind::NamedLine,
             3 => ResourceKind::IndexedLine,
+            4 => ResourceKind::Tree,
             _ => return None,
         };
         let first_word = message.line.as_deref().and_then(|l| l.split_whitespace().next()).unwrap_or_default();
         let keyword = some_text(rules, "section").unwrap_or_else(|| first_word.into());
-        if keyword.is_empty() {
+        if keyword.is_empty() && kind != ResourceKind::Tree {
             self.fault(file, &message.full_name, "a resource needs a line");
         }
         let parents: Vec<Parent> = list(rules, "parents", |v| v.as_str().map(str::to_owned))
@@ -327,7 +347,7 @@ impl Loader {
                 section: section.into(),
             })
             .collect();
-        if kind != ResourceKind::Section && parents.is_empty() {
+        if matches!(kind, ResourceKind::NamedLine | ResourceKind::IndexedLine) && parents.is_empty() {
             self.fault(file, &message.full_name, "a line resource needs parents");
         }
         Some(Resource {
@@ -349,9 +369,13 @@ impl Loader {
             if resource.singleton {
                 continue;
             }
+            if resource.kind == ResourceKind::Tree {
+                self.resolve_tree(id);
+                continue;
+            }
             let wanted = match resource.kind {
                 ResourceKind::IndexedLine => "index",
-                ResourceKind::Section => "name",
+                ResourceKind::Section | ResourceKind::Tree => "name",
                 ResourceKind::NamedLine => {
                     ["name", "prefix", "username"].into_iter().find(|n| self.path_of(id, n).is_some()).unwrap_or("name")
                 }
@@ -364,6 +388,33 @@ impl Loader {
                 let name = message.full_name.to_string();
                 self.fault_in(&name, format!("has no field `{wanted}` to be found by"));
             }
+        }
+    }
+
+    /// A tree is found by the name of its section.
+    fn resolve_tree(&mut self, id: usize) {
+        let messages = &self.tables.messages;
+        let resource_of = |field: &Field| match field.kind {
+            Kind::Message(inner) => messages[inner].resource.as_ref().map(|r| (inner, r.kind)),
+            _ => None,
+        };
+        let fields = &messages[id].fields;
+        let section = fields.first().filter(|field| !field.repeated).and_then(&resource_of);
+        let lines = fields.iter().skip(1).all(|field| {
+            let kind = resource_of(field).map(|(_, kind)| kind);
+            field.repeated && matches!(kind, Some(ResourceKind::NamedLine | ResourceKind::IndexedLine))
+        });
+        let name = match section {
+            Some((inner, ResourceKind::Section)) => messages[inner].field_named("name"),
+            _ => None,
+        };
+        if let (Some(name), true) = (name, lines) {
+            if let Some(resource) = &mut self.tables.messages[id].resource {
+                resource.identity = vec![0, name];
+            }
+        } else {
+            let name = messages[id].full_name.to_string();
+            self.fault("-", &name, "a tree is a section with a name, then lists of its lines");
         }
     }
 

@@ -119,6 +119,8 @@ impl Builder<'_> {
                 needs: Vec::new(),
             },
             since: None,
+            grpc_only: false,
+            rest_field: None,
         }
     }
 
@@ -137,6 +139,7 @@ impl Builder<'_> {
                     print_only: false,
                     since: None,
                     one_of: Vec::new(),
+                    grpc_only: false,
                 })
                 .collect();
             self.tables.enums.push(EnumType {

@@ -83,6 +83,10 @@ pub struct Field {
     pub check: Check,
     /// First HAProxy version that has the keyword, as (major, minor).
     pub since: Option<(u16, u16)>,
+    /// REST /v2 has no such field.
+    pub grpc_only: bool,
+    /// The field of the same message under which REST /v2 shows the value of this one.
+    pub rest_field: Option<FieldIndex>,
 }
 
 /// Type of a field.
@@ -157,6 +161,8 @@ pub struct EnumValue {
     pub since: Option<(u16, u16)>,
     /// Fields of the message that holds the value; exactly one of them must be set with it. Empty: no such rule.
     pub one_of: Vec<Box<str>>,
+    /// REST /v2 has no such value.
+    pub grpc_only: bool,
 }
 
 /// How an object of the configuration stands in the file.
@@ -197,6 +203,8 @@ pub enum ResourceKind {
     NamedLine,
     /// A line of a section, found by its position among its kind.
     IndexedLine,
+    /// A section with its lines: its first field is the section, each list the lines of one kind.
+    Tree,
 }
 
 /// A service.

@@ -107,6 +107,8 @@ fn table_field(messages: &[String], field: &FieldDescriptor) -> Field {
         flatten: false,
         check: Check::default(),
         since: None,
+        grpc_only: false,
+        rest_field: None,
     }
 }
 

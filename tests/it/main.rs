@@ -17,6 +17,7 @@ mod resources;
 mod runtime;
 mod runtime_objects;
 mod runtime_speed;
+mod sections;
 mod stored;
 mod support;
 mod sweep;

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value as Json, json};
 
 use backstay::error::Reason;
-use backstay::schema::tables::{Kind, MessageType, Method, Verb};
+use backstay::schema::tables::{Kind, MessageType, Method, ResourceKind, Verb};
 
 use crate::support::client::{Transport, short_name, tables};
 use crate::support::world::{Expected, World, is_part, refused};
@@ -34,6 +34,10 @@ fn services() -> Vec<Service> {
         let methods: Vec<_> = service.methods.iter().filter(generic).map(|id| &tables.methods[*id]).collect();
         let Some(resource) = methods.first().and_then(|method| method.resource) else { continue };
         let message = &tables.messages[resource];
+        // Sections with their lines are tested with their lines.
+        if message.resource.as_ref().is_some_and(|rules| rules.kind == ResourceKind::Tree) {
+            continue;
+        }
         // The unnamed way to the first defaults section.
         if methods[0].singleton && !message.resource.as_ref().is_some_and(|rules| rules.singleton) {
             continue;

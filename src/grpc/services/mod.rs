@@ -47,8 +47,10 @@ use crate::storage::{FileStore, MapSync};
 pub struct Rooms {
     /// The schema.
     pub schema: Arc<Schema>,
-    /// CRUD over documents.
+    /// CRUD over documents, with all that the schema knows.
     pub engine: Engine,
+    /// The same for callers of REST /v2.
+    pub v2_engine: Engine,
     /// The managed file, its versions and transactions.
     pub configuration: Arc<Configuration>,
     /// Reloads.

@@ -2,7 +2,7 @@
 
 use super::{Rooms, filter::Filter, paging};
 use crate::configuration::address::{Key, Place, Plan};
-use crate::configuration::engine::Edited;
+use crate::configuration::engine::{Edited, Engine};
 use crate::configuration::plan::Live;
 use crate::configuration::{ChangeOptions, Outcome, Target};
 use crate::document::Document;
@@ -10,7 +10,7 @@ use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Answer, Call, Transport};
 use crate::schema::check::check;
 use crate::schema::mask::apply_mask;
-use crate::schema::tables::{Kind, MessageId, Verb};
+use crate::schema::tables::{Kind, MessageId, ResourceKind, Tables, Verb};
 use crate::schema::value::{Object, Value};
 use crate::spoe::SpoeFile;
 
@@ -19,7 +19,9 @@ pub(super) async fn call(rooms: &Rooms, plan: &Plan, call: Call) -> Result<Answe
     let method = &rooms.schema.tables.methods[call.method];
     let Some(resource) = method.resource else { return Err(Error::internal("generic method without resource")) };
     let place = plan.place(&rooms.schema, resource, &call.request)?;
-    let request = Request { rooms, plan, resource, place, call: &call };
+    let tree = rooms.schema.tables.messages[resource].resource.as_ref().is_some_and(|r| r.kind == ResourceKind::Tree);
+    let v2 = call.transport == Transport::Rest && !tree;
+    let request = Request { rooms, plan, resource, place, call: &call, v2 };
     match method.verb {
         Verb::List => request.list().await,
         Verb::Get => request.get().await,
@@ -37,13 +39,19 @@ struct Request<'a> {
     resource: MessageId,
     place: Place,
     call: &'a Call,
+    /// What /v2 does not know stays hidden.
+    v2: bool,
 }
 
 impl Request<'_> {
+    fn engine(&self) -> &Engine {
+        if self.v2 { &self.rooms.v2_engine } else { &self.rooms.engine }
+    }
+
     async fn list(&self) -> Result<Answer> {
         let (plan, request) = (self.plan, &self.call.request);
         let (document, version) = self.view().await?;
-        let mut objects = self.rooms.engine.list(&document, self.resource, &self.place)?;
+        let mut objects = self.engine().list(&document, self.resource, &self.place)?;
         let acl_name = Plan::text(plan.acl_name, request);
         if !acl_name.is_empty() {
             let field = self.rooms.schema.tables.messages[self.resource].field_named("acl_name");
@@ -73,7 +81,7 @@ impl Request<'_> {
     async fn get(&self) -> Result<Answer> {
         let key = self.plan.key(&self.call.request)?;
         let (document, version) = self.view().await?;
-        let mut object = Value::Object(self.rooms.engine.get(&document, self.resource, &self.place, &key)?);
+        let mut object = Value::Object(self.engine().get(&document, self.resource, &self.place, &key)?);
         if self.plan.spoe.is_some() {
             self.number(&mut object);
         }
@@ -88,7 +96,7 @@ impl Request<'_> {
     async fn create(&self) -> Result<Answer> {
         let object = self.body()?;
         self.check(object)?;
-        let engine = &self.rooms.engine;
+        let engine = self.engine();
         self.change(|document| engine.create(document, self.resource, &self.place, object), Some(object.clone())).await
     }
 
@@ -96,13 +104,19 @@ impl Request<'_> {
         let object = self.body()?;
         self.check(object)?;
         let key = self.plan.key(&self.call.request)?;
-        let engine = &self.rooms.engine;
-        self.change(|document| engine.replace(document, self.resource, &self.place, &key, object), Some(object.clone()))
-            .await
+        let engine = self.engine();
+        let allow_missing = self.plan.allow_missing.is_some_and(|field| self.call.request.flag(field));
+        let edit = |document: &Document| match engine.replace(document, self.resource, &self.place, &key, object) {
+            Err(error) if allow_missing && error.reason() == Reason::ObjectNotFound => {
+                engine.create(document, self.resource, &self.place, object)
+            }
+            edited => edited,
+        };
+        self.change(edit, Some(object.clone())).await
     }
 
     async fn update(&self) -> Result<Answer> {
-        let (tables, engine) = (&self.rooms.schema.tables, &self.rooms.engine);
+        let (tables, engine) = (&self.rooms.schema.tables, self.engine());
         let key = self.plan.key(&self.call.request)?;
         let paths = self.mask();
         let (document, _) = self.view().await?;
@@ -116,7 +130,7 @@ impl Request<'_> {
 
     async fn delete(&self) -> Result<Answer> {
         let key: Key = self.plan.key(&self.call.request)?;
-        let engine = &self.rooms.engine;
+        let engine = self.engine();
         self.change(|document| engine.delete(document, self.resource, &self.place, &key), None).await
     }
 
@@ -132,7 +146,7 @@ impl Request<'_> {
             let change = |file: &mut SpoeFile| {
                 let edited = edit(file.scope(scope)?)?;
                 if strict && !edited.unused.is_empty() {
-                    return Err(unused(&edited.unused));
+                    return Err(unused(&self.rooms.schema.tables, self.resource, &edited.unused));
                 }
                 file.set_scope(scope, edited.document)
             };
@@ -145,7 +159,7 @@ impl Request<'_> {
             .change(target, options, |document| {
                 let edited = edit(document)?;
                 if strict && !edited.unused.is_empty() {
-                    return Err(unused(&edited.unused));
+                    return Err(unused(&self.rooms.schema.tables, self.resource, &edited.unused));
                 }
                 Ok((edited.document, ()))
             })
@@ -273,17 +287,27 @@ impl Request<'_> {
     }
 }
 
-fn unused(paths: &[String]) -> Error {
+fn unused(tables: &Tables, resource: MessageId, paths: &[String]) -> Error {
     let violations = paths
         .iter()
         .map(|path| Violation {
             field: path.clone(),
-            message: "has no place in a line of this type".into(),
+            message: if has_no_line(tables, resource, path) {
+                "has no place in haproxy.cfg and would be lost".into()
+            } else {
+                "has no place in a line of this type".into()
+            },
             code: 0,
             location: "body",
         })
         .collect();
     Error::invalid(violations)
+}
+
+/// True for a field of the resource itself that nothing in the file stands for.
+fn has_no_line(tables: &Tables, resource: MessageId, path: &str) -> bool {
+    let message = &tables.messages[resource];
+    message.by_json.get(path).is_some_and(|at| message.fields[*at].no_line)
 }
 
 fn set_int(response: &mut Object, field: Option<usize>, value: i64) {

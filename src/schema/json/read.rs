@@ -11,6 +11,8 @@ use crate::schema::value::{Object, Value};
 pub struct JsonRules {
     /// A zero, `false` or empty string counts as absent, unless the field is `nullable`. On over REST.
     pub drop_zero: bool,
+    /// Keys of fields that /v2 does not have are unknown.
+    pub only_v2: bool,
 }
 
 /// What was read.
@@ -98,13 +100,14 @@ impl<'a> Reader<'a> {
         let table = &tables.messages[message];
         if let Some(&at) = table.by_json.get(key)
             && !table.fields[at].flatten
+            && !self.is_hidden(&table.fields[at])
         {
             self.field(&table.fields[at], at, json, object)?;
             return Ok(true);
         }
         for (at, field) in table.fields.iter().enumerate() {
             let Kind::Message(inner) = field.kind else { continue };
-            if !field.flatten || !has_key(tables, inner, key) {
+            if !field.flatten || !self.has_key(inner, key) {
                 continue;
             }
             let part = object.object_mut(at);
@@ -164,7 +167,10 @@ impl<'a> Reader<'a> {
                 let text = json.as_str().unwrap_or_default();
                 match field.kind {
                     Kind::Enum(id) => {
-                        let Some(number) = self.tables.enums[id].number(text) else {
+                        let value =
+                            self.tables.enums[id].by_token.get(text).map(|at| &self.tables.enums[id].values[*at]);
+                        let known = value.filter(|value| !(self.rules.only_v2 && value.grpc_only));
+                        let Some(number) = known.map(|value| value.number) else {
                             // The empty word is the JSON of `..._UNSPECIFIED`.
                             if item || !text.is_empty() {
                                 self.refuse(id);
@@ -190,10 +196,25 @@ impl<'a> Reader<'a> {
         Ok((!(zero && drop_zero)).then_some(value))
     }
 
+    fn is_hidden(&self, field: &Field) -> bool {
+        self.rules.only_v2 && field.grpc_only
+    }
+
+    fn has_key(&self, message: MessageId, key: &str) -> bool {
+        let table = &self.tables.messages[message];
+        match table.by_json.get(key) {
+            Some(&at) if !table.fields[at].flatten => !self.is_hidden(&table.fields[at]),
+            _ => table.fields.iter().any(|field| match field.kind {
+                Kind::Message(inner) => field.flatten && self.has_key(inner, key),
+                _ => false,
+            }),
+        }
+    }
+
     fn refuse(&mut self, id: usize) {
         self.refused.push(Violation {
             field: self.path.clone(),
-            message: self.tables.enums[id].expected(),
+            message: self.tables.enums[id].expected(self.rules.only_v2),
             code: 606,
             location: "body",
         });
@@ -217,16 +238,5 @@ impl<'a> Reader<'a> {
             code: 0,
             location: "body",
         })
-    }
-}
-
-fn has_key(tables: &Tables, message: MessageId, key: &str) -> bool {
-    let table = &tables.messages[message];
-    match table.by_json.get(key) {
-        Some(&at) if !table.fields[at].flatten => true,
-        _ => table.fields.iter().any(|field| match field.kind {
-            Kind::Message(inner) => field.flatten && has_key(tables, inner, key),
-            _ => false,
-        }),
     }
 }

@@ -25,7 +25,7 @@ fn small() -> Tables {
 }
 
 fn parse(tables: &Tables, body: &str, drop_zero: bool) -> crate::error::Result<Reading> {
-    read(tables, tables.message_by_name["outer"], body.as_bytes(), JsonRules { drop_zero })
+    read(tables, tables.message_by_name["outer"], body.as_bytes(), JsonRules { drop_zero, only_v2: false })
 }
 
 fn echo(body: &str, drop_zero: bool) -> String {

@@ -182,8 +182,11 @@ impl<'t> Compiler<'t> {
             let nodes = self.items(items, context)?;
             let mut names = Vec::new();
             notation::item_names(items, &mut names);
+            let has = |field: &Field| names.iter().any(|name| **name == *field.json);
+            // What /v2 calls differently is another spelling of what our own fields say.
+            let other_name = |at: usize| fields.iter().any(|field| field.rest_field == Some(at));
             let print_only = tree.len() > 1
-                && fields.iter().any(|field| field.print_only && names.iter().any(|name| **name == *field.json));
+                && fields.iter().enumerate().any(|(at, field)| (field.print_only || other_name(at)) && has(field));
             alternatives.push(Alternative { nodes, print_only: self.print_only(print_only) });
         }
         Ok(Node::Group(Group { alternatives: alternatives.into(), required, guard: Arc::new(Stop::default()) }))

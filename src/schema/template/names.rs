@@ -19,7 +19,8 @@ struct Name {
     json: Box<str>,
     inner: Option<MessageId>,
     flatten: bool,
-    no_line: bool,
+    /// Says where the line stands instead of what it says.
+    is_position: bool,
 }
 
 /// Names of the fields of all messages.
@@ -32,7 +33,7 @@ impl Names {
             json: field.json.clone(),
             inner: if let Kind::Message(id) = field.kind { Some(id) } else { None },
             flatten: field.flatten,
-            no_line: field.no_line,
+            is_position: field.no_line && &*field.name == "index",
         };
         Names(tables.messages.iter().map(|message| message.fields.iter().map(name).collect()).collect())
     }
@@ -61,7 +62,7 @@ impl Names {
         out
     }
 
-    /// Paths of values that are set in `object` and not in `consumed`. Fields without a line and those in `skip` do not count.
+    /// Paths of values that are set in `object` and not in `consumed`. Positions and the fields in `skip` do not count.
     pub(super) fn unused(
         &self,
         message: MessageId,
@@ -88,7 +89,7 @@ impl Names {
     ) {
         for (field, value) in object.iter() {
             let Some(name) = self.0.get(message).and_then(|fields| fields.get(field)) else { continue };
-            if name.no_line {
+            if name.is_position {
                 continue;
             }
             steps.push(Step { field, item: None });

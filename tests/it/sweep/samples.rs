@@ -112,7 +112,7 @@ fn sample(engine: &Engine, number: usize, json: &Json, dir: &str) -> Result<Samp
     let fault = |text: String| (text.split(':').next().unwrap_or_default().to_owned(), text);
     let name = json["r"].as_str().ok_or_else(|| fault("r: is required".to_owned()))?;
     let (id, rules) = resource(tables, name);
-    let reading = json::read_value(tables, id, &json["o"], JsonRules { drop_zero: false })
+    let reading = json::read_value(tables, id, &json["o"], JsonRules { drop_zero: false, only_v2: false })
         .map_err(|error| fault(error.message().to_owned()))?;
     if let Some(key) = reading.unknown.first() {
         return Err(fault(format!("{key}: is no field of {name}")));

@@ -33,6 +33,7 @@ fn enumeration(tables: &mut Tables, name: &str, tokens: &[&str], lines: &Json, p
             print_only: print_only.contains(token),
             since: None,
             one_of: Vec::new(),
+            grpc_only: false,
         });
     }
     tables.enums.push(made);
@@ -55,6 +56,8 @@ pub(super) fn field(json: &str, kind: Kind) -> Field {
         flatten: false,
         check: Check::default(),
         since: None,
+        grpc_only: false,
+        rest_field: None,
     }
 }
 

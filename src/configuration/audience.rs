@@ -1,0 +1,234 @@
+//! Who may see what of an object: REST /v2 knows only its own fields and values, an older HAProxy only its own keywords.
+
+use crate::error::Violation;
+use crate::schema::tables::{Field, Kind, MessageId, Tables};
+use crate::schema::value::{Object, Value};
+
+/// Which messages have anything that not everybody may see.
+#[derive(Debug)]
+pub struct Audience {
+    hidden: Vec<bool>,
+    versioned: Vec<bool>,
+}
+
+impl Audience {
+    /// Made once from the schema.
+    pub fn new(tables: &Tables) -> Audience {
+        let value = |field: &Field, has: fn(&crate::schema::tables::EnumValue) -> bool| match field.kind {
+            Kind::Enum(id) => tables.enums[id].values.iter().any(has),
+            _ => false,
+        };
+        Audience {
+            hidden: spread(tables, |field| field.grpc_only || value(field, |value| value.grpc_only)),
+            versioned: spread(tables, |field| field.since.is_some() || value(field, |value| value.since.is_some())),
+        }
+    }
+
+    /// False for an object that /v2 cannot show at all: one of its own values is unknown there.
+    pub fn is_shown(&self, tables: &Tables, message: MessageId, object: &Object) -> bool {
+        !self.hidden[message]
+            || object.iter().all(|(at, value)| {
+                let field = &tables.messages[message].fields[at];
+                match (field.kind, value) {
+                    _ if field.grpc_only => true,
+                    (Kind::Message(inner), Value::Object(object)) if field.flatten => {
+                        self.is_shown(tables, inner, object)
+                    }
+                    _ => !is_hidden_value(tables, field, value),
+                }
+            })
+    }
+
+    /// Takes away what /v2 does not have, and puts what it calls differently where it looks for it.
+    pub fn hide(&self, tables: &Tables, message: MessageId, object: &mut Object) {
+        if !self.hidden[message] {
+            return;
+        }
+        let set: Vec<usize> = object.iter().map(|(at, _)| at).collect();
+        for at in set {
+            let field = &tables.messages[message].fields[at];
+            if field.grpc_only {
+                if let (Some(value), Some(other)) = (object.take(at), field.rest_field) {
+                    object.set(other, value);
+                }
+                continue;
+            }
+            let keep = match (field.kind, object.get_mut(at)) {
+                (Kind::Message(inner), Some(Value::Object(part))) => self.hide_part(tables, inner, part),
+                (Kind::Message(inner), Some(Value::List(items))) => {
+                    items.retain_mut(|item| match item {
+                        Value::Object(part) => self.hide_part(tables, inner, part),
+                        _ => true,
+                    });
+                    !items.is_empty()
+                }
+                (_, Some(value)) => !is_hidden_value(tables, field, value),
+                (_, None) => true,
+            };
+            if !keep {
+                object.take(at);
+            }
+        }
+    }
+
+    fn hide_part(&self, tables: &Tables, message: MessageId, part: &mut Object) -> bool {
+        if !self.is_shown(tables, message, part) {
+            return false;
+        }
+        let was_empty = part.is_empty();
+        self.hide(tables, message, part);
+        was_empty || !part.is_empty()
+    }
+
+    /// Gives `wanted`, which comes from /v2, what `old` has and /v2 cannot say. Items of lists are the same when /v2
+    /// sees them so.
+    pub fn keep(&self, tables: &Tables, message: MessageId, old: &Object, wanted: &mut Object) {
+        if !self.hidden[message] {
+            return;
+        }
+        for (at, value) in old.iter() {
+            let field = &tables.messages[message].fields[at];
+            let absent = wanted.get(at).is_none();
+            if field.grpc_only {
+                if absent && field.rest_field.is_none() {
+                    wanted.set(at, value.clone());
+                }
+                continue;
+            }
+            match (field.kind, value) {
+                (Kind::Message(inner), Value::Object(part)) if self.hidden[inner] => {
+                    if !absent {
+                        self.keep(tables, inner, part, wanted.object_mut(at));
+                    } else if let Some(rest) = self.unseen(tables, inner, part) {
+                        wanted.set(at, Value::Object(rest));
+                    }
+                }
+                (Kind::Message(inner), Value::List(items)) if self.hidden[inner] => {
+                    let Some(Value::List(list)) = wanted.get_mut(at) else { continue };
+                    for (item, new) in items.iter().zip(list) {
+                        let (Value::Object(part), Value::Object(new)) = (item, new) else { continue };
+                        let mut seen = part.clone();
+                        self.hide(tables, inner, &mut seen);
+                        seen.clear_residue();
+                        if seen == *new {
+                            self.keep(tables, inner, part, new);
+                        }
+                    }
+                }
+                _ if absent && is_hidden_value(tables, field, value) => wanted.set(at, value.clone()),
+                _ => {}
+            }
+        }
+    }
+
+    /// An object of which /v2 sees nothing at all, so that its absence there says nothing.
+    fn unseen(&self, tables: &Tables, message: MessageId, part: &Object) -> Option<Object> {
+        let mut seen = part.clone();
+        (!self.hide_part(tables, message, &mut seen) && !part.is_empty()).then(|| part.clone())
+    }
+
+    /// What is set in `object` and needs a later HAProxy than `version`, as violations.
+    pub fn too_new(&self, tables: &Tables, message: MessageId, object: &Object, version: (u16, u16)) -> Vec<Violation> {
+        let mut found = Vec::new();
+        self.find_too_new(tables, message, object, version, "", &mut found);
+        found
+    }
+
+    fn find_too_new(
+        &self,
+        tables: &Tables,
+        message: MessageId,
+        object: &Object,
+        version: (u16, u16),
+        prefix: &str,
+        found: &mut Vec<Violation>,
+    ) {
+        if !self.versioned[message] {
+            return;
+        }
+        for (at, value) in object.iter() {
+            let field = &tables.messages[message].fields[at];
+            let path = if field.flatten { prefix.to_owned() } else { joined(prefix, &field.json) };
+            let mut refuse = |what: String, since: (u16, u16)| {
+                let message = format!(
+                    "{what} needs haproxy {}.{} or later, this is {}.{}",
+                    since.0, since.1, version.0, version.1
+                );
+                found.push(Violation { field: path.clone(), message, code: 0, location: "body" });
+            };
+            if let Some(since) = field.since.filter(|since| *since > version)
+                && says_something(value)
+            {
+                refuse("the keyword".to_owned(), since);
+                continue;
+            }
+            match (field.kind, value) {
+                (Kind::Enum(id), Value::Enum(number)) => {
+                    if let Some(value) = tables.enums[id].value(*number)
+                        && let Some(since) = value.since.filter(|since| *since > version)
+                    {
+                        refuse(format!("`{}`", value.token), since);
+                    }
+                }
+                (Kind::Message(inner), Value::Object(part)) => {
+                    self.find_too_new(tables, inner, part, version, &path, found);
+                }
+                (Kind::Message(inner), Value::List(items)) => {
+                    for (number, item) in items.iter().enumerate() {
+                        if let Value::Object(part) = item {
+                            let path = format!("{path}.{number}");
+                            self.find_too_new(tables, inner, part, version, &path, found);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn joined(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+}
+
+/// A flag that is off and an empty message write nothing.
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Bool(flag) => *flag,
+        Value::Object(object) => !object.is_empty(),
+        _ => true,
+    }
+}
+
+fn is_hidden_value(tables: &Tables, field: &Field, value: &Value) -> bool {
+    match (field.kind, value) {
+        (Kind::Enum(id), Value::Enum(number)) => tables.enums[id].value(*number).is_some_and(|value| value.grpc_only),
+        _ => false,
+    }
+}
+
+/// Messages that have such a field, or a message inside that has.
+fn spread(tables: &Tables, has: impl Fn(&Field) -> bool) -> Vec<bool> {
+    let mut marked: Vec<bool> = tables.messages.iter().map(|message| message.fields.iter().any(&has)).collect();
+    loop {
+        let more: Vec<usize> = (0..marked.len())
+            .filter(|id| !marked[*id])
+            .filter(|id| {
+                tables.messages[*id].fields.iter().any(|field| match field.kind {
+                    Kind::Message(inner) => marked[inner],
+                    _ => false,
+                })
+            })
+            .collect();
+        if more.is_empty() {
+            return marked;
+        }
+        for id in more {
+            marked[id] = true;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "audience_tests.rs"]
+mod tests;
