@@ -125,8 +125,9 @@ impl Life<'_> {
 /// HTTP statuses of /v2 that are not those of the error table.
 fn gone(noun: &str, verb: Verb) -> Expected {
     let status = match (noun, verb) {
-        ("FcgiApp" | "HttpErrorsSection" | "LogForward", Verb::Replace) => Some(409),
-        ("MailersSection" | "Program" | "Ring", Verb::Replace) => Some(409),
+        ("FcgiApp" | "HttpErrorsSection" | "LogForward" | "MailersSection" | "Program" | "Ring", Verb::Replace) => {
+            Some(409)
+        }
         _ => None,
     };
     Expected::Refused(Reason::ObjectNotFound, status, "")
