@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::announcement::{fields, maps, refusals, resolvers, rules, stick_tables};
 use crate::support::client::{short_name, tables};
-use crate::{lifecycle, protocols, resources, runtime_objects, stored};
+use crate::{lifecycle, protocols, resources, runtime_objects, sections, stored};
 
 /// What the scenarios claim; each run of one checks its own claim. Every scenario runs over both transports.
 const COVERED: &[&[&str]] = &[
@@ -23,6 +23,8 @@ const COVERED: &[&[&str]] = &[
     runtime_objects::first_defaults::COVERS,
     runtime_objects::live_servers::COVERS,
     runtime_objects::statistics::COVERS,
+    sections::backend_trees::COVERS,
+    sections::frontend_trees::COVERS,
     stick_tables::peers::COVERS,
     stick_tables::stick_tables::COVERS,
     stored::certificates::COVERS,
