@@ -48,7 +48,7 @@ impl Audience {
         for at in set {
             let field = &tables.messages[message].fields[at];
             if field.grpc_only {
-                if let (Some(value), Some(other)) = (object.take(at), field.rest_field) {
+                if let (Some(value), Some(other)) = (object.take(at), field.shown_as) {
                     object.set(other, value);
                 }
                 continue;
@@ -90,7 +90,7 @@ impl Audience {
             let field = &tables.messages[message].fields[at];
             let absent = wanted.get(at).is_none();
             if field.grpc_only {
-                if absent && field.rest_field.is_none() {
+                if absent && field.shown_as.is_none() {
                     wanted.set(at, value.clone());
                 }
                 continue;

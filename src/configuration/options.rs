@@ -25,6 +25,7 @@ pub enum HeaderPolicy {
 }
 
 /// Where the configuration lives and how careful the store is.
+#[allow(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Clone)]
 pub struct StoreSettings {
     /// The configuration file of HAProxy. May be a symbolic link; the link stays.

@@ -26,7 +26,7 @@ fn field(name: &str, number: u32, kind: Kind) -> Field {
         check: Check::default(),
         since: None,
         grpc_only: false,
-        rest_field: None,
+        shown_as: None,
     }
 }
 

@@ -249,7 +249,7 @@ impl Loader {
             let wanted = rules(&descriptor.options(), &self.options.field).and_then(|r| some_text(&r, "rest_field"));
             let (Some(wanted), Some(at)) = (wanted, out.field_named(descriptor.name())) else { continue };
             match out.field_named(&wanted).filter(|other| out.fields[*other].kind == out.fields[at].kind) {
-                Some(other) if out.fields[at].grpc_only => out.fields[at].rest_field = Some(other),
+                Some(other) if out.fields[at].grpc_only => out.fields[at].shown_as = Some(other),
                 _ => {
                     let text = format!("rest_field `{wanted}` should name a field of the same type");
                     self.fault(file, descriptor.full_name(), text);
@@ -313,7 +313,7 @@ impl Loader {
             },
             since: self.since(rules, file, field.full_name()),
             grpc_only: is("grpc_only"),
-            rest_field: None,
+            shown_as: None,
         })
     }
 

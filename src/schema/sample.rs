@@ -120,7 +120,7 @@ impl Builder<'_> {
             },
             since: None,
             grpc_only: false,
-            rest_field: None,
+            shown_as: None,
         }
     }
 

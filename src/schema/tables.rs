@@ -86,7 +86,7 @@ pub struct Field {
     /// REST /v2 has no such field.
     pub grpc_only: bool,
     /// The field of the same message under which REST /v2 shows the value of this one.
-    pub rest_field: Option<FieldIndex>,
+    pub shown_as: Option<FieldIndex>,
 }
 
 /// Type of a field.

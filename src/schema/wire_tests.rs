@@ -108,7 +108,7 @@ fn table_field(messages: &[String], field: &FieldDescriptor) -> Field {
         check: Check::default(),
         since: None,
         grpc_only: false,
-        rest_field: None,
+        shown_as: None,
     }
 }
 

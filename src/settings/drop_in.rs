@@ -101,7 +101,7 @@ mod tests {
         let path = file.display().to_string();
         let words = ["dataplaneapi", "-f", &path, "-r", "true"].into_iter().chain(flags.iter().copied());
         let loaded = resolve_as(Profile::DropIn, &drop_in_command().try_get_matches_from(words).unwrap(), environment);
-        assert!(file.exists());
+        assert!(file.is_file());
         loaded
     }
 

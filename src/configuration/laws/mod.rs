@@ -185,7 +185,7 @@ fn differences(message: MessageId, object: &Object, read: &Object) -> Vec<String
 fn in_the_words_of(message: MessageId, object: &Object, read: &Object) -> Object {
     let mut read = read.clone();
     for (at, field) in tables().messages[message].fields.iter().enumerate() {
-        if let Some(other) = field.rest_field
+        if let Some(other) = field.shown_as
             && object.get(at).is_none()
             && let Some(value) = read.take(at)
         {

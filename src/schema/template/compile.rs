@@ -184,7 +184,7 @@ impl<'t> Compiler<'t> {
             notation::item_names(items, &mut names);
             let has = |field: &Field| names.iter().any(|name| **name == *field.json);
             // What /v2 calls differently is another spelling of what our own fields say.
-            let other_name = |at: usize| fields.iter().any(|field| field.rest_field == Some(at));
+            let other_name = |at: usize| fields.iter().any(|field| field.shown_as == Some(at));
             let print_only = tree.len() > 1
                 && fields.iter().enumerate().any(|(at, field)| (field.print_only || other_name(at)) && has(field));
             alternatives.push(Alternative { nodes, print_only: self.print_only(print_only) });

@@ -57,7 +57,7 @@ pub(super) fn field(json: &str, kind: Kind) -> Field {
         check: Check::default(),
         since: None,
         grpc_only: false,
-        rest_field: None,
+        shown_as: None,
     }
 }
 
