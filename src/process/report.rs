@@ -36,14 +36,24 @@ pub struct Fault {
     pub message: String,
 }
 
+/// What HAProxy says last about any file that it refuses, and that tells nothing of the fault.
+const CLOSING: &str = "Error(s) found in configuration file";
+
 /// Finds the first alert in what HAProxy printed about `file`.
+///
+/// Words that HAProxy no longer takes are only warned of before it refuses the file: then that warning is the fault.
 pub fn first_alert(output: &str, file: &str) -> Option<Fault> {
-    output.lines().find_map(|line| alert(line, file))
+    let all = |severity| output.lines().filter_map(move |line| said(line, severity, file));
+    let first = all("[ALERT]").next()?;
+    if !first.message.starts_with(CLOSING) {
+        return Some(first);
+    }
+    Some(all("[WARNING]").find(|fault| fault.line.is_some()).unwrap_or(first))
 }
 
 /// Reads `[ALERT]    (123) : config : parsing [FILE:11] : unknown keyword 'foo' ...`.
-fn alert(line: &str, file: &str) -> Option<Fault> {
-    let rest = line.trim_start().strip_prefix("[ALERT]")?;
+fn said(line: &str, severity: &str, file: &str) -> Option<Fault> {
+    let rest = line.trim_start().strip_prefix(severity)?;
     let text = rest.split_once(") : ").map_or(rest, |(_, text)| text).trim();
     let place = format!("[{file}:");
     let text = text.strip_prefix("config : ").unwrap_or(text);
@@ -136,6 +146,16 @@ mod tests {
             assert_eq!(first_alert(line, "/t/x").unwrap(), Fault { line: number, message: message.into() }, "{line}");
         }
         assert_eq!(first_alert("[WARNING]  (1) : x", "/t/x"), None);
+    }
+
+    #[test]
+    fn a_warning_is_the_fault_when_no_alert_names_one() {
+        let closing = "[ALERT]    (1) : config : Error(s) found in configuration file : /t/x\n";
+        let output = format!(
+            "[WARNING]  (1) : config : odd\n[WARNING]  (1) : config : parsing [/t/x:57]: it is gone\n{closing}"
+        );
+        assert_eq!(first_alert(&output, "/t/x").unwrap(), Fault { line: Some(57), message: "it is gone".into() });
+        assert!(first_alert(closing, "/t/x").unwrap().message.starts_with(CLOSING));
     }
 
     #[test]

@@ -254,7 +254,12 @@ fn a_thousand_edits_leave_all_other_bytes_and_haproxys_opinion_alone() {
     for (number, (name, bytes)) in files.iter().enumerate() {
         let document = Document::parse(bytes);
         assert_eq!(document.to_bytes(), *bytes, "{name}");
-        let before = complaints(dir.path(), bytes);
+        let mut before = complaints(dir.path(), bytes);
+        // HAProxy may stop at a last line without its end, which the first new line completes: what it finds behind is
+        // not the fault of the edit.
+        let mut completed = bytes.clone();
+        completed.push(b'\n');
+        before.extend(complaints(dir.path(), &completed));
         let mut editor = Editor { engine: Engine::new(schema.clone()), document, dice: Dice(number as u64) };
         let share = EDITS.div_ceil(files.len());
         let (mut edits, mut tries) = (0, 0);

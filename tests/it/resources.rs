@@ -10,6 +10,7 @@ use backstay::error::Reason;
 use backstay::schema::tables::{Kind, MessageType, Method, ResourceKind, Verb};
 
 use crate::support::client::{Transport, short_name, tables};
+use crate::support::haproxy::version;
 use crate::support::world::{Expected, World, is_part, refused};
 
 static SAMPLES: LazyLock<Json> =
@@ -187,7 +188,11 @@ async fn all(transport: Transport) {
     // No test of this looks at reloads, so that one at the end is enough.
     let world = World::start(transport, &["--reload-delay", "1h"]);
     std::fs::write(world.backstay.dir().join("error.http"), "HTTP/1.0 404 Gone\r\ncontent-length: 0\r\n\r\n").unwrap();
-    let text = format!("{}\n{}", world.backstay.text(), SAMPLES["prepared"].as_str().unwrap());
+    let mut text = format!("{}\n{}", world.backstay.text(), SAMPLES["prepared"].as_str().unwrap());
+    if version() >= (3, 2) {
+        // Since then haproxy takes `program` sections only when asked to.
+        text = text.replace("\nglobal\n", "\nglobal\n    expose-deprecated-directives\n");
+    }
     world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": text})).await;
     let before = world.backstay.text();
     for service in services() {
