@@ -194,8 +194,9 @@ impl Engine {
                 self.with_residue(resource, old, new)
             });
         }
-        let section = edit.apply(self, layout)?;
-        let mut document = document.with_section(at, section);
+        // A document with another section costs a copy of its list of sections.
+        let mut document =
+            if edit.is_empty() { document.clone() } else { document.with_section(at, edit.apply(self, layout)?) };
         for (message, text) in first_children {
             document = self.put_first(&document, at, message, &text)?;
         }
@@ -336,6 +337,10 @@ impl<'a> FieldEdit<'a> {
             Some(at) => self.behind.entry(*at).or_default().extend_from_slice(rest),
             None => self.new.extend_from_slice(rest),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.behind.is_empty() && self.new.is_empty()
     }
 
     fn apply(self, engine: &Engine, layout: &SectionLayout) -> Result<Section> {
