@@ -141,7 +141,7 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
 
     let rooms = Rooms {
         schema: Arc::clone(&schema),
-        v2_engine: engine.for_v2(),
+        v2_engine: engine.for_v2().showing_listens(settings.rest_listen_sections),
         engine,
         configuration: Arc::clone(&configuration),
         reloads,

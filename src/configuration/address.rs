@@ -59,6 +59,9 @@ pub struct Plan {
     pub spoe: Option<FieldIndex>,
     /// Scope of the SPOE file.
     pub scope: Option<FieldIndex>,
+    /// Kind and name of the section that holds any line.
+    section: Option<FieldIndex>,
+    section_name: Option<FieldIndex>,
     /// The object in the request.
     pub body: Option<FieldIndex>,
     /// Named fields of an update.
@@ -100,7 +103,7 @@ impl Plan {
         let input = &tables.messages[method.input];
         let output = &tables.messages[method.output];
         let key = match resource.kind {
-            ResourceKind::IndexedLine => "index",
+            ResourceKind::IndexedLine | ResourceKind::AnyLine => "index",
             _ => resource_key(schema, method.resource?),
         };
         let mut plan = Plan {
@@ -112,6 +115,8 @@ impl Plan {
             update_mask: input.field_named("update_mask"),
             filter: input.field_named("filter"),
             acl_name: input.field_named("acl_name"),
+            section: input.field_named("section"),
+            section_name: input.field_named("section_name"),
             allow_missing: input.field_named("allow_missing"),
             page_size: input.field_named("page_size"),
             page_token: input.field_named("page_token"),
@@ -149,8 +154,13 @@ impl Plan {
     /// The place that a request names. `Err` names the parameter that is missing or wrong.
     pub fn place(&self, schema: &Schema, resource: MessageId, request: &Object) -> Result<Place> {
         let Some(rules) = &schema.tables.messages[resource].resource else { return Ok(Place::default()) };
-        if matches!(rules.kind, ResourceKind::Section | ResourceKind::Tree) {
-            return Ok(Place::default());
+        match rules.kind {
+            ResourceKind::Section | ResourceKind::Tree | ResourceKind::Site => return Ok(Place::default()),
+            ResourceKind::AnyLine => {
+                let name = Self::text(self.section_name, request).to_owned();
+                return Ok(Place { section: Some(Self::text(self.section, request).into()), name });
+            }
+            ResourceKind::NamedLine | ResourceKind::IndexedLine => {}
         }
         for (field, section) in &self.parents {
             if let Some(name) = request.str(*field).filter(|n| !n.is_empty()) {

@@ -105,6 +105,31 @@ fn counters_of_sc_set_gpt_have_their_own_names_over_grpc() {
 }
 
 #[test]
+fn listen_sections_are_their_own_and_parts_of_v2_only_when_wanted() {
+    let all = engine();
+    let file =
+        "frontend f\n\nlisten l\n  bind :80\n  mode http\n  retries 3\n  monitor-uri /x\n  server s1 127.0.0.1\n";
+    let key = Key::Name("l".to_owned());
+    assert_eq!(get(&all, file, "Listen", &key), r#"{"mode":"http","monitor_uri":"/x","name":"l","retries":3}"#);
+    let document = Document::parse(file.as_bytes());
+    let names =
+        |engine: &Engine, name: &str| engine.list(&document, id(engine, name), &Place::default()).unwrap().len();
+    let hidden = all.for_v2();
+    assert_eq!((names(&hidden, "Frontend"), names(&hidden, "Backend")), (1, 0));
+    let shown = all.for_v2().showing_listens(true);
+    assert_eq!((names(&shown, "Frontend"), names(&shown, "Backend")), (2, 1));
+    assert_eq!(get(&shown, file, "Frontend", &key), r#"{"mode":"http","monitor_uri":"/x","name":"l"}"#);
+    assert_eq!(get(&shown, file, "Backend", &key), r#"{"mode":"http","name":"l","retries":3}"#);
+    let place = Place { section: Some("backend".into()), name: "l".to_owned() };
+    assert_eq!(shown.list(&document, id(&shown, "Server"), &place).unwrap().len(), 1);
+    // Written as a frontend, the lines of the backend stay.
+    let wanted = object(&shown, "Frontend", r#"{"name":"l","mode":"tcp"}"#, true);
+    let edited = shown.replace(&document, id(&shown, "Frontend"), &Place::default(), &key, &wanted).unwrap();
+    let text = String::from_utf8(edited.document.to_bytes()).unwrap();
+    assert_eq!(text, file.replace("mode http", "mode tcp").replace("  monitor-uri /x\n", ""));
+}
+
+#[test]
 fn fields_without_a_line_are_reported() {
     let all = engine();
     let name = "TcpRequestRule";

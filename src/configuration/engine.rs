@@ -26,6 +26,8 @@ pub struct Engine {
     pub(super) audience: Arc<Audience>,
     /// What callers see and send is that of /v2.
     only_v2: bool,
+    /// `listen` sections are listed among frontends and backends too.
+    listens_as_parts: bool,
     /// Version of the HAProxy that is to load what is written.
     version: Option<(u16, u16)>,
 }
@@ -44,7 +46,7 @@ impl Engine {
     pub fn new(schema: Arc<Schema>) -> Engine {
         let layouts = Arc::new(Layouts::new(&schema));
         let audience = Arc::new(Audience::new(&schema.tables));
-        Engine { schema, layouts, audience, only_v2: false, version: None }
+        Engine { schema, layouts, audience, only_v2: false, listens_as_parts: false, version: None }
     }
 
     /// The engine for callers of REST /v2: objects have only what /v2 knows, and what it does not know is kept when an
@@ -52,6 +54,12 @@ impl Engine {
     #[must_use]
     pub fn for_v2(&self) -> Engine {
         Engine { only_v2: true, ..self.clone() }
+    }
+
+    /// The engine that shows each `listen` section as a frontend and as a backend of the same name, if `wanted`.
+    #[must_use]
+    pub fn showing_listens(self, wanted: bool) -> Engine {
+        Engine { listens_as_parts: wanted, ..self }
     }
 
     /// The engine for an HAProxy of this version, major and minor: what needs a later one is refused.
@@ -68,33 +76,43 @@ impl Engine {
     /// All objects of a resource at a place, in the order of the file.
     pub fn list(&self, document: &Document, resource: MessageId, place: &Place) -> Result<Vec<Object>> {
         let rules = self.rules(resource)?;
-        if rules.kind == ResourceKind::Tree {
-            return self.list_trees(document, resource);
+        match rules.kind {
+            ResourceKind::Tree => return self.list_trees(document, resource),
+            ResourceKind::AnyLine => return self.list_any(document, resource, place),
+            ResourceKind::Site => {
+                let sites = self.list_sites(document, resource)?;
+                return Ok(sites.into_iter().map(|site| self.shown(resource, site)).collect());
+            }
+            _ => {}
         }
         if rules.kind == ResourceKind::Section {
-            return Ok(Self::sections(document, rules)
+            return Ok(self
+                .sections(document, rules)
                 .map(|(at, name)| self.shown(resource, self.read(document, resource, at, &name)))
                 .collect());
         }
-        let at = Self::known_parent(document, place)?;
+        let at = self.known_parent(document, place)?;
         Ok(self.lines(document, resource, at).map(|(_, object)| self.shown(resource, object)).collect())
     }
 
     /// One object.
     pub fn get(&self, document: &Document, resource: MessageId, place: &Place, key: &Key) -> Result<Object> {
         let rules = self.rules(resource)?;
-        if rules.kind == ResourceKind::Tree {
-            return self.get_tree(document, resource, key);
+        match rules.kind {
+            ResourceKind::Tree => return self.get_tree(document, resource, key),
+            ResourceKind::AnyLine => return self.get_any(document, resource, place, key),
+            ResourceKind::Site => return Ok(self.shown(resource, self.get_site(document, resource, key)?)),
+            _ => {}
         }
         if rules.kind == ResourceKind::Section {
             let name = key.name();
-            return match Self::section_at(document, rules, key) {
+            return match self.section_at(document, rules, key) {
                 Some(at) => Ok(self.shown(resource, self.read(document, resource, at, name))),
                 None if matches!(key, Key::Singleton) => Ok(Object::new()),
                 None => Err(self.not_found(resource, place, key)),
             };
         }
-        let at = Self::known_parent(document, place)?;
+        let at = self.known_parent(document, place)?;
         self.find(document, resource, at, key)
             .map(|(_, object)| self.shown(resource, object))
             .ok_or_else(|| self.not_found(resource, place, key))
@@ -106,9 +124,11 @@ impl Engine {
         self.check_version(resource, object)?;
         match rules.kind {
             ResourceKind::Tree => self.create_tree(document, resource, object),
+            ResourceKind::AnyLine => self.create_any(document, resource, place, object),
+            ResourceKind::Site => self.create_site(document, resource, object),
             ResourceKind::Section => self.create_section(document, resource, rules, object),
             ResourceKind::NamedLine => {
-                let at = Self::known_parent(document, place)?;
+                let at = self.known_parent(document, place)?;
                 let name = self.identity(resource, object).unwrap_or_default().to_owned();
                 if !name.is_empty() && self.find(document, resource, at, &Key::Name(name.clone())).is_some() {
                     return Err(Error::new(
@@ -123,7 +143,7 @@ impl Engine {
                 Self::insert(document, at, position, &text, unused)
             }
             ResourceKind::IndexedLine => {
-                let at = Self::known_parent(document, place)?;
+                let at = self.known_parent(document, place)?;
                 let index = self.index_of(resource, object).unwrap_or(-1);
                 let positions: Vec<usize> = self.lines(document, resource, at).map(|(line, _)| line).collect();
                 let section = &document.sections()[at];
@@ -151,13 +171,16 @@ impl Engine {
     ) -> Result<Edited> {
         let rules = self.rules(resource)?;
         self.check_version(resource, object)?;
-        if rules.kind == ResourceKind::Tree {
-            return self.replace_tree(document, resource, key, object);
+        match rules.kind {
+            ResourceKind::Tree => return self.replace_tree(document, resource, key, object),
+            ResourceKind::AnyLine => return self.replace_any(document, resource, place, key, object),
+            ResourceKind::Site => return self.replace_site(document, resource, key, object),
+            _ => {}
         }
         if rules.kind == ResourceKind::Section {
             return self.replace_section(document, resource, rules, place, key, object);
         }
-        let at = Self::known_parent(document, place)?;
+        let at = self.known_parent(document, place)?;
         let (line, old) = self.find(document, resource, at, key).ok_or_else(|| self.not_found(resource, place, key))?;
         let mut wanted = object.clone();
         self.keep_hidden(resource, &old, &mut wanted);
@@ -189,16 +212,19 @@ impl Engine {
     /// Removes an object.
     pub fn delete(&self, document: &Document, resource: MessageId, place: &Place, key: &Key) -> Result<Edited> {
         let rules = self.rules(resource)?;
-        if rules.kind == ResourceKind::Tree {
-            return self.delete(document, self.tree_parts(resource)?.section, place, key);
+        match rules.kind {
+            ResourceKind::Tree => return self.delete(document, self.tree_parts(resource)?.section, place, key),
+            ResourceKind::AnyLine => return self.delete_any(document, resource, place, key),
+            ResourceKind::Site => return self.delete_site(document, resource, key),
+            _ => {}
         }
         if rules.kind == ResourceKind::Section {
-            let at = Self::section_at(document, rules, key).ok_or_else(|| self.not_found(resource, place, key))?;
+            let at = self.section_at(document, rules, key).ok_or_else(|| self.not_found(resource, place, key))?;
             let mut document = document.clone();
             document.remove_section(at);
             return Ok(Edited { document, unused: Vec::new() });
         }
-        let at = Self::known_parent(document, place)?;
+        let at = self.known_parent(document, place)?;
         let (line, _) = self.find(document, resource, at, key).ok_or_else(|| self.not_found(resource, place, key))?;
         let mut section = Section::clone(&document.sections()[at]);
         section.remove_line(line)?;
@@ -212,18 +238,28 @@ impl Engine {
     }
 
     /// Position of the section that a place names.
-    pub(super) fn parent(document: &Document, place: &Place) -> Option<usize> {
+    pub(super) fn parent(&self, document: &Document, place: &Place) -> Option<usize> {
         let kind = place.section.as_deref()?;
         match kind {
             "global" => document.find("global", ""),
             "defaults" => Self::defaults(document, &place.name),
-            _ => document.find(kind, &place.name),
+            _ => self.find_section(document, kind, &place.name),
         }
     }
 
-    fn known_parent(document: &Document, place: &Place) -> Result<usize> {
-        Self::parent(document, place)
+    pub(super) fn known_parent(&self, document: &Document, place: &Place) -> Result<usize> {
+        self.parent(document, place)
             .ok_or_else(|| Error::new(Reason::ParentNotFound, format!("{place} does not exist")).with("parent", place))
+    }
+
+    /// A section by kind and name; a `listen` section is also found as its parts, when they are to be shown.
+    fn find_section(&self, document: &Document, kind: &str, name: &str) -> Option<usize> {
+        let listen = || self.shows_listens(kind).then(|| document.find("listen", name)).flatten();
+        document.find(kind, name).or_else(listen)
+    }
+
+    fn shows_listens(&self, kind: &str) -> bool {
+        self.listens_as_parts && matches!(kind, "frontend" | "backend")
     }
 
     /// A `defaults` section by its listed name; the last one when no name is given.
@@ -241,11 +277,14 @@ impl Engine {
 
     /// Sections of a kind with their listed names.
     pub(super) fn sections<'a>(
+        &self,
         document: &'a Document,
         rules: &'a Resource,
-    ) -> impl Iterator<Item = (usize, String)> + 'a {
+    ) -> impl Iterator<Item = (usize, String)> + use<'a> {
         let mut unnamed = 0;
-        document.sections().iter().enumerate().filter(|(_, s)| s.kind() == &*rules.keyword).map(move |(at, section)| {
+        let listens = self.shows_listens(&rules.keyword);
+        let wanted = move |kind: &str| kind == &*rules.keyword || listens && kind == "listen";
+        document.sections().iter().enumerate().filter(move |(_, s)| wanted(s.kind())).map(move |(at, section)| {
             let mut name = section.name().to_owned();
             if name.is_empty() && !rules.singleton {
                 unnamed += 1;
@@ -255,10 +294,10 @@ impl Engine {
         })
     }
 
-    pub(super) fn section_at(document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
+    pub(super) fn section_at(&self, document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
         match key {
             // The deprecated view of `defaults` shows the section that comes first by its listed name.
-            Key::Singleton => Self::sections(document, rules).min_by(|a, b| a.1.cmp(&b.1)).map(|(at, _)| at),
+            Key::Singleton => self.sections(document, rules).min_by(|a, b| a.1.cmp(&b.1)).map(|(at, _)| at),
             Key::Name(name) if &*rules.keyword == "defaults" => {
                 if name.is_empty() {
                     None
@@ -266,7 +305,7 @@ impl Engine {
                     Self::defaults(document, name)
                 }
             }
-            Key::Name(name) => document.find(&rules.keyword, name),
+            Key::Name(name) => self.find_section(document, &rules.keyword, name),
             Key::Index(_) => None,
         }
     }
@@ -356,7 +395,7 @@ impl Engine {
         }
     }
 
-    fn index_of(&self, resource: MessageId, object: &Object) -> Option<i64> {
+    pub(super) fn index_of(&self, resource: MessageId, object: &Object) -> Option<i64> {
         object.int(*self.schema.tables.messages[resource].resource.as_ref()?.identity.first()?)
     }
 
@@ -458,7 +497,7 @@ impl Engine {
         Error::new(Reason::ObjectNotFound, message)
     }
 
-    fn out_of_range(&self, resource: MessageId, place: &Place, index: i64, length: usize) -> Error {
+    pub(super) fn out_of_range(&self, resource: MessageId, place: &Place, index: i64, length: usize) -> Error {
         Error::new(
             Reason::IndexOutOfRange,
             format!(

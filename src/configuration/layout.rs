@@ -52,7 +52,7 @@ impl Layouts {
         };
         for (id, message) in schema.tables.messages.iter().enumerate() {
             let Some(resource) = &message.resource else { continue };
-            if resource.kind == ResourceKind::Tree {
+            if matches!(resource.kind, ResourceKind::Tree | ResourceKind::AnyLine | ResourceKind::Site) {
                 continue;
             }
             if resource.kind == ResourceKind::Section {

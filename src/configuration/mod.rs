@@ -7,6 +7,7 @@
 //! mean.
 
 pub mod address;
+mod any_line;
 pub mod audience;
 pub mod crash;
 mod disk;
@@ -25,6 +26,7 @@ mod raw;
 mod recovery;
 mod reloads;
 mod section_edit;
+mod site;
 mod store;
 mod transaction;
 mod transaction_log;

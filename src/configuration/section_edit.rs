@@ -86,7 +86,7 @@ impl Engine {
         key: &Key,
         object: &Object,
     ) -> Result<Edited> {
-        let at = match (Self::section_of(document, rules, key), rules.singleton || matches!(key, Key::Singleton)) {
+        let at = match (self.section_of(document, rules, key), rules.singleton || matches!(key, Key::Singleton)) {
             (Some(at), _) => at,
             (None, true) => {
                 let section = Section::new(&rules.keyword, document.style())?;
@@ -271,8 +271,8 @@ impl Engine {
         Ok(document.with_section(at, section))
     }
 
-    fn section_of(document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
-        if rules.singleton { document.find(&rules.keyword, "") } else { Self::section_at(document, rules, key) }
+    fn section_of(&self, document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
+        if rules.singleton { document.find(&rules.keyword, "") } else { self.section_at(document, rules, key) }
     }
 }
 

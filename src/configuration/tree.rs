@@ -2,6 +2,7 @@
 //!
 //! What a tree holds follows from its message: its first field is the section, each list is one kind of lines.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
 use super::address::{Key, Place};
@@ -45,12 +46,12 @@ impl Engine {
     pub(super) fn list_trees(&self, document: &Document, tree: MessageId) -> Result<Vec<Object>> {
         let parts = self.tree_parts(tree)?;
         let rules = self.rules(parts.section)?;
-        Ok(Self::sections(document, rules).map(|(at, name)| self.read_tree(document, &parts, at, &name)).collect())
+        Ok(self.sections(document, rules).map(|(at, name)| self.read_tree(document, &parts, at, &name)).collect())
     }
 
     pub(super) fn get_tree(&self, document: &Document, tree: MessageId, key: &Key) -> Result<Object> {
         let parts = self.tree_parts(tree)?;
-        let at = Self::section_at(document, self.rules(parts.section)?, key);
+        let at = self.section_at(document, self.rules(parts.section)?, key);
         let at = at.ok_or_else(|| self.not_found(parts.section, &Place::default(), key))?;
         Ok(self.read_tree(document, &parts, at, key.name()))
     }
@@ -95,7 +96,7 @@ impl Engine {
         object: &Object,
     ) -> Result<Edited> {
         let parts = self.tree_parts(tree)?;
-        let at = Self::section_at(document, self.rules(parts.section)?, key);
+        let at = self.section_at(document, self.rules(parts.section)?, key);
         let at = at.ok_or_else(|| self.not_found(parts.section, &Place::default(), key))?;
         let mut section = object.object(SECTION).cloned().unwrap_or_default();
         self.without_mirrors(document, at, &mut section);
@@ -114,7 +115,7 @@ impl Engine {
         let Edited { mut document, unused } = made;
         let name = |field: FieldIndex| &*self.schema.tables.messages[tree].fields[field].json;
         let mut unused: Vec<String> = unused.into_iter().map(|path| format!("{}.{path}", name(SECTION))).collect();
-        let at = Self::section_at(&document, self.rules(parts.section)?, key);
+        let at = self.section_at(&document, self.rules(parts.section)?, key);
         let at = at.ok_or_else(|| self.not_found(parts.section, &Place::default(), key))?;
         for (field, message) in &parts.lines {
             let items = object.list(*field);
@@ -126,7 +127,7 @@ impl Engine {
     }
 
     /// The section with exactly these lines of a kind; nothing when it has them already.
-    fn section_with(
+    pub(super) fn section_with(
         &self,
         document: &Document,
         at: usize,
@@ -148,7 +149,8 @@ impl Engine {
         let mut same: Vec<Option<usize>> = Vec::with_capacity(items.len());
         let mut seen: HashMap<String, usize> = HashMap::new();
         for (number, item) in items.iter().enumerate() {
-            let Value::Object(object) = item else { continue };
+            let Value::Object(sent) = item else { continue };
+            let object = &self.with_hidden(resource, sent, &old, &places);
             let path = |path: &str| format!("{name}[{number}].{path}");
             let line = |residue: &[Box<str>]| {
                 self.printed(resource, object, residue)
@@ -206,6 +208,25 @@ impl Engine {
         let mut section = Section::clone(section);
         section.edit_lines(&edits)?;
         Ok(Some(section))
+    }
+
+    /// A line with a name, with what its sender cannot see of the old line of that name.
+    fn with_hidden<'o>(
+        &self,
+        resource: MessageId,
+        sent: &'o Object,
+        old: &[(usize, Object)],
+        places: &HashMap<&str, VecDeque<usize>>,
+    ) -> Cow<'o, Object> {
+        let place = self.identity(resource, sent).and_then(|name| places.get(name)?.front());
+        match place {
+            Some(place) => {
+                let mut whole = sent.clone();
+                self.keep_hidden(resource, &old[*place].1, &mut whole);
+                Cow::Owned(whole)
+            }
+            None => Cow::Borrowed(sent),
+        }
     }
 
     /// What an old line is told by: its name, or all that it says.

@@ -312,6 +312,23 @@ impl Section {
         Ok(())
     }
 
+    /// Makes line `i` this text as it is: indentation and line ending stay, a comment does not.
+    pub fn set_line(&mut self, i: usize, text: impl AsRef<str>) -> Result<()> {
+        let text = content_line(text.as_ref())?;
+        let Some(old) = self.line(i) else {
+            return Err(no_line(i));
+        };
+        let raw = old.raw();
+        let mut line = if text.is_empty() { Vec::new() } else { raw[..indent_of(raw)].to_vec() };
+        if old.kind() == super::LineKind::Blank && !text.is_empty() {
+            line = self.indent_at(i);
+        }
+        line.extend_from_slice(text.as_bytes());
+        line.extend_from_slice(&old.raw_with_ending()[raw.len()..]);
+        self.put_lines(i..i + 1, &line);
+        Ok(())
+    }
+
     /// Inserts lines before line `at` and says where the first one is now. Comments directly above a line belong to
     /// it: the new lines go above them. Directly behind the last line when `at` is the number of lines or more.
     pub fn insert_lines(&mut self, at: usize, texts: &[impl AsRef<str>]) -> Result<usize> {

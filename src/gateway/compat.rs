@@ -45,7 +45,8 @@ pub fn allowed_tokens<'a>(tables: &'a Tables, method: &Method, path: &str, at: F
         && let Some(resource) = method.resource.and_then(|id| tables.messages[id].resource.as_ref())
         && !resource.parents.is_empty()
     {
-        return resource.parents.iter().map(|parent| &*parent.token).collect();
+        let known = resource.parents.iter().filter(|parent| parent.is_v2());
+        return known.map(|parent| &*parent.token).collect();
     }
     // Outdated transactions are listed but cannot be asked for.
     if &*field.name == "status" && path.ends_with("/transactions") {

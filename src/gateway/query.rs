@@ -53,7 +53,8 @@ pub fn read(tables: &Tables, method: &Method, route: &Route, values: &[String], 
     for (name, text) in pairs(query) {
         let known = input.by_json.get(&*name).copied().or_else(|| input.field_named(compat::canonical(&name)));
         let usable = known.filter(|field| {
-            !route.parameters.contains(field)
+            !input.fields[*field].grpc_only
+                && !route.parameters.contains(field)
                 && route.body != Some(super::routes::BodyField::Field(*field))
                 && !matches!(input.fields[*field].kind, Kind::Message(_) | Kind::Bytes)
         });

@@ -2,6 +2,8 @@
 //!
 //! Whatever an option says wrongly is found here, or when the templates are compiled; build.rs runs both.
 
+mod resources;
+
 use std::collections::HashMap;
 
 use prost_reflect::{
@@ -11,8 +13,7 @@ use prost_reflect::{
 
 use super::json::json_order;
 use super::tables::{
-    Check, EnumType, EnumValue, Field, HttpRule, Kind, MessageType, Method, Parent, Resource, ResourceKind,
-    ServiceType, Tables, Verb,
+    Check, EnumType, EnumValue, Field, HttpRule, Kind, MessageType, Method, ServiceType, Tables, Verb,
 };
 
 /// The shared on/off enum.
@@ -325,110 +326,6 @@ impl Loader {
         let pattern = regex::Regex::new(text)?;
         self.patterns.insert(text.into(), pattern.clone());
         Ok(Some(pattern))
-    }
-
-    fn resource(&mut self, rules: &DynamicMessage, message: &MessageType, file: &str) -> Option<Resource> {
-        let kind = match choice(rules, "kind") {
-            1 => ResourceKind::Section,
-            2 => ResourceKind::NamedLine,
-            3 => ResourceKind::IndexedLine,
-            4 => ResourceKind::Tree,
-            _ => return None,
-        };
-        let first_word = message.line.as_deref().and_then(|l| l.split_whitespace().next()).unwrap_or_default();
-        let keyword = some_text(rules, "section").unwrap_or_else(|| first_word.into());
-        if keyword.is_empty() && kind != ResourceKind::Tree {
-            self.fault(file, &message.full_name, "a resource needs a line");
-        }
-        let parents: Vec<Parent> = list(rules, "parents", |v| v.as_str().map(str::to_owned))
-            .into_iter()
-            .map(|section| Parent {
-                token: if section == "fcgi-app" { section.as_str().into() } else { section.replace('-', "_").into() },
-                section: section.into(),
-            })
-            .collect();
-        if matches!(kind, ResourceKind::NamedLine | ResourceKind::IndexedLine) && parents.is_empty() {
-            self.fault(file, &message.full_name, "a line resource needs parents");
-        }
-        Some(Resource {
-            kind,
-            keyword,
-            parents,
-            identity: Vec::new(),
-            singleton: flag(rules, "singleton"),
-            derived_name: flag(rules, "derived_name"),
-            order: rules.get_field_by_name("order").and_then(|v| v.as_i32()).unwrap_or(0).unsigned_abs(),
-        })
-    }
-
-    /// Finds identity fields once all messages are known, since they may stand in flattened parameters.
-    fn resolve_identities(&mut self) {
-        for id in 0..self.tables.messages.len() {
-            let message = &self.tables.messages[id];
-            let Some(resource) = &message.resource else { continue };
-            if resource.singleton {
-                continue;
-            }
-            if resource.kind == ResourceKind::Tree {
-                self.resolve_tree(id);
-                continue;
-            }
-            let wanted = match resource.kind {
-                ResourceKind::IndexedLine => "index",
-                ResourceKind::Section | ResourceKind::Tree => "name",
-                ResourceKind::NamedLine => {
-                    ["name", "prefix", "username"].into_iter().find(|n| self.path_of(id, n).is_some()).unwrap_or("name")
-                }
-            };
-            if let Some(path) = self.path_of(id, wanted) {
-                if let Some(resource) = &mut self.tables.messages[id].resource {
-                    resource.identity = path;
-                }
-            } else {
-                let name = message.full_name.to_string();
-                self.fault_in(&name, format!("has no field `{wanted}` to be found by"));
-            }
-        }
-    }
-
-    /// A tree is found by the name of its section.
-    fn resolve_tree(&mut self, id: usize) {
-        let messages = &self.tables.messages;
-        let resource_of = |field: &Field| match field.kind {
-            Kind::Message(inner) => messages[inner].resource.as_ref().map(|r| (inner, r.kind)),
-            _ => None,
-        };
-        let fields = &messages[id].fields;
-        let section = fields.first().filter(|field| !field.repeated).and_then(&resource_of);
-        let lines = fields.iter().skip(1).all(|field| {
-            let kind = resource_of(field).map(|(_, kind)| kind);
-            field.repeated && matches!(kind, Some(ResourceKind::NamedLine | ResourceKind::IndexedLine))
-        });
-        let name = match section {
-            Some((inner, ResourceKind::Section)) => messages[inner].field_named("name"),
-            _ => None,
-        };
-        if let (Some(name), true) = (name, lines) {
-            if let Some(resource) = &mut self.tables.messages[id].resource {
-                resource.identity = vec![0, name];
-            }
-        } else {
-            let name = messages[id].full_name.to_string();
-            self.fault("-", &name, "a tree is a section with a name, then lists of its lines");
-        }
-    }
-
-    fn path_of(&self, id: usize, name: &str) -> Option<Vec<usize>> {
-        let message = &self.tables.messages[id];
-        if let Some(at) = message.field_named(name) {
-            return Some(vec![at]);
-        }
-        message.fields.iter().enumerate().find_map(|(at, field)| match field.kind {
-            Kind::Message(inner) if field.flatten => {
-                self.tables.messages[inner].field_named(name).map(|inside| vec![at, inside])
-            }
-            _ => None,
-        })
     }
 
     fn add_service(&mut self, service: &ServiceDescriptor) {

@@ -172,7 +172,7 @@ impl Writer<'_> {
                 continue;
             }
             // Masks and the like have no form in a query.
-            if matches!(field.kind, Kind::Message(_) | Kind::Bytes) {
+            if matches!(field.kind, Kind::Message(_) | Kind::Bytes) || field.grpc_only {
                 continue;
             }
             let mut schema = self.schemas.field(field);
@@ -207,7 +207,8 @@ impl Writer<'_> {
     /// Of the shared enum of section kinds only those that may hold the resource.
     fn allowed_parents(&self, method: &Method, field: &Field) -> Option<Json> {
         let resource = self.tables.messages[method.resource?].resource.as_ref()?;
-        let tokens: Vec<&str> = resource.parents.iter().map(|parent| &*parent.token).collect();
+        let parents = resource.parents.iter().filter(|parent| parent.is_v2());
+        let tokens: Vec<&str> = parents.map(|parent| &*parent.token).collect();
         (&*field.name == "parent_type" && !tokens.is_empty()).then(|| json!(tokens))
     }
 

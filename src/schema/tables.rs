@@ -194,6 +194,13 @@ pub struct Parent {
     pub token: Box<str>,
 }
 
+impl Parent {
+    /// False for a kind of section that /v2 does not know.
+    pub fn is_v2(&self) -> bool {
+        &*self.section != "listen"
+    }
+}
+
 /// Kinds of resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResourceKind {
@@ -205,6 +212,10 @@ pub enum ResourceKind {
     IndexedLine,
     /// A section with its lines: its first field is the section, each list the lines of one kind.
     Tree,
+    /// Any line of any section as it stands there, found by its position among all of them.
+    AnyLine,
+    /// A frontend with its binds, the backends that it uses and their servers.
+    Site,
 }
 
 /// A service.

@@ -172,6 +172,8 @@ pub struct Settings {
     pub transaction_expiry: Option<Duration>,
     /// Whether answers wait for the disk. Default true.
     pub durability: bool,
+    /// Whether REST lists `listen` sections among frontends and backends. Default false.
+    pub rest_listen_sections: bool,
     /// Web origins that may call the API. Default none.
     pub cors_origins: Vec<String>,
 }
@@ -497,6 +499,7 @@ impl Reading {
                 !expiry.is_zero() && (!drop_in || self.given.contains_key("backstay.transaction_expiry"))
             }),
             durability: self.switch("backstay.durability", true),
+            rest_listen_sections: self.switch("backstay.rest_listen_sections", false),
             cors_origins: self.given.get("backstay.cors_origins").map_or(cors, |g| g.values.clone()),
             standalone,
         };

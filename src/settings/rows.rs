@@ -288,6 +288,13 @@ pub(super) const ROWS: &[Row] = &[
         "true",
         "every acknowledged change survives a loss of power",
     ),
+    row(
+        "rest-listen-sections",
+        "backstay.rest_listen_sections",
+        Kind::Switch,
+        "false",
+        "REST lists listen sections among frontends and backends",
+    ),
     row("cors-origin", "backstay.cors_origins", Kind::List, "", "web origins that may call the API, * for all"),
     later("scheme", "dataplaneapi.scheme"),
     later("socket-path", "dataplaneapi.socket_path"),

@@ -25,6 +25,8 @@ const COVERED: &[&[&str]] = &[
     runtime_objects::statistics::COVERS,
     sections::backend_trees::COVERS,
     sections::frontend_trees::COVERS,
+    sections::listen_sections::COVERS,
+    sections::section_lines::COVERS,
     stick_tables::peers::COVERS,
     stick_tables::stick_tables::COVERS,
     stored::certificates::COVERS,

@@ -35,8 +35,12 @@ fn services() -> Vec<Service> {
         let methods: Vec<_> = service.methods.iter().filter(generic).map(|id| &tables.methods[*id]).collect();
         let Some(resource) = methods.first().and_then(|method| method.resource) else { continue };
         let message = &tables.messages[resource];
-        // Sections with their lines are tested with their lines.
-        if message.resource.as_ref().is_some_and(|rules| rules.kind == ResourceKind::Tree) {
+        // Trees and lines of sections are tested as such.
+        if message
+            .resource
+            .as_ref()
+            .is_some_and(|rules| matches!(rules.kind, ResourceKind::Tree | ResourceKind::AnyLine))
+        {
             continue;
         }
         // The unnamed way to the first defaults section.

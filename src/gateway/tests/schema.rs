@@ -59,7 +59,8 @@ fn target(tables: &Tables, route: &Route) -> String {
     }
     let mut separator = '?';
     for (at, field) in input.fields.iter().enumerate() {
-        if route.parameters.contains(&at) || matches!(&*field.name, "transaction_id" | "version") {
+        let left_out = field.grpc_only || matches!(&*field.name, "transaction_id" | "version");
+        if route.parameters.contains(&at) || left_out {
             continue;
         }
         let value = match field.kind {

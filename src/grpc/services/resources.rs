@@ -10,7 +10,7 @@ use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Answer, Call, Transport};
 use crate::schema::check::check;
 use crate::schema::mask::apply_mask;
-use crate::schema::tables::{Kind, MessageId, ResourceKind, Tables, Verb};
+use crate::schema::tables::{Kind, MessageId, Tables, Verb};
 use crate::schema::value::{Object, Value};
 use crate::spoe::SpoeFile;
 
@@ -19,8 +19,9 @@ pub(super) async fn call(rooms: &Rooms, plan: &Plan, call: Call) -> Result<Answe
     let method = &rooms.schema.tables.methods[call.method];
     let Some(resource) = method.resource else { return Err(Error::internal("generic method without resource")) };
     let place = plan.place(&rooms.schema, resource, &call.request)?;
-    let tree = rooms.schema.tables.messages[resource].resource.as_ref().is_some_and(|r| r.kind == ResourceKind::Tree);
-    let v2 = call.transport == Transport::Rest && !tree;
+    // Our own extensions show all that there is.
+    let ours = method.http.iter().any(|rule| rule.path.starts_with("/v2/services/backstay/"));
+    let v2 = call.transport == Transport::Rest && !ours;
     let request = Request { rooms, plan, resource, place, call: &call, v2 };
     match method.verb {
         Verb::List => request.list().await,

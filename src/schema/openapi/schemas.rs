@@ -109,7 +109,9 @@ impl<'a> Schemas<'a> {
                 if schema.get("$ref").is_some() {
                     schema = json!({"allOf": [schema]});
                 }
-                schema["description"] = json!(&**comment);
+                let more =
+                    if field.grpc_only { " Not in /v2: only over gRPC and below /v2/services/backstay." } else { "" };
+                schema["description"] = json!(format!("{comment}{more}"));
             }
             if let Some((major, minor)) = field.since {
                 schema["x-haproxy-since"] = json!(format!("{major}.{minor}"));

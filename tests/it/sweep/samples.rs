@@ -236,7 +236,12 @@ pub(crate) fn elements(tables: &Tables) -> BTreeSet<String> {
     let mut out = BTreeSet::new();
     for (id, message) in tables.messages.iter().enumerate() {
         // SPOE files are not for `haproxy -c`.
-        if let (Some(_), Some(name)) = (&message.resource, message.full_name.strip_prefix(PACKAGE)) {
+        if let (Some(rules), Some(name)) = (&message.resource, message.full_name.strip_prefix(PACKAGE)) {
+            // Made of others, as a `listen` section is of a frontend and a backend.
+            let composed = matches!(rules.kind, ResourceKind::Tree | ResourceKind::AnyLine | ResourceKind::Site);
+            if composed || name == "Listen" {
+                continue;
+            }
             walk(tables, id, name, 0, &mut out);
         }
     }
