@@ -20,7 +20,7 @@ use crate::configuration::{Configuration, HeaderPolicy, StoreSettings};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
 use crate::gateway::server::{Bounds, Protocols, bind, serve};
-use crate::gateway::{Cors, Foundation, Gateway, Origins, Page, Settings as GatewaySettings};
+use crate::gateway::{Cors, Foundation, Gateway, Limits, Origins, Page, Settings as GatewaySettings};
 use crate::grpc::health::Health;
 use crate::grpc::server::GrpcServer;
 use crate::grpc::services::{Rooms, Services};
@@ -67,6 +67,7 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
         make_folder(&settings.ssl_certs_dir)?;
         make_folder(&settings.general_storage_dir)?;
         make_folder(&settings.spoe_dir)?;
+        make_folder(&settings.spoe_transaction_dir)?;
     }
     if let Some(path) = &settings.pid_file {
         let text = format!("{}\n", std::process::id());
@@ -80,6 +81,7 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
             &settings.ssl_certs_dir,
             &settings.general_storage_dir,
             &settings.spoe_dir,
+            &settings.spoe_transaction_dir,
         ],
     )?;
 
@@ -105,7 +107,9 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
     let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?;
     let certificates = FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?;
     let general = FileStore::general(&settings.general_storage_dir).map_err(shown)?;
-    let spoe = SpoeStore::open(&settings.spoe_dir, settings.max_open_transactions.unwrap_or(0)).map_err(shown)?;
+    let max_open = settings.max_open_transactions.unwrap_or(0);
+    let spoe = SpoeStore::open(&settings.spoe_dir, &settings.spoe_transaction_dir, max_open, configuration.clone());
+    let spoe = spoe.map_err(shown)?;
     let map_sync = Arc::new(MapSync::new(maps.clone(), settings.update_map_files_period));
     let authenticator = Arc::new(Authenticator::new(Vec::new()));
     let follower = Follower {
@@ -262,7 +266,11 @@ fn protocols(
         health,
         version: Arc::new(move |transaction| versions.version_of(transaction)),
         pages: pages(&schema.tables),
-        settings: GatewaySettings { cors: Cors { origins }, ..GatewaySettings::default() },
+        settings: GatewaySettings {
+            cors: Cors { origins },
+            limits: Limits { body: settings.max_body_size, upload: settings.max_upload_size },
+            ..GatewaySettings::default()
+        },
         stop,
     })?;
     Ok(Protocols::new(grpc, gateway))

@@ -13,6 +13,7 @@ pub mod crash;
 mod disk;
 pub mod engine;
 mod external;
+mod files;
 mod frame;
 mod header;
 mod journal;

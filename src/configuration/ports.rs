@@ -3,6 +3,7 @@
 //! `process` implements them and `main` joins them, so that nothing here knows a process or a socket.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -20,6 +21,15 @@ pub trait Check: Send + Sync {
     /// Fails with `CONFIGURATION_REJECTED`, whose detail is what HAProxy printed and whose metadata names `line` and
     /// `section` where known. Runs outside any lock.
     fn check<'a>(&'a self, candidate: &'a [u8], label: &'a str) -> Pending<'a, Result<()>>;
+}
+
+/// Says whether HAProxy would accept another file in the place of one that the configuration names.
+pub trait CheckFile: Send + Sync {
+    /// Checks the configuration with `candidate` in the place of `file`, both whole paths.
+    ///
+    /// Nothing is asked when no line names `file`. Fails with `CONFIGURATION_REJECTED`, whose messages name `file`,
+    /// never the candidate.
+    fn check_file<'a>(&'a self, file: &'a Path, candidate: &'a Path) -> Pending<'a, Result<()>>;
 }
 
 /// Makes changes in the running HAProxy.

@@ -259,6 +259,11 @@ pub fn answer(method: &HttpMethod, path: &str, error: &Error) -> Answer {
     Answer { status, code, empty: false }
 }
 
+/// A download that is not there is announced as the bytes that it would be, though the body is the usual JSON.
+pub fn typed_as_download(status: http::StatusCode, offered: &[&str]) -> bool {
+    status == http::StatusCode::NOT_FOUND && offered.first() == Some(&"application/octet-stream")
+}
+
 /// Of the violations only a missing name of the parent is an exception.
 fn applies(reason: Reason, error: &Error) -> bool {
     reason != Reason::InvalidField

@@ -85,6 +85,7 @@ fn method(tables: &mut Tables, binding: Binding, resource: Option<MessageId>, in
     let Binding { service, name, verb, http, path, body, response_body, status, streaming } = binding;
     let input = message(tables, &format!("{name}Request"), input);
     let output = message(tables, &format!("{name}Response"), output);
+    let upload = tables.messages[input].fields.iter().any(|field| field.kind == Kind::Bytes);
     let id = tables.methods.len();
     let full: Box<str> = format!("/{PACKAGE}.{service}/{name}").into();
     tables.method_by_path.insert(full.clone(), id);
@@ -108,6 +109,7 @@ fn method(tables: &mut Tables, binding: Binding, resource: Option<MessageId>, in
         singleton: false,
         http,
         status,
+        upload,
     });
     let service: Box<str> = format!("{PACKAGE}.{service}").into();
     match tables.services.iter_mut().find(|known| known.full_name == service) {

@@ -16,6 +16,7 @@ pub mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod upload;
 pub mod view;
 
 use std::sync::{Arc, LazyLock};
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 pub use self::cors::{Cors, Origins};
-use self::request::Limits;
+pub use self::request::Limits;
 use self::response::{Facts, JSON, error_response, refusal};
 use self::routes::{BodyField, Found, Route, Routes};
 use crate::auth::Authenticator;
@@ -193,7 +194,13 @@ impl Gateway {
         let mut unknown = Vec::new();
         let mut response = match self.answer(head, body, route, values, &mut unknown).await {
             Ok(response) => response,
-            Err(error) => error_response(&head.method, &route.rule.path, &error),
+            Err(error) => {
+                let mut response = error_response(&head.method, &route.rule.path, &error);
+                if compat::typed_as_download(response.status(), offered) {
+                    response.headers_mut().insert(CONTENT_TYPE, response::OCTETS);
+                }
+                response
+            }
         };
         if let Some(warning) = warning(&unknown) {
             response.headers_mut().insert(WARNING, warning);
@@ -227,7 +234,7 @@ impl Gateway {
         if !violations.is_empty() {
             return Err(Error::invalid(violations));
         }
-        let body_unknown = request::read_body(
+        let rest = request::read_body(
             tables,
             method,
             route,
@@ -237,7 +244,8 @@ impl Gateway {
             body,
             &mut request,
         );
-        unknown.extend(body_unknown.await?);
+        let rest = rest.await?;
+        unknown.extend(rest.unknown);
         if settings.strict && !unknown.is_empty() {
             let what = unknown.join(", ");
             return Err(Error::new(Reason::MalformedRequest, format!("unknown fields or parameters: {what}")));
@@ -245,7 +253,7 @@ impl Gateway {
         compat::check_target(tables, method, &request)?;
         let facts = facts(tables, method, route, &head.headers, &request);
         let mirrors = view::take_mirrors(tables, method, &mut request);
-        let call = Call { method: route.method, request, transport: Transport::Rest };
+        let call = Call { method: route.method, request, transport: Transport::Rest, upload: rest.upload };
         match self.on.api.call(call).await {
             Ok(Answer::Message(mut message)) => {
                 view::show(tables, method, mirrors, &mut message);

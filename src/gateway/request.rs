@@ -1,16 +1,16 @@
 //! The body of a REST request as request fields.
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use http_body::Body;
-use http_body_util::{BodyExt as _, BodyStream};
 use serde_json::value::RawValue;
 use tokio_stream::StreamExt as _;
 
-use super::compat;
 use super::routes::{BodyField, Route};
+use super::{compat, upload};
 use crate::error::{Error, Reason, Result, Violation};
+use crate::grpc::call::{Chunks, Upload};
 use crate::schema::json::{self, JsonRules};
 use crate::schema::tables::{FieldIndex, Kind, Method, Tables};
 use crate::schema::value::{Object, Value};
@@ -19,15 +19,15 @@ use crate::schema::{check, tables::Field};
 /// Largest bodies, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// JSON and text, 16 MiB unless set.
+    /// Bodies that are read whole, 64 MiB unless set.
     pub body: usize,
-    /// Uploads and raw bytes, 256 MiB unless set.
+    /// Uploads, which are handed on while they arrive, 1 GiB unless set.
     pub upload: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { body: 16 << 20, upload: 256 << 20 }
+        Limits { body: 64 << 20, upload: 1 << 30 }
     }
 }
 
@@ -79,7 +79,16 @@ fn form(field: Option<&Field>, headers: &HeaderMap) -> std::result::Result<Form,
     })
 }
 
-/// Reads the body into the request. Returns the paths of JSON fields that the schema does not know.
+/// What of a body does not stand in the request.
+#[derive(Debug, Default)]
+pub struct Rest {
+    /// Paths of JSON fields that the schema does not know.
+    pub unknown: Vec<String>,
+    /// Bytes that are still to come.
+    pub upload: Option<Upload>,
+}
+
+/// Reads the body into the request; of an upload, no more than its beginning.
 #[allow(clippy::too_many_arguments, reason = "each is another thing, and it is called once")]
 pub async fn read_body<B>(
     tables: &Tables,
@@ -90,25 +99,49 @@ pub async fn read_body<B>(
     headers: &HeaderMap,
     body: B,
     request: &mut Object,
-) -> Result<Vec<String>>
+) -> Result<Rest>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Some(target) = route.body else { return Ok(Vec::new()) };
+    let Some(target) = route.body else { return Ok(Rest::default()) };
     let field = body_field(tables, method, target);
     let form = form(field, headers).map_err(|message| Error::new(Reason::MalformedRequest, message))?;
-    let raw = field.is_some_and(|field| field.kind == Kind::Bytes && !field.repeated);
-    let limit = if raw { limits.upload } else { limits.body };
-    if form == Form::Multipart {
-        if let BodyField::Field(at) = target {
-            let (name, data) = upload(headers, body, limit).await?;
-            request.set(at, Value::Bytes(data));
+    if let (BodyField::Field(at), Some(field)) = (target, field)
+        && form != Form::Json
+        && (method.upload || form == Form::Multipart)
+    {
+        let chunks = if form == Form::Multipart {
+            let (name, chunks) = upload::form(headers, body, limits.upload).await?;
             set_file_name(tables, method, name, request);
+            chunks
+        } else {
+            upload::plain(headers, body, limits.upload)?
+        };
+        let chunks = upload::some(chunks).await?;
+        if chunks.is_none() && field.check.required {
+            return Err(data_is_required());
         }
-        return Ok(Vec::new());
+        let chunks = chunks.unwrap_or_else(|| Box::pin(tokio_stream::empty()));
+        return Ok(Rest { upload: Some(Upload { field: at, chunks }), ..Rest::default() });
     }
-    let data = collect(headers, body, limit).await?;
+    let data = collect(upload::plain(headers, body, limits.body)?).await?;
+    let unknown = read_whole(tables, method, target, field, form, rules, data, request)?;
+    Ok(Rest { unknown, upload: None })
+}
+
+/// Reads a body that has arrived. Returns the paths of JSON fields that the schema does not know.
+#[allow(clippy::too_many_arguments, reason = "each is another thing, and it is called once")]
+fn read_whole(
+    tables: &Tables,
+    method: &Method,
+    target: BodyField,
+    field: Option<&Field>,
+    form: Form,
+    rules: JsonRules,
+    data: Bytes,
+    request: &mut Object,
+) -> Result<Vec<String>> {
     match (target, field) {
         (BodyField::Field(at), Some(field)) if scalar(field) => {
             if let Some(value) = scalar_value(field, form, data)? {
@@ -225,78 +258,17 @@ fn unparsable(error: &serde_json::Error) -> Error {
     Error::new(Reason::MalformedRequest, format!("body cannot be parsed: {error}"))
 }
 
-fn too_large(limit: usize) -> Error {
-    Error::new(Reason::TooLarge, format!("request body is larger than the limit of {limit} bytes")).with("limit", limit)
-}
-
-/// The whole body, as long as it stays within the limit.
-async fn collect<B>(headers: &HeaderMap, body: B, limit: usize) -> Result<Bytes>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    declared_within(headers, limit)?;
-    let mut body = std::pin::pin!(body);
-    let mut first = Bytes::new();
+/// All bytes.
+async fn collect(mut chunks: Chunks) -> Result<Bytes> {
+    let first = chunks.next().await.transpose()?.unwrap_or_default();
     let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > limit {
-            return Err(too_large(limit));
+    while let Some(chunk) = chunks.next().await.transpose()? {
+        if rest.is_empty() {
+            rest.extend_from_slice(&first);
         }
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-        } else {
-            rest.extend_from_slice(&std::mem::take(&mut first));
-            rest.extend_from_slice(&data);
-        }
+        rest.extend_from_slice(&chunk);
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
-}
-
-fn declared_within(headers: &HeaderMap, limit: usize) -> Result<()> {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|length| length > limit as u64) { Err(too_large(limit)) } else { Ok(()) }
-}
-
-fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::new(Reason::MalformedRequest, format!("request body ended early: {}", error.into()))
-}
-
-/// The file of a multipart form, and its name.
-async fn upload<B>(headers: &HeaderMap, body: B, limit: usize) -> Result<(Option<String>, Bytes)>
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    // Room for the boundaries and headers of the form itself.
-    const FORM: usize = 64 << 10;
-    declared_within(headers, limit + FORM)?;
-    let malformed = |text: String| Error::new(Reason::MalformedRequest, text);
-    let failed = |error: multer::Error| match error {
-        multer::Error::StreamSizeExceeded { .. } | multer::Error::FieldSizeExceeded { .. } => too_large(limit),
-        error => malformed(format!("multipart form cannot be read: {error}")),
-    };
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let boundary = multer::parse_boundary(content_type).map_err(failed)?;
-    let chunks = BodyStream::new(body).filter_map(|frame| match frame {
-        Ok(frame) => frame.into_data().ok().map(Ok),
-        Err(error) => Some(Err(error.into())),
-    });
-    let size = multer::SizeLimit::new().whole_stream((limit + FORM) as u64).per_field(limit as u64);
-    let mut form = multer::Multipart::with_constraints(chunks, boundary, multer::Constraints::new().size_limit(size));
-    while let Some(mut part) = form.next_field().await.map_err(failed)? {
-        if part.name() != Some(compat::UPLOAD_FIELD) {
-            continue;
-        }
-        let name = part.file_name().map(str::to_owned);
-        let mut data = BytesMut::new();
-        while let Some(chunk) = part.chunk().await.map_err(failed)? {
-            data.extend_from_slice(&chunk);
-        }
-        return Ok((name, data.freeze()));
-    }
-    Err(malformed(format!("multipart form has no file in its field {}", compat::UPLOAD_FIELD)))
 }
 
 fn set_file_name(tables: &Tables, method: &Method, name: Option<String>, request: &mut Object) {
@@ -331,8 +303,11 @@ mod tests {
         let body = Full::new(Bytes::from_static(body));
         let mut request = Object::new();
         let rules = JsonRules::default();
-        let unknown = read_body(&tables, method, route, rules, limits, &headers, body, &mut request).await?;
-        Ok(format!("{request:?} {unknown:?}"))
+        let rest = read_body(&tables, method, route, rules, limits, &headers, body, &mut request).await?;
+        if let Some(upload) = rest.upload {
+            request.set(upload.field, Value::Bytes(collect(upload.chunks).await?));
+        }
+        Ok(format!("{request:?} {:?}", rest.unknown))
     }
 
     async fn refusal(http: &str, path: &str, content_type: &str, body: &'static [u8]) -> String {

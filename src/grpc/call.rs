@@ -2,11 +2,12 @@
 
 use std::pin::Pin;
 
+use bytes::Bytes;
 use tokio_stream::Stream;
 
 use crate::configuration::ports::Pending;
 use crate::error::Result;
-use crate::schema::tables::MethodId;
+use crate::schema::tables::{FieldIndex, MethodId};
 use crate::schema::value::Object;
 
 /// Which door a call came through. Only rules that `gateway/compat.rs` names may depend on it.
@@ -27,6 +28,25 @@ pub struct Call {
     pub request: Object,
     /// Where it came from.
     pub transport: Transport,
+    /// A field of the request whose bytes are still to come.
+    pub upload: Option<Upload>,
+}
+
+/// Bytes that are read while they arrive.
+pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// A field of bytes that is not in the request yet.
+pub struct Upload {
+    /// The field.
+    pub field: FieldIndex,
+    /// Its bytes; an error when they end early or are more than the limit.
+    pub chunks: Chunks,
+}
+
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upload").field("field", &self.field).finish_non_exhaustive()
+    }
 }
 
 /// Messages of a streamed answer. Dropping it ends the work behind it.

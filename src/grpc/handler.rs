@@ -56,7 +56,7 @@ impl Handler {
             if !violations.is_empty() {
                 return Err(Error::invalid(violations));
             }
-            self.api.call(Call { method: id, request, transport: Transport::Grpc }).await
+            self.api.call(Call { method: id, request, transport: Transport::Grpc, upload: None }).await
         };
         let answer = match deadline {
             None => work.await?,

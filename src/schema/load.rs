@@ -398,6 +398,7 @@ impl Loader {
             singleton: false,
             http,
             status: rules.as_ref().and_then(|r| r.get_field_by_name("status")?.as_i32()).unwrap_or(0) as u16,
+            upload: rules.as_ref().and_then(|r| r.get_field_by_name("upload")?.as_bool()).unwrap_or(false),
         })
     }
 

@@ -267,6 +267,8 @@ pub struct Method {
     pub http: Vec<HttpRule>,
     /// HTTP status of success when it is not what the verb implies (0: implied).
     pub status: u16,
+    /// Its body over REST is handed on while it arrives.
+    pub upload: bool,
 }
 
 /// A REST binding of a method.

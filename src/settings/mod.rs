@@ -158,6 +158,8 @@ pub struct Settings {
     pub general_storage_dir: PathBuf,
     /// Folder of SPOE files. Default /etc/haproxy/spoe; standalone: in its folder.
     pub spoe_dir: PathBuf,
+    /// Open transactions of SPOE files. Default `spoe` in `state_dir`; called as `dataplaneapi`: /tmp/spoe-haproxy.
+    pub spoe_transaction_dir: PathBuf,
     /// Whether runtime changes of maps are written to their files. Default false.
     pub update_map_files: bool,
     /// How often. Default 10 s, at least 1 ms.
@@ -174,6 +176,10 @@ pub struct Settings {
     pub durability: bool,
     /// Whether REST lists `listen` sections among frontends and backends. Default false.
     pub rest_listen_sections: bool,
+    /// Bytes of the largest REST body that is read whole. Default 64 MiB.
+    pub max_body_size: usize,
+    /// Bytes of the largest file that REST takes. Default 1 GiB.
+    pub max_upload_size: usize,
     /// Web origins that may call the API. Default none.
     pub cors_origins: Vec<String>,
 }
@@ -407,6 +413,10 @@ impl Reading {
         self.get(key, |text| Some(text.split(' ').map(str::to_owned).collect()))
     }
 
+    fn bytes(&mut self, key: &str, default: usize) -> usize {
+        usize::try_from(self.whole(key, default as u64)).unwrap_or(default)
+    }
+
     fn settings(&mut self, users: Vec<User>, environment: &dyn Fn(&str) -> Option<String>) -> Settings {
         let standalone = self.path("backstay.standalone");
         let inside = |name: &str, default: &str| match &standalone {
@@ -490,6 +500,9 @@ impl Reading {
             ssl_certs_dir: self.path("dataplaneapi.resources.ssl_certs_dir").unwrap_or(ssl),
             general_storage_dir: self.path("dataplaneapi.resources.general_storage_dir").unwrap_or(general),
             spoe_dir: self.path("dataplaneapi.resources.spoe_dir").unwrap_or(spoe),
+            spoe_transaction_dir: self
+                .path("dataplaneapi.resources.spoe_transaction_dir")
+                .unwrap_or_else(|| if drop_in { "/tmp/spoe-haproxy".into() } else { state_dir.join("spoe") }),
             update_map_files: self.switch("dataplaneapi.resources.update_map_files", false),
             update_map_files_period: period.max(Duration::from_millis(1)),
             transaction_dir: transaction_dir.unwrap_or_else(|| state_dir.join("transactions")),
@@ -500,6 +513,8 @@ impl Reading {
             }),
             durability: self.switch("backstay.durability", true),
             rest_listen_sections: self.switch("backstay.rest_listen_sections", false),
+            max_body_size: self.bytes("backstay.max_body_size", 64 << 20),
+            max_upload_size: self.bytes("backstay.max_upload_size", 1 << 30),
             cors_origins: self.given.get("backstay.cors_origins").map_or(cors, |g| g.values.clone()),
             standalone,
         };

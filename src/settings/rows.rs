@@ -97,6 +97,8 @@ const fn later(flag: &'static str, key: &'static str) -> Row {
 const SECONDS: Kind = Kind::Time(1000);
 const DAYS: Kind = Kind::Time(86_400_000);
 const HOURS: Kind = Kind::Time(3_600_000);
+/// Up to a tebibyte.
+const BYTES: Kind = Kind::Whole(1, 1 << 40);
 /// Numbers of users and groups; the highest one means none.
 const ID: Kind = Kind::Whole(0, 4_294_967_294);
 
@@ -295,6 +297,20 @@ pub(super) const ROWS: &[Row] = &[
         "false",
         "REST lists listen sections among frontends and backends",
     ),
+    row(
+        "max-body-size",
+        "backstay.max_body_size",
+        BYTES,
+        "67108864",
+        "bytes of the largest REST body that is read whole; gRPC messages have at most 16 MiB",
+    ),
+    row(
+        "max-upload-size",
+        "backstay.max_upload_size",
+        BYTES,
+        "1073741824",
+        "bytes of the largest file that REST takes, written while it arrives",
+    ),
     row("cors-origin", "backstay.cors_origins", Kind::List, "", "web origins that may call the API, * for all"),
     later("scheme", "dataplaneapi.scheme"),
     later("socket-path", "dataplaneapi.socket_path"),
@@ -356,7 +372,13 @@ pub(super) const ROWS: &[Row] = &[
         "beside the managed file",
         "folder of earlier files",
     ),
-    later("spoe-transaction-dir", "dataplaneapi.resources.spoe_transaction_dir"),
+    row(
+        "spoe-transaction-dir",
+        "dataplaneapi.resources.spoe_transaction_dir",
+        Kind::Path,
+        "spoe in state-dir",
+        "folder of open transactions of SPOE files, made when absent",
+    ),
     later("fid", "haproxy.fid"),
     later("delayed-start-max", "haproxy.delayed_start_max"),
     later("delayed-start-tick", "haproxy.delayed_start_tick"),

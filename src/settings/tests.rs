@@ -100,6 +100,7 @@ fn a_file_of_the_data_plane_api_is_read_and_what_has_no_effect_is_told() {
     assert_eq!(settings.ssl_certs_dir, Path::new("/d/ssl"));
     assert_eq!(settings.general_storage_dir, Path::new("/d/general"));
     assert_eq!(settings.spoe_dir, Path::new("/d/spoe"));
+    assert_eq!(settings.spoe_transaction_dir, Path::new("/d/spoetr"));
     assert_eq!(settings.userlist_file.as_deref(), Some(Path::new("/d/userlist.cfg")));
     let words = |text: &str| vec![text.to_owned()];
     assert_eq!(settings.reload_method, ReloadMethod::Command { reload: words("true"), restart: Some(words("true")) });
@@ -111,7 +112,7 @@ fn a_file_of_the_data_plane_api_is_read_and_what_has_no_effect_is_told() {
         warnings.contains(&"dataplaneapi.scheme (line 5): not supported yet, no effect".to_owned()),
         "{warnings:?}"
     );
-    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
 }
 
 #[test]

@@ -2,61 +2,43 @@
 //!
 //! Files are read for each call: they are small, and may be changed by hand at any time.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
 use super::file::SpoeFile;
+use super::transactions::{SpoeTransaction, Transactions};
+use crate::configuration::ports::CheckFile;
 use crate::configuration::{Status, Target};
 use crate::error::{Error, Reason, Result};
 use crate::storage::Folder;
 
 /// Largest SPOE file, in bytes.
-const LIMIT: u64 = 16 << 20;
-
-/// A transaction of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpoeTransaction {
-    /// Its id, a UUID.
-    pub id: String,
-    /// Name of the file.
-    pub spoe: String,
-    /// Version of the file that it began with.
-    pub version: i64,
-    /// Where it stands.
-    pub status: Status,
-}
+pub(super) const LIMIT: u64 = 16 << 20;
 
 /// All SPOE files. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SpoeStore {
     folder: Folder,
     /// Held while a file is read, changed and written, so that changes have one order.
-    open: Arc<Mutex<Table>>,
-    /// Transactions that may be open; 0 for no limit.
-    max_open: usize,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    /// By number, so that the oldest comes first.
-    entries: BTreeMap<u64, (SpoeTransaction, SpoeFile)>,
-    next: u64,
-}
-
-impl Table {
-    fn find(&mut self, spoe: &str, id: &str) -> Result<&mut (SpoeTransaction, SpoeFile)> {
-        let found = self.entries.values_mut().find(|(transaction, _)| transaction.id == id && transaction.spoe == spoe);
-        found.ok_or_else(|| unknown(id))
-    }
+    open: Arc<Mutex<Transactions>>,
+    check: Arc<dyn CheckFile>,
 }
 
 impl SpoeStore {
-    /// Opens the folder, see [`Folder::open`].
-    pub fn open(path: impl AsRef<Path>, max_open: usize) -> Result<Self> {
-        Ok(SpoeStore { folder: Folder::open(path)?, open: Arc::default(), max_open })
+    /// Opens the folder of the files and that of their transactions, see [`Folder::open`]. At most `max_open`
+    /// transactions may be open, 0 for no limit. Blocks; for the start of the program.
+    ///
+    /// A file that the configuration names is checked by HAProxy before it takes its place.
+    pub fn open(
+        path: impl AsRef<Path>,
+        transactions: impl AsRef<Path>,
+        max_open: usize,
+        check: Arc<dyn CheckFile>,
+    ) -> Result<Self> {
+        let open = Arc::new(Mutex::new(Transactions::open(transactions.as_ref(), max_open)?));
+        Ok(SpoeStore { folder: Folder::open(path)?, open, check })
     }
 
     /// Absolute paths of the files, sorted by name.
@@ -75,7 +57,8 @@ impl SpoeStore {
         Ok(bytes)
     }
 
-    /// Stores a new file and returns its absolute path. `OBJECT_EXISTS`.
+    /// Stores a new file and returns its absolute path. `OBJECT_EXISTS`; `CONFIGURATION_REJECTED` when the configuration
+    /// names it already, and HAProxy does not take it.
     pub async fn create(&self, name: &str, bytes: &[u8]) -> Result<String> {
         self.write(name, bytes, true).await?;
         Ok(self.path(name).unwrap_or_default())
@@ -83,10 +66,9 @@ impl SpoeStore {
 
     /// Removes a file and its transactions. `OBJECT_NOT_FOUND`.
     pub async fn delete(&self, name: &str) -> Result<()> {
-        let mut table = self.open.lock().await;
+        let mut open = self.open.lock().await;
         self.folder.delete(name).await?;
-        table.entries.retain(|_, (transaction, _)| transaction.spoe != name);
-        Ok(())
+        open.forget_file(name).await
     }
 
     /// A file as it is, or as a transaction would make it. `PARENT_NOT_FOUND` for an unknown file.
@@ -94,20 +76,21 @@ impl SpoeStore {
         let current = self.parse(spoe).await?;
         match transaction {
             None => Ok(current),
-            Some(id) => self.open.lock().await.find(spoe, id).map(|(_, file)| file.clone()),
+            Some(id) => self.open.lock().await.get(spoe, id).map(|(_, file)| file.clone()),
         }
     }
 
     /// Changes a file or a transaction. Returns the version after it; inside a transaction, the one it began with.
     ///
-    /// `VERSION_MISMATCH`, `TRANSACTION_NOT_FOUND`, `TRANSACTION_OUTDATED`, and whatever `edit` returns.
+    /// `VERSION_MISMATCH`, `TRANSACTION_NOT_FOUND`, `TRANSACTION_OUTDATED`, `CONFIGURATION_REJECTED` when HAProxy does
+    /// not take the file, and whatever `edit` returns. A transaction is checked when it is committed.
     pub async fn change(
         &self,
         spoe: &str,
         target: Target<'_>,
         edit: impl FnOnce(&mut SpoeFile) -> Result<()> + Send,
     ) -> Result<i64> {
-        let mut table = self.open.lock().await;
+        let mut open = self.open.lock().await;
         let mut file = self.parse(spoe).await?;
         match target {
             Target::Version(version) => {
@@ -118,78 +101,64 @@ impl SpoeStore {
                 Ok(version + 1)
             }
             Target::Transaction(id) => {
-                let (transaction, file) = table.find(spoe, id)?;
-                usable(transaction)?;
-                let mut changed = file.clone();
+                let (transaction, file) = open.usable(spoe, id)?;
+                let (version, mut changed) = (transaction.version, file.clone());
                 edit(&mut changed)?;
-                *file = changed;
-                Ok(transaction.version)
+                open.put(spoe, id, changed).await?;
+                Ok(version)
             }
         }
     }
 
     /// Begins a transaction. `VERSION_MISMATCH`, `TRANSACTION_LIMIT`.
     pub async fn begin(&self, spoe: &str, version: i64) -> Result<SpoeTransaction> {
-        let mut table = self.open.lock().await;
+        let mut open = self.open.lock().await;
         let file = self.parse(spoe).await?;
         expect(&file, version)?;
-        let open = table.entries.values().filter(|(one, _)| one.status == Status::InProgress).count();
-        if self.max_open > 0 && open >= self.max_open {
-            let message = format!("{open} transactions are open, commit or delete one");
-            return Err(Error::new(Reason::TransactionLimit, message).with("limit", self.max_open));
-        }
-        let id = uuid::Uuid::new_v4().to_string();
-        let transaction = SpoeTransaction { id, spoe: spoe.to_owned(), version, status: Status::InProgress };
-        let number = table.next;
-        table.next += 1;
-        table.entries.insert(number, (transaction.clone(), file));
-        Ok(transaction)
+        open.begin(spoe, version, file).await
     }
 
     /// Transactions of a file, oldest first.
     pub async fn transactions(&self, spoe: &str, status: Option<Status>) -> Result<Vec<SpoeTransaction>> {
         self.parse(spoe).await?;
-        let table = self.open.lock().await;
-        let all = table.entries.values().map(|(transaction, _)| transaction);
-        let of_file = all.filter(|transaction| transaction.spoe == spoe);
+        let open = self.open.lock().await;
+        let of_file = open.list(spoe);
         Ok(of_file.filter(|transaction| status.is_none_or(|status| transaction.status == status)).cloned().collect())
     }
 
     /// One transaction. `TRANSACTION_NOT_FOUND`.
     pub async fn transaction(&self, spoe: &str, id: &str) -> Result<SpoeTransaction> {
         self.parse(spoe).await?;
-        self.open.lock().await.find(spoe, id).map(|(transaction, _)| transaction.clone())
+        self.open.lock().await.get(spoe, id).map(|(transaction, _)| transaction.clone())
     }
 
     /// Removes a transaction with its changes. `TRANSACTION_NOT_FOUND`.
     pub async fn end(&self, spoe: &str, id: &str) -> Result<()> {
         self.parse(spoe).await?;
-        let mut table = self.open.lock().await;
-        table.find(spoe, id)?;
-        table.entries.retain(|_, (transaction, _)| transaction.id != id);
-        Ok(())
+        let mut open = self.open.lock().await;
+        open.get(spoe, id)?;
+        open.end(id).await
     }
 
     /// Writes what a transaction made of its file. Returns it, and the version of the file.
     ///
-    /// When the file moved on: `VERSION_MISMATCH`, and `TRANSACTION_OUTDATED` ever after.
+    /// When the file moved on: `VERSION_MISMATCH`, and `TRANSACTION_OUTDATED` ever after. `CONFIGURATION_REJECTED`
+    /// when HAProxy does not take the file; the transaction stays open to be mended.
     pub async fn commit(&self, spoe: &str, id: &str) -> Result<(SpoeTransaction, i64)> {
-        let mut table = self.open.lock().await;
+        let mut open = self.open.lock().await;
         let current = self.parse(spoe).await?;
-        let (transaction, file) = table.find(spoe, id)?;
-        usable(transaction)?;
-        let version = transaction.version;
-        if let Err(error) = expect(&current, version) {
-            transaction.status = Status::Outdated;
+        let (transaction, file) = open.usable(spoe, id)?;
+        let (mut done, mut changed) = (transaction.clone(), file.clone());
+        if let Err(error) = expect(&current, done.version) {
+            open.outdate(id).await?;
             return Err(error);
         }
-        let mut changed = file.clone();
-        changed.set_version(version + 1);
+        let version = done.version + 1;
+        changed.set_version(version);
         self.write(spoe, &changed.to_bytes(), false).await?;
-        let mut done = transaction.clone();
+        open.end(id).await?;
         done.status = Status::Success;
-        table.entries.retain(|_, (transaction, _)| transaction.id != id);
-        Ok((done, version + 1))
+        Ok((done, version))
     }
 
     async fn parse(&self, spoe: &str) -> Result<SpoeFile> {
@@ -205,6 +174,8 @@ impl SpoeStore {
     async fn write(&self, name: &str, bytes: &[u8], create: bool) -> Result<()> {
         let mut writer = self.folder.write(name, create, LIMIT).await?;
         writer.push(bytes).await?;
+        writer.settle().await?;
+        self.check.check_file(writer.target(), writer.candidate()).await?;
         writer.commit().await.map(drop)
     }
 
@@ -222,27 +193,31 @@ fn expect(file: &SpoeFile, version: i64) -> Result<()> {
     Err(Error::new(Reason::VersionMismatch, message).with("version", actual))
 }
 
-fn usable(transaction: &SpoeTransaction) -> Result<()> {
-    if transaction.status == Status::InProgress {
-        return Ok(());
-    }
-    let message = format!("transaction {} is outdated and can only be deleted", transaction.id);
-    Err(Error::new(Reason::TransactionOutdated, message).with("transaction_id", &transaction.id))
-}
-
-fn unknown(id: &str) -> Error {
-    Error::new(Reason::TransactionNotFound, format!("transaction does not exist: {id}")).with("transaction_id", id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::configuration::ports::Pending;
 
     async fn store() -> (tempfile::TempDir, SpoeStore) {
         let dir = tempfile::tempdir().unwrap();
-        let store = SpoeStore::open(dir.path().join("spoe"), 2).unwrap();
+        let store = open(&dir);
         store.create("f.cfg", b"[a]\n").await.unwrap();
         (dir, store)
+    }
+
+    fn open(dir: &tempfile::TempDir) -> SpoeStore {
+        SpoeStore::open(dir.path().join("spoe"), dir.path().join("open"), 2, Arc::new(Refuses("[bad]"))).unwrap()
+    }
+
+    /// Refuses files that contain a word.
+    struct Refuses(&'static str);
+
+    impl CheckFile for Refuses {
+        fn check_file<'a>(&'a self, file: &'a Path, candidate: &'a Path) -> Pending<'a, Result<()>> {
+            let bad = std::fs::read_to_string(candidate).unwrap().contains(self.0);
+            let refusal = Error::new(Reason::ConfigurationRejected, file.display().to_string());
+            Box::pin(std::future::ready(if bad { Err(refusal) } else { Ok(()) }))
+        }
     }
 
     fn add(name: &'static str) -> impl FnOnce(&mut SpoeFile) -> Result<()> + Send {
@@ -288,6 +263,41 @@ mod tests {
         store.end("f.cfg", &second.id).await.unwrap();
         assert_eq!(store.end("f.cfg", &second.id).await.unwrap_err().reason(), Reason::TransactionNotFound);
         assert_eq!(store.commit("f.cfg", &first.id).await.unwrap_err().reason(), Reason::TransactionNotFound);
+    }
+
+    #[tokio::test]
+    async fn transactions_outlive_the_process() {
+        let (dir, first) = store().await;
+        let one = first.begin("f.cfg", 1).await.unwrap();
+        let two = first.begin("f.cfg", 1).await.unwrap();
+        first.change("f.cfg", Target::Transaction(&two.id), add("[two]")).await.unwrap();
+        first.change("f.cfg", Target::Version(1), add("[b]")).await.unwrap();
+        assert_eq!(first.commit("f.cfg", &one.id).await.unwrap_err().reason(), Reason::VersionMismatch);
+        drop(first);
+
+        let second = open(&dir);
+        assert_eq!(second.transaction("f.cfg", &one.id).await.unwrap().status, Status::Outdated);
+        assert_eq!(second.transaction("f.cfg", &two.id).await.unwrap(), two);
+        let view = second.view("f.cfg", Some(&two.id)).await.unwrap();
+        assert_eq!(view.scopes().collect::<Vec<_>>(), ["[a]", "[two]"]);
+        second.end("f.cfg", &two.id).await.unwrap();
+        second.end("f.cfg", &one.id).await.unwrap();
+        drop(second);
+        assert!(open(&dir).transactions("f.cfg", None).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_haproxy_refuses_changes_nothing() {
+        let (_dir, store) = store().await;
+        let refused = store.change("f.cfg", Target::Version(1), add("[bad]")).await.unwrap_err();
+        assert_eq!(refused.reason(), Reason::ConfigurationRejected);
+        assert!(refused.message().ends_with("/spoe/f.cfg"), "{refused}");
+        let transaction = store.begin("f.cfg", 1).await.unwrap();
+        store.change("f.cfg", Target::Transaction(&transaction.id), add("[bad]")).await.unwrap();
+        let refused = store.commit("f.cfg", &transaction.id).await.unwrap_err();
+        assert_eq!(refused.reason(), Reason::ConfigurationRejected);
+        assert_eq!(store.transaction("f.cfg", &transaction.id).await.unwrap().status, Status::InProgress);
+        assert_eq!(text(&store).await, "[a]\n");
     }
 
     #[tokio::test]

@@ -207,6 +207,21 @@ impl Writer {
         self.file.write_all(bytes).await.map_err(|error| self.failed(&error))
     }
 
+    /// Where the bytes lie until the file takes its place. They are all there after [`Writer::settle`].
+    pub fn candidate(&self) -> &Path {
+        &self.temporary.0
+    }
+
+    /// The place that the file is to take.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Lets others read what has been pushed so far.
+    pub async fn settle(&mut self) -> Result<()> {
+        self.file.flush().await.map_err(|error| self.failed(&error))
+    }
+
     /// Bytes so far.
     pub fn size(&self) -> u64 {
         self.limit - self.left

@@ -22,5 +22,6 @@ mod stored;
 mod support;
 mod sweep;
 mod tidy;
+mod uploads;
 mod vectors;
 mod watch;

@@ -4,10 +4,12 @@ use serde_json::json;
 
 use backstay::error::Reason;
 
-use crate::support::client::request;
+use crate::support::client::{Transport, request};
 use crate::support::world::{World, done, holds, over_both, refused, refused_saying, refused_with};
 
 const CHAIN: &str = include_str!("../data/certificates/chain.pem");
+/// A key of another certificate.
+const OTHER_KEY: &str = include_str!("../data/certificates/other.key");
 /// Bytes that an editor would change.
 const ODD: &str = "a\r\n\n  b # c\t\nlast";
 
@@ -80,6 +82,12 @@ async fn certificates(world: &mut World) {
     let socket = socket.display();
     let bound = format!("{text}\nfrontend tls\n  bind {socket} ssl crt {shown}\n  default_backend hello\n");
     world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": bound})).await;
+    // Another key than that of the certificate: HAProxy would not start with it.
+    let mixed = format!("{}{OTHER_KEY}", CHAIN.split_once("-----BEGIN EC").unwrap().0);
+    let name = "StorageCertificateService.ReplaceStorageCertificate";
+    let refusal = refused_saying(Reason::ConfigurationRejected, "site.pem");
+    world.refused(name, json!({"name": "site.pem", "data": mixed}), refusal).await;
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("# mine\n{CHAIN}"));
     let name = "StorageCertificateService.DeleteStorageCertificate";
     world.refused(name, json!({"name": "site.pem"}), refused_saying(Reason::ObjectInUse, "tls.sock ssl crt")).await;
     let loose = format!("{}\n# once {shown}\n", world.backstay.text().split("\nfrontend tls").next().unwrap());
@@ -278,6 +286,49 @@ async fn spoe(world: &mut World) {
             ("SpoeFileService.DeleteSpoeFile", json!({"name": "f.cfg"}), refused(Reason::ObjectNotFound)),
         ])
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spoe_files_that_are_in_use_are_checked_and_their_transactions_outlive_the_process() {
+    let mut world = World::start(Transport::Grpc, &[]);
+    let text = "[one]\nspoe-agent a\n    messages m\n    timeout processing 10ms\n    use-backend there\n\
+        spoe-message m\n    args ip=src\n    event on-client-session\n";
+    world.ok("SpoeFileService.CreateSpoeFile", json!({"name": "f.cfg", "data": text})).await;
+    let path = world.backstay.folder().join("spoe/f.cfg");
+    let socket = world.backstay.folder().join("spoe.sock");
+    let more = format!(
+        "\nfrontend watched\n  bind {}\n  filter spoe engine one config {}\n  default_backend hello\n\
+         backend there\n  mode tcp\n  server s 127.0.0.1:1\n",
+        socket.display(),
+        path.display()
+    );
+    let data = format!("{}{more}", world.backstay.text());
+    world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": data, "force_reload": true})).await;
+
+    let agent = |backend: &str| json!({"name": "a", "messages": "m", "processing_timeout": 10, "use-backend": backend});
+    let replace = |backend: &str| json!({"spoe": "f.cfg", "scope": "[one]", "name": "a", "spoe_agent": agent(backend)});
+    let with = |mut request: serde_json::Value, key: &str, value: serde_json::Value| {
+        request[key] = value;
+        request
+    };
+    let method = "SpoeAgentService.ReplaceSpoeAgent";
+    let refusal = refused_saying(Reason::ConfigurationRejected, "nowhere");
+    world.refused(method, with(replace("nowhere"), "version", json!(1)), refusal).await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+
+    let begun = world.ok("SpoeTransactionService.BeginSpoeTransaction", json!({"spoe": "f.cfg", "version": 1})).await;
+    let id = begun["spoe_transaction"]["id"].clone();
+    world.ok(method, with(replace("nowhere"), "transaction_id", id.clone())).await;
+    world.backstay.kill();
+    world.restart();
+    let commit = json!({"spoe": "f.cfg", "id": id});
+    let refusal = refused_saying(Reason::ConfigurationRejected, "nowhere");
+    world.refused("SpoeTransactionService.CommitSpoeTransaction", commit.clone(), refusal).await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    let mended = with(replace("there"), "transaction_id", id);
+    world.ok(method, mended).await;
+    world.ok("SpoeTransactionService.CommitSpoeTransaction", commit).await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("# _version=2\n{text}"));
 }
 
 /// Agents, messages and groups from creation to deletion.

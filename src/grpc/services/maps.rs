@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
+use tokio_stream::StreamExt as _;
+
+use super::stored::{UNLIMITED, fill, once};
 use super::{Context, Rooms};
 use crate::error::{Error, Reason, Result, Violation};
+use crate::grpc::call::Chunks;
 use crate::proto::runtime as pb;
 use crate::runtime::{LoadMode, MapRef, PatternInfo};
 use crate::storage::{StoredFile, print_line};
-
-/// Largest map file that an upload may bring, in bytes.
-const UPLOAD_LIMIT: u64 = 1 << 30;
 
 /// What is said of a file that HAProxy has not loaded.
 const NOT_LOADED: &str = "managed but not loaded map file (no runtime ID)";
@@ -30,37 +31,36 @@ pub(super) async fn get(context: Context, request: pb::GetMapRequest) -> Result<
     Ok(pb::GetMapResponse { map: Some(message(&context, found)) })
 }
 
-pub(super) async fn create(context: Context, request: pb::CreateMapRequest) -> Result<pb::CreateMapResponse> {
-    let mut text = request.data.to_vec();
+pub(super) async fn create(
+    context: Context,
+    request: pb::CreateMapRequest,
+    mut data: Chunks,
+) -> Result<pb::CreateMapResponse> {
     if !request.entries.is_empty() {
-        if !text.is_empty() {
+        if data.next().await.transpose()?.is_some_and(|data| !data.is_empty()) {
             return Err(wrong("entries", "either data or entries, not both"));
         }
+        let mut text = Vec::new();
         for entry in &request.entries {
             let (key, value) = (entry.key(), entry.value());
             if !print_line(&mut text, key.as_bytes(), value.as_bytes()) {
                 return Err(unwritable(key));
             }
         }
+        data = once(text.into());
     }
-    let file = store(&context, &request.name, &text).await?;
+    let file = store(&context, &request.name, data).await?;
     Ok(pb::CreateMapResponse { map: Some(stored(file)) })
 }
 
 /// Stores a new map file.
-pub(super) async fn store(context: &Context, name: &str, bytes: &[u8]) -> Result<StoredFile> {
+pub(super) async fn store(context: &Context, name: &str, data: Chunks) -> Result<StoredFile> {
     if name.is_empty() {
         return Err(wrong("name", "is required"));
     }
-    let (mut file, mut writer) = context.maps.create(name, UPLOAD_LIMIT).await?;
-    writer.push(bytes).await?;
-    file.size = writer.commit().await?;
+    let (mut file, writer) = context.maps.create(name, UNLIMITED).await?;
+    file.size = fill(context, writer, data).await?;
     Ok(file)
-}
-
-/// Largest upload.
-pub(super) fn upload_limit() -> u64 {
-    UPLOAD_LIMIT
 }
 
 pub(super) async fn add_entries(

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
@@ -14,10 +15,10 @@ use super::{
 };
 use crate::configuration::ports::Pending;
 use crate::error::{Error, Result};
-use crate::grpc::call::{Answer, Call};
+use crate::grpc::call::{Answer, Call, Chunks, Upload};
 use crate::schema::Schema;
-use crate::schema::tables::MethodId;
-use crate::schema::value::Object;
+use crate::schema::tables::{Method, MethodId};
+use crate::schema::value::{Object, Value};
 use crate::schema::wire;
 
 /// Answers one method.
@@ -71,7 +72,7 @@ impl Table {
         self.unary("runtime.v2.HealthService/GetHealth", info::health);
         self.unary("runtime.v2.MapService/ListMaps", maps::list);
         self.unary("runtime.v2.MapService/GetMap", maps::get);
-        self.unary("runtime.v2.MapService/CreateMap", maps::create);
+        self.upload("runtime.v2.MapService/CreateMap", maps::create);
         self.unary("runtime.v2.MapService/AddMapEntries", maps::add_entries);
         self.unary("runtime.v2.MapService/ClearMap", maps::clear);
         self.reply("runtime.v2.MapEntryService/ListMapEntries", map_entries::list);
@@ -103,9 +104,9 @@ impl Table {
 
     fn storage(&mut self) {
         self.unary("storage.v2.StorageMapService/ListStorageMaps", storage_maps::list);
-        self.unary("storage.v2.StorageMapService/GetStorageMap", storage_maps::get);
-        self.unary("storage.v2.StorageMapService/CreateStorageMap", storage_maps::create);
-        self.unary("storage.v2.StorageMapService/ReplaceStorageMap", storage_maps::replace);
+        self.reply("storage.v2.StorageMapService/GetStorageMap", storage_maps::get);
+        self.upload("storage.v2.StorageMapService/CreateStorageMap", storage_maps::create);
+        self.upload("storage.v2.StorageMapService/ReplaceStorageMap", storage_maps::replace);
         self.unary("storage.v2.StorageMapService/DeleteStorageMap", storage_maps::delete);
         self.unary("storage.v2.StorageCertificateService/ListStorageCertificates", storage_certificates::list);
         self.unary("storage.v2.StorageCertificateService/GetStorageCertificate", storage_certificates::get);
@@ -113,9 +114,9 @@ impl Table {
         self.unary("storage.v2.StorageCertificateService/ReplaceStorageCertificate", storage_certificates::replace);
         self.unary("storage.v2.StorageCertificateService/DeleteStorageCertificate", storage_certificates::delete);
         self.unary("storage.v2.StorageGeneralFileService/ListStorageGeneralFiles", storage_general::list);
-        self.unary("storage.v2.StorageGeneralFileService/GetStorageGeneralFile", storage_general::get);
-        self.unary("storage.v2.StorageGeneralFileService/CreateStorageGeneralFile", storage_general::create);
-        self.unary("storage.v2.StorageGeneralFileService/ReplaceStorageGeneralFile", storage_general::replace);
+        self.reply("storage.v2.StorageGeneralFileService/GetStorageGeneralFile", storage_general::get);
+        self.upload("storage.v2.StorageGeneralFileService/CreateStorageGeneralFile", storage_general::create);
+        self.upload("storage.v2.StorageGeneralFileService/ReplaceStorageGeneralFile", storage_general::replace);
         self.unary("storage.v2.StorageGeneralFileService/DeleteStorageGeneralFile", storage_general::delete);
     }
 
@@ -180,6 +181,19 @@ impl Table {
         self.reply(path, move |context, request| async move { function(context, request).await.map(Reply::Many) });
     }
 
+    /// A method that takes bytes while they arrive: over REST those of the body, else those of its field `data`.
+    fn upload<Q, A, F, R>(&mut self, path: &str, function: F)
+    where
+        Q: Message + Default + 'static,
+        A: Message + 'static,
+        F: Fn(Context, Q, Chunks) -> R + Send + Sync + Copy + 'static,
+        R: Future<Output = Result<A>> + Send + 'static,
+    {
+        self.method(path, move |context, request, chunks| async move {
+            function(context, request, chunks).await.map(Reply::One)
+        });
+    }
+
     /// A method that answers either way, by what its caller needs.
     fn reply<Q, A, F, R>(&mut self, path: &str, function: F)
     where
@@ -188,17 +202,28 @@ impl Table {
         F: Fn(Context, Q) -> R + Send + Sync + Copy + 'static,
         R: Future<Output = Result<Reply<A>>> + Send + 'static,
     {
+        self.method(path, move |context, request, _| function(context, request));
+    }
+
+    fn method<Q, A, F, R>(&mut self, path: &str, function: F)
+    where
+        Q: Message + Default + 'static,
+        A: Message + 'static,
+        F: Fn(Context, Q, Chunks) -> R + Send + Sync + Copy + 'static,
+        R: Future<Output = Result<Reply<A>>> + Send + 'static,
+    {
         let Some(id) = self.schema.tables.method_by_path.get(format!("/backstay.{path}").as_str()).copied() else {
             return;
         };
         let schema = Arc::clone(&self.schema);
-        let handler = move |context: Context, call: Call| -> Pending<'static, Result<Answer>> {
+        let handler = move |context: Context, mut call: Call| -> Pending<'static, Result<Answer>> {
             let schema = Arc::clone(&schema);
             Box::pin(async move {
                 let method = &schema.tables.methods[call.method];
                 let output = method.output;
+                let chunks = chunks(&schema, method, &mut call).await?;
                 let request = to_struct::<Q>(&schema, method.input, &call.request)?;
-                match function(context, request).await? {
+                match function(context, request, chunks).await? {
                     Reply::One(answer) => Ok(Answer::Message(to_object(&schema, output, &answer)?)),
                     Reply::Many(items) => {
                         let objects = items.map(move |item| item.and_then(|a| to_object(&schema, output, &a)));
@@ -208,6 +233,28 @@ impl Table {
             })
         };
         self.handlers.insert(id, Box::new(handler));
+    }
+}
+
+/// The bytes that the call brings apart from its request. A method that is no upload finds them in its request.
+async fn chunks(schema: &Schema, method: &Method, call: &mut Call) -> Result<Chunks> {
+    match call.upload.take() {
+        Some(upload) if method.upload => Ok(upload.chunks),
+        Some(Upload { field, mut chunks }) => {
+            let mut data = BytesMut::new();
+            while let Some(chunk) = chunks.next().await.transpose()? {
+                data.extend_from_slice(&chunk);
+            }
+            call.request.set(field, Value::Bytes(data.freeze()));
+            Ok(Box::pin(tokio_stream::empty()))
+        }
+        None => {
+            let field = schema.tables.messages[method.input].field_named("data").filter(|_| method.upload);
+            Ok(match field.and_then(|field| call.request.take(field)) {
+                Some(Value::Bytes(data)) => Box::pin(tokio_stream::once(Ok(data))),
+                _ => Box::pin(tokio_stream::empty()),
+            })
+        }
     }
 }
 

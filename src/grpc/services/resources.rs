@@ -22,7 +22,9 @@ pub(super) async fn call(rooms: &Rooms, plan: &Plan, call: Call) -> Result<Answe
     // Our own extensions show all that there is.
     let ours = method.http.iter().any(|rule| rule.path.starts_with("/v2/services/backstay/"));
     let v2 = call.transport == Transport::Rest && !ours;
-    let request = Request { rooms, plan, resource, place, call: &call, v2 };
+    // An upload is no part of it.
+    let Call { request, transport, .. } = call;
+    let request = Request { rooms, plan, verb: method.verb, resource, place, message: &request, transport, v2 };
     match method.verb {
         Verb::List => request.list().await,
         Verb::Get => request.get().await,
@@ -37,9 +39,11 @@ pub(super) async fn call(rooms: &Rooms, plan: &Plan, call: Call) -> Result<Answe
 struct Request<'a> {
     rooms: &'a Rooms,
     plan: &'a Plan,
+    verb: Verb,
     resource: MessageId,
     place: Place,
-    call: &'a Call,
+    message: &'a Object,
+    transport: Transport,
     /// What /v2 does not know stays hidden.
     v2: bool,
 }
@@ -50,7 +54,7 @@ impl Request<'_> {
     }
 
     async fn list(&self) -> Result<Answer> {
-        let (plan, request) = (self.plan, &self.call.request);
+        let (plan, request) = (self.plan, self.message);
         let (document, version) = self.view().await?;
         let mut objects = self.engine().list(&document, self.resource, &self.place)?;
         let acl_name = Plan::text(plan.acl_name, request);
@@ -61,7 +65,7 @@ impl Request<'_> {
         let filter = Filter::parse(&self.rooms.schema.tables, self.resource, Plan::text(plan.filter, request))?;
         objects.retain(|object| filter.matches(&self.rooms.schema.tables, object));
         let size = plan.page_size.and_then(|f| request.int(f)).unwrap_or(0);
-        let page = paging::Page::new(size, Plan::text(plan.page_token, request), self.call.transport)?;
+        let page = paging::Page::new(size, Plan::text(plan.page_token, request), self.transport)?;
         let (objects, next) = page.cut(objects, version)?;
         let mut response = Object::new();
         if let Some(field) = plan.result.filter(|_| !objects.is_empty()) {
@@ -80,7 +84,7 @@ impl Request<'_> {
     }
 
     async fn get(&self) -> Result<Answer> {
-        let key = self.plan.key(&self.call.request)?;
+        let key = self.plan.key(self.message)?;
         let (document, version) = self.view().await?;
         let mut object = Value::Object(self.engine().get(&document, self.resource, &self.place, &key)?);
         if self.plan.spoe.is_some() {
@@ -104,9 +108,9 @@ impl Request<'_> {
     async fn replace(&self) -> Result<Answer> {
         let object = self.body()?;
         self.check(object)?;
-        let key = self.plan.key(&self.call.request)?;
+        let key = self.plan.key(self.message)?;
         let engine = self.engine();
-        let allow_missing = self.plan.allow_missing.is_some_and(|field| self.call.request.flag(field));
+        let allow_missing = self.plan.allow_missing.is_some_and(|field| self.message.flag(field));
         let edit = |document: &Document| match engine.replace(document, self.resource, &self.place, &key, object) {
             Err(error) if allow_missing && error.reason() == Reason::ObjectNotFound => {
                 engine.create(document, self.resource, &self.place, object)
@@ -118,7 +122,7 @@ impl Request<'_> {
 
     async fn update(&self) -> Result<Answer> {
         let (tables, engine) = (&self.rooms.schema.tables, self.engine());
-        let key = self.plan.key(&self.call.request)?;
+        let key = self.plan.key(self.message)?;
         let paths = self.mask();
         let (document, _) = self.view().await?;
         let mut object = engine.get(&document, self.resource, &self.place, &key)?;
@@ -130,7 +134,7 @@ impl Request<'_> {
     }
 
     async fn delete(&self) -> Result<Answer> {
-        let key: Key = self.plan.key(&self.call.request)?;
+        let key: Key = self.plan.key(self.message)?;
         let engine = self.engine();
         self.change(|document| engine.delete(document, self.resource, &self.place, &key), None).await
     }
@@ -142,7 +146,7 @@ impl Request<'_> {
         echo: Option<Object>,
     ) -> Result<Answer> {
         let (target, options) = self.target()?;
-        let strict = self.call.transport == Transport::Grpc;
+        let strict = self.transport == Transport::Grpc;
         if let Some((spoe, scope)) = self.scope() {
             let change = |file: &mut SpoeFile| {
                 let edited = edit(file.scope(scope)?)?;
@@ -179,7 +183,7 @@ impl Request<'_> {
     }
 
     fn target(&self) -> Result<(Target<'_>, ChangeOptions)> {
-        let (plan, request) = (self.plan, &self.call.request);
+        let (plan, request) = (self.plan, self.message);
         let flag = |field: Option<usize>| field.is_some_and(|f| request.flag(f));
         let options = ChangeOptions {
             force_reload: flag(plan.force_reload),
@@ -208,23 +212,18 @@ impl Request<'_> {
 
     /// What may be done without a reload. Clients of /v2 count on one after everything but a PUT of these.
     fn live(&self) -> Live {
-        let method = &self.rooms.schema.tables.methods[self.call.method];
-        if self.call.transport == Transport::Grpc {
+        if self.transport == Transport::Grpc {
             return Live::Everything;
         }
         let name = &*self.rooms.schema.tables.messages[self.resource].full_name;
         let known = ["Server", "Frontend", "ServerTemplate"].map(|noun| format!("backstay.configuration.v2.{noun}"));
-        if method.verb == Verb::Replace && known.iter().any(|known| known == name) {
-            Live::Values
-        } else {
-            Live::Nothing
-        }
+        if self.verb == Verb::Replace && known.iter().any(|known| known == name) { Live::Values } else { Live::Nothing }
     }
 
     /// SPOE file and scope that hold the object, if it is of that kind.
     fn scope(&self) -> Option<(&str, &str)> {
         self.plan.spoe?;
-        Some((Plan::text(self.plan.spoe, &self.call.request), Plan::text(self.plan.scope, &self.call.request)))
+        Some((Plan::text(self.plan.spoe, self.message), Plan::text(self.plan.scope, self.message)))
     }
 
     /// The document that holds the object, and its version.
@@ -254,11 +253,11 @@ impl Request<'_> {
     }
 
     fn transaction(&self) -> Option<&str> {
-        Some(Plan::text(self.plan.transaction_id, &self.call.request)).filter(|id| !id.is_empty())
+        Some(Plan::text(self.plan.transaction_id, self.message)).filter(|id| !id.is_empty())
     }
 
     fn body(&self) -> Result<&Object> {
-        self.plan.body.and_then(|f| self.call.request.object(f)).ok_or_else(|| {
+        self.plan.body.and_then(|f| self.message.object(f)).ok_or_else(|| {
             Error::invalid(vec![Violation {
                 field: "data".into(),
                 message: "is required".into(),
@@ -270,7 +269,7 @@ impl Request<'_> {
 
     /// Value rules. The gateway has checked what came over REST, where the paths are those of the body.
     fn check(&self, object: &Object) -> Result<()> {
-        if self.call.transport == Transport::Rest {
+        if self.transport == Transport::Rest {
             return Ok(());
         }
         let violations = check(&self.rooms.schema.tables, self.resource, object, "body");
@@ -279,7 +278,7 @@ impl Request<'_> {
 
     /// Paths of the update mask.
     fn mask(&self) -> Vec<String> {
-        let Some(mask) = self.plan.update_mask.and_then(|f| self.call.request.object(f)) else { return Vec::new() };
+        let Some(mask) = self.plan.update_mask.and_then(|f| self.message.object(f)) else { return Vec::new() };
         let paths = mask.iter().flat_map(|(_, value)| match value {
             Value::List(items) => items.clone(),
             _ => Vec::new(),

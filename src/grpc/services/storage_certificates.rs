@@ -1,8 +1,7 @@
 //! Certificates on disk.
 
 use super::Context;
-use super::maps::upload_limit;
-use super::stored::{read, refuse_in_use, reload};
+use super::stored::{UNLIMITED, fill, once, read, refuse_in_use, reload};
 use crate::error::{Error, Reason, Result};
 use crate::proto::storage as pb;
 use crate::storage::{Certificates, StoredFile};
@@ -75,9 +74,8 @@ pub(super) async fn create(
         return Err(Error::new(Reason::ObjectExists, message));
     }
     let facts = Certificates::parse(&request.data)?;
-    let (mut file, mut writer) = context.certificates.create(name, upload_limit()).await?;
-    writer.push(&request.data).await?;
-    file.size = writer.commit().await?;
+    let (mut file, writer) = context.certificates.create(name, UNLIMITED).await?;
+    file.size = fill(&context, writer, once(request.data)).await?;
     let reload_id = reload(&context, request.force_reload, false).await?;
     Ok(pb::CreateStorageCertificateResponse { certificate: Some(with_facts(&file, facts)), reload_id })
 }
@@ -88,9 +86,8 @@ pub(super) async fn replace(
 ) -> Result<pb::ReplaceStorageCertificateResponse> {
     let mut file = context.certificates.get(&request.name).await?;
     let facts = Certificates::parse(&request.data)?;
-    let mut writer = context.certificates.replace(&file.name, upload_limit()).await?;
-    writer.push(&request.data).await?;
-    file.size = writer.commit().await?;
+    let writer = context.certificates.replace(&file.name, UNLIMITED).await?;
+    file.size = fill(&context, writer, once(request.data)).await?;
     let reload_id = reload(&context, request.force_reload, request.skip_reload).await?;
     Ok(pb::ReplaceStorageCertificateResponse { certificate: Some(with_facts(&file, facts)), reload_id })
 }

@@ -1,9 +1,10 @@
 //! Files for any use on disk.
 
 use super::Context;
-use super::maps::upload_limit;
-use super::stored::{read, refuse_in_use, reload};
+use super::registry::Reply;
+use super::stored::{UNLIMITED, download, fill, refuse_in_use, reload};
 use crate::error::Result;
+use crate::grpc::call::Chunks;
 use crate::proto::storage as pb;
 use crate::storage::StoredFile;
 
@@ -29,27 +30,27 @@ pub(super) async fn list(
 pub(super) async fn get(
     context: Context,
     request: pb::GetStorageGeneralFileRequest,
-) -> Result<pb::GetStorageGeneralFileResponse> {
-    Ok(pb::GetStorageGeneralFileResponse { data: read(&context.general, &request.name).await? })
+) -> Result<Reply<pb::GetStorageGeneralFileResponse>> {
+    download(&context, &context.general, &request.name, |data| pb::GetStorageGeneralFileResponse { data }).await
 }
 
 pub(super) async fn create(
     context: Context,
     request: pb::CreateStorageGeneralFileRequest,
+    data: Chunks,
 ) -> Result<pb::CreateStorageGeneralFileResponse> {
-    let (mut file, mut writer) = context.general.create(&request.name, upload_limit()).await?;
-    writer.push(&request.data).await?;
-    file.size = writer.commit().await?;
+    let (mut file, writer) = context.general.create(&request.name, UNLIMITED).await?;
+    file.size = fill(&context, writer, data).await?;
     Ok(pb::CreateStorageGeneralFileResponse { file: Some(message(file, true)) })
 }
 
 pub(super) async fn replace(
     context: Context,
     request: pb::ReplaceStorageGeneralFileRequest,
+    data: Chunks,
 ) -> Result<pb::ReplaceStorageGeneralFileResponse> {
-    let mut writer = context.general.replace(&request.name, upload_limit()).await?;
-    writer.push(&request.data).await?;
-    writer.commit().await?;
+    let writer = context.general.replace(&request.name, UNLIMITED).await?;
+    fill(&context, writer, data).await?;
     let reload_id = reload(&context, request.force_reload, request.skip_reload).await?;
     Ok(pb::ReplaceStorageGeneralFileResponse { reload_id })
 }

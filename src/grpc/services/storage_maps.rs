@@ -1,9 +1,11 @@
 //! Map files on disk.
 
 use super::Context;
-use super::maps::{store, upload_limit};
-use super::stored::{read, refuse_in_use, reload};
+use super::maps::store;
+use super::registry::Reply;
+use super::stored::{UNLIMITED, download, fill, refuse_in_use, reload};
 use crate::error::Result;
+use crate::grpc::call::Chunks;
 use crate::proto::storage as pb;
 use crate::storage::StoredFile;
 
@@ -23,28 +25,32 @@ pub(super) async fn list(context: Context, _: pb::ListStorageMapsRequest) -> Res
     Ok(pb::ListStorageMapsResponse { maps })
 }
 
-pub(super) async fn get(context: Context, request: pb::GetStorageMapRequest) -> Result<pb::GetStorageMapResponse> {
-    Ok(pb::GetStorageMapResponse { data: read(&context.maps, &request.name).await? })
+pub(super) async fn get(
+    context: Context,
+    request: pb::GetStorageMapRequest,
+) -> Result<Reply<pb::GetStorageMapResponse>> {
+    download(&context, &context.maps, &request.name, |data| pb::GetStorageMapResponse { data }).await
 }
 
 pub(super) async fn create(
     context: Context,
     request: pb::CreateStorageMapRequest,
+    data: Chunks,
 ) -> Result<pb::CreateStorageMapResponse> {
-    let file = store(&context, &request.name, &request.data).await?;
+    let file = store(&context, &request.name, data).await?;
     Ok(pb::CreateStorageMapResponse { map: Some(message(file, true)) })
 }
 
 pub(super) async fn replace(
     context: Context,
     request: pb::ReplaceStorageMapRequest,
+    data: Chunks,
 ) -> Result<pb::ReplaceStorageMapResponse> {
     let file = context.maps.get(&request.name).await?;
-    let mut writer = context.maps.replace(&request.name, upload_limit()).await?;
-    writer.push(&request.data).await?;
+    let writer = context.maps.replace(&request.name, UNLIMITED).await?;
     // Until HAProxy has loaded the new file, its old entries must not be written over it.
     context.map_sync.hold(&file.path.display().to_string());
-    writer.commit().await?;
+    fill(&context, writer, data).await?;
     let reload_id = reload(&context, request.force_reload, request.skip_reload).await?;
     Ok(pb::ReplaceStorageMapResponse { reload_id })
 }

@@ -159,6 +159,11 @@ impl Backstay {
         Ok(answer)
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// Process id of HAProxy's master.
     pub(crate) fn haproxy(&self) -> Option<Pid> {
         let text = std::fs::read_to_string(self.folder().join("haproxy.pid")).ok()?;

@@ -152,6 +152,11 @@ impl Client {
         }
     }
 
+    /// The header of its credentials.
+    pub(crate) fn authorization(&self) -> &str {
+        &self.authorization
+    }
+
     /// The same with other credentials; an empty text sends none.
     pub(crate) fn authorized(&self, authorization: &str) -> Self {
         Client { authorization: authorization.to_owned(), ..self.clone() }
