@@ -4,17 +4,18 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use backstay::cli;
-use backstay::settings::{self, EXIT_USAGE, LogTarget, Profile, Settings};
-use tokio::signal::unix::{SignalKind, signal};
+use backstay::settings::{self, EXIT_USAGE, Loaded, LogTarget, Profile};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
     let name = words.first().map(PathBuf::from).and_then(|path| Some(path.file_name()?.to_owned()));
     let profile = if name.is_some_and(|name| name == "dataplaneapi") { Profile::DropIn } else { Profile::Own };
+    // The Data Plane API has one code for everything that keeps it from starting.
+    let bad_setting = if profile == Profile::DropIn { 1 } else { EXIT_USAGE };
     let command = match profile {
         Profile::Own => cli::command(),
         Profile::DropIn => settings::drop_in_command(),
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let help = !error.use_stderr();
             drop(error.print());
-            return if help { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) };
+            return if help { ExitCode::SUCCESS } else { ExitCode::from(bad_setting) };
         }
     };
     let matches = match (profile, matches.subcommand()) {
@@ -34,20 +35,20 @@ fn main() -> ExitCode {
         (Profile::Own, _) => return ExitCode::from(EXIT_USAGE),
     };
     let environment: cli::serve::Environment = Arc::new(|name| std::env::var(name).ok());
-    let read = || settings::resolve_as(profile, matches, &*environment);
+    let read: Read = {
+        let (matches, environment) = (matches.clone(), Arc::clone(&environment));
+        Arc::new(move || settings::resolve_as(profile, &matches, &*environment))
+    };
     let loaded = match read() {
         Ok(loaded) => loaded,
         Err(error) => {
             cli::log::begin(&LogTarget::Stderr);
             tracing::error!("{error}");
-            return ExitCode::from(EXIT_USAGE);
+            return ExitCode::from(bad_setting);
         }
     };
     cli::log::begin(&loaded.settings.log);
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
-    match run(loaded.settings, &environment, &read) {
+    match run(loaded, &environment, &read) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -55,6 +56,9 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Reads the settings once more.
+type Read = Arc<dyn Fn() -> backstay::error::Result<Loaded> + Send + Sync>;
 
 fn migrate(file: Option<&PathBuf>) -> ExitCode {
     let Some(file) = file else { return ExitCode::from(EXIT_USAGE) };
@@ -71,40 +75,68 @@ fn migrate(file: Option<&PathBuf>) -> ExitCode {
     }
 }
 
-/// Serves until a signal says stop; SIGHUP begins anew with settings read again.
-fn run(
-    mut settings: Settings,
-    environment: &cli::serve::Environment,
-    read: &dyn Fn() -> backstay::error::Result<settings::Loaded>,
-) -> anyhow::Result<()> {
+/// Serves until a signal says stop; SIGHUP begins anew with settings and certificates read again.
+fn run(mut loaded: Loaded, environment: &cli::serve::Environment, read: &Read) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut lasting = cli::serve::Lasting::default();
     loop {
-        let again = Arc::new(AtomicBool::new(false));
-        runtime.block_on(async {
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let next = runtime.block_on(async {
             let stop = CancellationToken::new();
-            let (asked, hung_up) = (stop.clone(), again.clone());
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            let mut hang_up = signal(SignalKind::hangup())?;
-            let watch = tokio::spawn(async move {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                    _ = hang_up.recv() => hung_up.store(true, Ordering::SeqCst),
-                }
-                asked.cancel();
-            });
-            let served = cli::serve::run(settings.clone(), Arc::clone(environment), stop).await;
-            watch.abort();
-            served.map_err(anyhow::Error::from)
+            let until = tokio::spawn(until_signal(Signals::new()?, Arc::clone(read), stop.clone()));
+            let served = cli::serve::run(loaded.settings, Arc::clone(environment), &mut lasting, stop).await;
+            if let Err(error) = served {
+                until.abort();
+                return Err(anyhow::Error::from(error));
+            }
+            Ok(until.await?)
         })?;
-        if !again.load(Ordering::SeqCst) {
-            return Ok(());
+        match next {
+            Some(next) => loaded = *next,
+            None => return Ok(()),
         }
         tracing::info!("starting anew");
-        match read() {
-            Ok(loaded) => settings = loaded.settings,
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        // What `serve` listens to later must not end the process before.
+        drop((signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?));
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Cancels `stop` at a signal. Returns the settings to begin anew with, if it was SIGHUP and they are in order; with a
+/// fault in them, or in a file for TLS, everything goes on as it is.
+async fn until_signal(mut signals: Signals, read: Read, stop: CancellationToken) -> Option<Box<Loaded>> {
+    let next = loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break None,
+            _ = signals.interrupt.recv() => break None,
+            _ = signals.hang_up.recv() => {}
+        }
+        let loaded = read().and_then(|loaded| {
+            cli::listen::identities(&loaded.settings.listeners)?;
+            Ok(loaded)
+        });
+        match loaded {
+            Ok(loaded) => break Some(Box::new(loaded)),
             Err(error) => tracing::error!("the settings stay as they were: {error}"),
         }
-    }
+    };
+    stop.cancel();
+    next
 }

@@ -1,7 +1,9 @@
 //! The command line: what each subcommand does.
 
+pub mod listen;
 pub mod log;
 mod owner;
+mod pid_file;
 pub mod serve;
 mod users;
 mod welcome;

@@ -1,7 +1,6 @@
 //! `serve`: joins the rooms and serves until it is told to stop.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -10,7 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::listen;
 use super::owner;
+use super::pid_file::PidFile;
 use super::users;
 use super::welcome;
 use crate::auth::Authenticator;
@@ -19,7 +20,8 @@ use crate::configuration::ports::{Check as _, Pending};
 use crate::configuration::{Configuration, HeaderPolicy, StoreSettings};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
-use crate::gateway::server::{Bounds, Protocols, bind, serve};
+use crate::gateway::listen::Sockets;
+use crate::gateway::server::{Protocols, serve};
 use crate::gateway::{Cors, Foundation, Gateway, Limits, Origins, Page, Settings as GatewaySettings};
 use crate::grpc::health::Health;
 use crate::grpc::server::GrpcServer;
@@ -38,7 +40,7 @@ use crate::schema::Schema;
 use crate::schema::comments::comments;
 use crate::schema::openapi::{Dialect, document};
 use crate::schema::tables::Tables;
-use crate::settings::{Profile, ReloadMethod, Settings};
+use crate::settings::{DelayedStart, Profile, ReloadMethod, Settings};
 use crate::spoe::SpoeStore;
 use crate::stick_table::{Hub, Poll};
 use crate::storage::{FileStore, MapSync};
@@ -46,11 +48,23 @@ use crate::storage::{FileStore, MapSync};
 /// Looks up an environment variable.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
+/// What stays from one run to the next in the same process: nobody is refused meanwhile, and what the first run could do
+/// as root need not be done again.
+#[derive(Debug, Default)]
+pub struct Lasting {
+    sockets: Sockets,
+    pid_file: Option<PidFile>,
+}
+
 /// Serves until `stop`.
-pub async fn run(settings: Settings, environment: Environment, stop: CancellationToken) -> Result<()> {
-    // The port first: two servers on one file must not both get further.
-    let listener = listen(&settings).await?;
-    let address = listener.local_addr().map_err(Error::internal)?;
+pub async fn run(
+    settings: Settings,
+    environment: Environment,
+    lasting: &mut Lasting,
+    stop: CancellationToken,
+) -> Result<()> {
+    // The sockets first: two servers on one file must not both get further.
+    let ports = listen::open(&settings.listeners, &mut lasting.sockets).await?;
     let version = Version::of(&settings.haproxy_bin).await?;
     let standalone = match &settings.standalone {
         Some(folder) => Some(Standalone::prepare(folder, settings.frontend_addr)?),
@@ -69,21 +83,19 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
         make_folder(&settings.spoe_dir)?;
         make_folder(&settings.spoe_transaction_dir)?;
     }
-    if let Some(path) = &settings.pid_file {
-        let text = format!("{}\n", std::process::id());
-        std::fs::write(path, text).map_err(|error| cannot("write", path, &error))?;
+    if lasting.pid_file.as_ref().map(PidFile::path) != settings.pid_file.as_deref() {
+        let write = |path: &PathBuf| PidFile::write(path).map_err(|error| cannot("write", path, &error));
+        lasting.pid_file = settings.pid_file.as_ref().map(write).transpose()?;
     }
-    owner::change(
-        &settings,
-        &[
-            &settings.state_dir,
-            &settings.maps_dir,
-            &settings.ssl_certs_dir,
-            &settings.general_storage_dir,
-            &settings.spoe_dir,
-            &settings.spoe_transaction_dir,
-        ],
-    )?;
+    let folders = [
+        &settings.state_dir,
+        &settings.maps_dir,
+        &settings.ssl_certs_dir,
+        &settings.general_storage_dir,
+        &settings.spoe_dir,
+        &settings.spoe_transaction_dir,
+    ];
+    owner::change(&settings, &folders.map(PathBuf::as_path), &lasting.sockets.files().collect::<Vec<_>>())?;
 
     let mut options = CheckOptions::new(&settings.haproxy_bin, &settings.state_dir, &settings.config_file);
     options.validate_cmd.clone_from(&settings.validate_cmd);
@@ -94,8 +106,8 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
         check.check(&text, &standalone.config_file.display().to_string()).await.map_err(shown)?;
     }
 
-    let sockets: Arc<ArcSwap<Vec<String>>> = Arc::default();
-    let presence = presence(&settings, standalone.as_ref(), &sockets);
+    let stats: Arc<ArcSwap<Vec<String>>> = Arc::default();
+    let presence = presence(&settings, standalone.as_ref(), &stats);
     let reloader = Arc::new(LateReloader::default());
     let options = ReloadOptions { delay: settings.reload_delay, retention: settings.reload_retention };
     let reloads = ReloadQueue::new(options, reloader.clone());
@@ -116,23 +128,26 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
         engine: engine.clone(),
         settings: settings.clone(),
         environment,
-        sockets,
+        stats,
         runtime: runtime.clone(),
         authenticator: Arc::clone(&authenticator),
     };
     follower.follow(&configuration.current().document)?;
     if authenticator.is_empty() {
-        let error = users::nobody(&settings);
-        if settings.profile == Profile::Own {
-            return Err(error);
+        // Nobody needs a password where every client shows a certificate.
+        let certified = settings.listeners.each.iter().all(|l| l.tls.as_ref().is_some_and(|tls| tls.ca.is_some()));
+        if !certified {
+            return Err(users::nobody(&settings));
         }
-        tracing::warn!("{error}");
     }
 
     let (how, child) = how(&settings, &version, standalone.as_ref()).await?;
     reloader.set(Strategy::new(how, presence.clone()));
     if let Some(child) = child {
         tasks.spawn(child.run(stop.clone()));
+    }
+    if let Some(patience) = &settings.delayed_start {
+        wait_for_haproxy(&presence, patience, &stop).await;
     }
     tasks.spawn(Arc::clone(&reloads).run(stop.clone()));
     tasks.spawn(Arc::clone(&configuration).watch(stop.clone()));
@@ -160,26 +175,17 @@ pub async fn run(settings: Settings, environment: Environment, stop: Cancellatio
         show_system_info: settings.show_system_info,
     };
     let protocols = protocols(&settings, &schema, rooms, authenticator, stop.clone())?;
-    tracing::info!(%address, haproxy = %version, file = %settings.config_file.display(), "serving gRPC and REST");
-    if let Some(standalone) = &standalone {
-        welcome::print(standalone, address, settings.frontend_addr)?;
+    for port in &ports {
+        let (address, tls) = (port.socket.shown(), port.tls.is_some());
+        tracing::info!(address, tls, haproxy = %version, file = %settings.config_file.display(), "serving gRPC and REST");
     }
-    serve(listener, protocols, Bounds::default(), stop).await;
+    if let Some(standalone) = &standalone {
+        welcome::print(standalone, &ports, settings.frontend_addr)?;
+    }
+    serve(ports, protocols, settings.listeners.grace, stop).await;
     tasks.close();
     tasks.wait().await;
     Ok(())
-}
-
-async fn listen(settings: &Settings) -> Result<tokio::net::TcpListener> {
-    let wanted = (settings.host.as_str(), settings.port);
-    let addresses = tokio::net::lookup_host(wanted)
-        .await
-        .map_err(|error| Error::new(Reason::InvalidValue, format!("host: {} is no address: {error}", settings.host)))?;
-    // `localhost` is what most clients mean by it.
-    let address: SocketAddr = addresses
-        .min_by_key(SocketAddr::is_ipv6)
-        .ok_or_else(|| Error::new(Reason::InvalidValue, format!("host: {} has no address", settings.host)))?;
-    bind(address).await.map_err(|error| Error::new(Reason::Unsupported, error.to_string()))
 }
 
 fn store(settings: &Settings) -> StoreSettings {
@@ -190,6 +196,7 @@ fn store(settings: &Settings) -> StoreSettings {
     store.backups_number = settings.backups_number;
     store.backups_dir.clone_from(&settings.backups_dir);
     store.read_only = settings.read_only;
+    store.watch = settings.watch_file;
     if settings.profile == Profile::DropIn {
         store.header = HeaderPolicy::VersionAndChecksum;
         store.trust_file_version = true;
@@ -210,6 +217,22 @@ fn presence(settings: &Settings, standalone: Option<&Standalone>, sockets: &Arc<
     };
     let sockets = Arc::clone(sockets);
     Presence { master, stats: Some(Arc::new(move || sockets.load().to_vec())), status_cmd: settings.status_cmd.clone() }
+}
+
+/// Waits until HAProxy runs, as long as the settings say. Connections wait meanwhile.
+async fn wait_for_haproxy(presence: &Presence, patience: &DelayedStart, stop: &CancellationToken) {
+    let running = async {
+        while !presence.running().await {
+            tokio::time::sleep(patience.tick).await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = running => {}
+        () = tokio::time::sleep(patience.max) => {
+            tracing::warn!(waited = ?patience.max, "haproxy does not run yet, runtime calls will fail until it does");
+        }
+    }
 }
 
 /// How HAProxy is reloaded; the embedded one is started.
@@ -300,7 +323,7 @@ struct Follower {
     engine: Engine,
     settings: Settings,
     environment: Environment,
-    sockets: Arc<ArcSwap<Vec<String>>>,
+    stats: Arc<ArcSwap<Vec<String>>>,
     runtime: Runtime,
     authenticator: Arc<Authenticator>,
 }
@@ -322,7 +345,7 @@ impl Follower {
             tracing::info!(?sockets, "reload callback completed, runtime API reconfigured");
             self.runtime.set_addresses(addresses);
         }
-        self.sockets.store(Arc::new(sockets));
+        self.stats.store(Arc::new(sockets));
         self.authenticator.replace(self.users(document)?);
         Ok(())
     }

@@ -4,10 +4,13 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 
 use crate::error::{Error, Result};
+use crate::gateway::server::Port;
 use crate::process::standalone::Standalone;
 
-/// Prints to the standard output. Every command works as printed.
-pub(super) fn print(standalone: &Standalone, api: SocketAddr, frontend: SocketAddr) -> Result<()> {
+/// Prints to the standard output. Every command works as printed. Without a TCP port without TLS there is nothing to try.
+pub(super) fn print(standalone: &Standalone, ports: &[Port], frontend: SocketAddr) -> Result<()> {
+    let plain = ports.iter().find(|port| port.tls.is_none()).and_then(|port| port.socket.address());
+    let Some(api) = plain else { return Ok(()) };
     let password = standalone.password();
     let shown = match &password {
         Some(password) => format!("{password}   (kept in {})", standalone.password_file.display()),

@@ -127,6 +127,14 @@ impl Configuration {
     }
 
     async fn look(&self) -> Result<()> {
+        if self.shared.settings.watch {
+            self.look_at_file().await?;
+        }
+        self.expire().await?;
+        Ok(())
+    }
+
+    async fn look_at_file(&self) -> Result<()> {
         let file = self.shared.settings.file.clone();
         let present = blocking(move || Identity::of(&file)).await?;
         let known = {
@@ -137,7 +145,6 @@ impl Configuration {
         if !known {
             self.external_change().await?;
         }
-        self.expire().await?;
         Ok(())
     }
 }

@@ -52,7 +52,10 @@ pub struct StoreSettings {
     pub backups_dir: Option<PathBuf>,
     /// Whether the last good text is also kept as `<file>.lkg`. Default false.
     pub last_good_beside: bool,
-    /// How often the file is looked at for changes made by others. Default 500 ms.
+    /// Whether the file is looked at again and again for changes made by others. Default true; without it they are seen
+    /// when asked for, and before each write.
+    pub watch: bool,
+    /// How often. Default 500 ms.
     pub watch_interval: Duration,
     /// How long a changed file must stay the same before it is taken over. Default 100 ms.
     pub settle: Duration,
@@ -75,6 +78,7 @@ impl StoreSettings {
             backups_number: 0,
             backups_dir: None,
             last_good_beside: false,
+            watch: true,
             watch_interval: Duration::from_millis(500),
             settle: Duration::from_millis(100),
             clock: Arc::new(|| u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)),

@@ -6,7 +6,7 @@ use super::disk;
 use super::external::External;
 use super::header::{self, CHECKSUM};
 use super::journal::Origin;
-use super::options::{ChangeOptions, Outcome};
+use super::options::{ChangeOptions, Outcome, Snapshot};
 use super::store::{Configuration, blocking, mismatch};
 use super::write::{Over, Write};
 use crate::document::Document;
@@ -64,7 +64,45 @@ pub struct RawOptions {
     pub only_validate: bool,
 }
 
+fn required(text: &[u8]) -> Result<()> {
+    if text.is_empty() {
+        return Err(Error::invalid(vec![Violation {
+            field: "data".to_owned(),
+            message: "is required".to_owned(),
+            code: 602,
+            location: "body",
+        }]));
+    }
+    Ok(())
+}
+
 impl Configuration {
+    /// Everything that [`Configuration::replace_raw`] does before it writes.
+    pub async fn check_raw(&self, text: &[u8], options: RawOptions) -> Result<()> {
+        let base = self.current();
+        self.admit_raw(&base, text, options)?;
+        self.check_change(&base, &Document::parse(&header::without_version(text)), true).await
+    }
+
+    fn admit_raw(&self, base: &Snapshot, text: &[u8], options: RawOptions) -> Result<()> {
+        required(text)?;
+        self.shared.settings.writable()?;
+        match options.version {
+            _ if options.skip_version => {}
+            Some(version) if version == base.version => {}
+            Some(version) => return Err(mismatch(base.version, version)),
+            None => {
+                let text =
+                    "version or transaction not specified: version or transaction not specified, specify only one";
+                return Err(Error::new(Reason::TargetMissing, text));
+            }
+        }
+        if !text.contains(&b'\n') {
+            return Err(Error::new(Reason::InvalidValue, "invalid configuration: no newline character found"));
+        }
+        Ok(())
+    }
+
     /// A text as it stands: the file, a transaction, or a backup (`OBJECT_NOT_FOUND` when there is none).
     pub async fn raw_text(&self, source: RawSource<'_>) -> Result<RawText> {
         match source {
@@ -95,33 +133,13 @@ impl Configuration {
     ///
     /// This is also the way out when someone else left a file that HAProxy refuses: it is overwritten, and kept aside.
     pub async fn replace_raw(&self, text: &[u8], options: RawOptions) -> Result<Outcome> {
-        if text.is_empty() {
-            return Err(Error::invalid(vec![Violation {
-                field: "data".to_owned(),
-                message: "is required".to_owned(),
-                code: 602,
-                location: "body",
-            }]));
-        }
         let base = self.current();
         if options.only_validate {
+            required(text)?;
             self.shared.check.check(text, "candidate").await?;
             return Ok(Outcome { version: base.version, ..Outcome::default() });
         }
-        self.shared.settings.writable()?;
-        match options.version {
-            _ if options.skip_version => {}
-            Some(version) if version == base.version => {}
-            Some(version) => return Err(mismatch(base.version, version)),
-            None => {
-                let text =
-                    "version or transaction not specified: version or transaction not specified, specify only one";
-                return Err(Error::new(Reason::TargetMissing, text));
-            }
-        }
-        if !text.contains(&b'\n') {
-            return Err(Error::new(Reason::InvalidValue, "invalid configuration: no newline character found"));
-        }
+        self.admit_raw(&base, text, options)?;
         let own = Document::parse(text).version();
         let document = Document::parse(&header::without_version(text));
         self.check_change(&base, &document, true).await?;

@@ -248,6 +248,10 @@ pub fn answer(method: &HttpMethod, path: &str, error: &Error) -> Answer {
     let exception = EXCEPTIONS.iter().find(|(verb, place, on, ..)| {
         *on == reason && (verb.is_empty() || *verb == method.as_str()) && place.holds(path) && applies(*on, error)
     });
+    // A header that cannot be read is the peer's fault by its own account.
+    if error.metadata().iter().any(|(name, _)| *name == "header") {
+        return Answer { status: 500, code: 500, empty: false };
+    }
     if let Some((_, _, _, status, empty)) = exception {
         return Answer { status: *status, code: *status, empty: *empty };
     }
@@ -343,6 +347,13 @@ pub const HEADER_FIELDS: [(&str, &str); 2] =
 /// Browsers send the id of the last event when they open a broken stream again.
 pub const REQUEST_HEADERS: [(&str, &str); 2] =
     [("x-runtime-actions", "runtime_actions"), ("last-event-id", "resume_token")];
+
+/// Whether a header is looked at: runtime actions only stand for a reload that is skipped, and are ignored otherwise, even
+/// those that cannot be read.
+pub fn header_counts(tables: &Tables, method: &Method, header: &str, request: &Object) -> bool {
+    let skips = tables.messages[method.input].field_named("skip_reload");
+    header != "x-runtime-actions" || skips.is_none_or(|field| request.flag(field))
+}
 
 /// Response field that is the id of a server-sent event.
 pub const EVENT_ID_FIELD: &str = "resume_token";

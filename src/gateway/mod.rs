@@ -3,11 +3,14 @@
 //! Routes, parameters, bodies and answers all come from the table; what /v2 does differently from our own API stands in
 //! [`compat`]. No resource is named here.
 
+mod actions;
 pub mod compat;
+mod connection;
 mod cors;
 mod discovery;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod listen;
 pub mod query;
 pub mod request;
 pub mod response;
@@ -16,6 +19,7 @@ pub mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod upload;
 pub mod view;
 
@@ -33,14 +37,14 @@ pub use self::cors::{Cors, Origins};
 pub use self::request::Limits;
 use self::response::{Facts, JSON, error_response, refusal};
 use self::routes::{BodyField, Found, Route, Routes};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Certified};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Answer, Api, Call, Transport};
 use crate::grpc::health::Health;
 use crate::grpc::stop::until_stopped;
 use crate::schema::check;
 use crate::schema::tables::{Method, Tables, Verb};
-use crate::schema::value::{Object, Value};
+use crate::schema::value::Object;
 
 /// The version of a transaction, or of the configuration itself; 0 when there is no such transaction.
 pub type VersionOf = Arc<dyn Fn(Option<&str>) -> i64 + Send + Sync>;
@@ -166,7 +170,8 @@ impl Gateway {
             return not_allowed(&head.method, &known);
         }
         let authorization = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        if let Err(error) = self.on.authenticator.verify(authorization).await {
+        let certified = head.extensions.get::<Certified>();
+        if let Err(error) = self.on.authenticator.admit(certified, authorization).await {
             let mut response = error_response(&head.method, "", &error);
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"API\""));
             return response;
@@ -223,7 +228,7 @@ impl Gateway {
         let parameters = query::read(tables, method, route, values, query);
         *unknown = parameters.unknown;
         let mut request = parameters.object;
-        header_fields(tables, method, &head.headers, &mut request);
+        header_fields(tables, method, &head.headers, &mut request)?;
         let mut violations = parameters.violations;
         let absent = compat::missing_parameters(tables, method, route, &request);
         let known: Vec<String> = violations.iter().map(|violation| violation.field.clone()).collect();
@@ -347,13 +352,20 @@ fn matches(range: &str, offer: &str) -> bool {
 }
 
 /// Request headers that are request fields.
-fn header_fields(tables: &Tables, method: &Method, headers: &HeaderMap, request: &mut Object) {
+fn header_fields(tables: &Tables, method: &Method, headers: &HeaderMap, request: &mut Object) -> Result<()> {
     for (header, name) in compat::REQUEST_HEADERS {
-        let field = tables.messages[method.input].field_named(name);
-        if let (Some(field), Some(Ok(text))) = (field, headers.get(header).map(HeaderValue::to_str)) {
-            request.set(field, Value::Str(text.into()));
+        let input = &tables.messages[method.input];
+        let (Some(at), Some(Ok(text))) = (input.field_named(name), headers.get(header).map(HeaderValue::to_str)) else {
+            continue;
+        };
+        if compat::header_counts(tables, method, header, request) {
+            let field = &input.fields[at];
+            for value in actions::read(tables, field, text)? {
+                if field.repeated { request.push(at, value) } else { request.set(at, value) }
+            }
         }
     }
+    Ok(())
 }
 
 /// Broken rules of path and query; the body is not there yet. Fields that failed to parse are named already.

@@ -1,62 +1,69 @@
-//! The port: HTTP/1.1 and HTTP/2 without TLS on one listener, gRPC and REST told apart by content type.
+//! The ports: HTTP/1.1 and HTTP/2, with TLS or without, on TCP or a unix socket; gRPC and REST told apart by content type.
 
-use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{Request, Response, Version};
-use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use http::{Request, Response};
+use rustix::net::sockopt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
 use super::Gateway;
+use super::connection::{self, Impatient};
+use super::listen::Socket;
 use super::response::error_response;
+use super::tls::Identity;
+use crate::auth::Certified;
 use crate::error::Error;
 use crate::grpc::handler::refused;
 use crate::grpc::server::{GrpcServer, is_grpc};
 
-/// Bytes of the HTTP/2 preface: with so many the version is known.
-const PREFACE: usize = 24;
-
-/// Bounds of connections.
+/// Bounds of the connections of one port.
 #[derive(Debug, Clone)]
 pub struct Bounds {
     /// Connections at the same time, 1024 unless set; more wait in the backlog.
-    pub connections: usize,
-    /// Time for the head of a request, and for the rest between two on one connection; 60 s unless set.
-    pub header: Duration,
-    /// Silence after which an HTTP/2 connection is probed, 60 s unless set.
-    pub keepalive: Duration,
-    /// Time that open requests have to end after the stop, 15 s unless set.
-    pub grace: Duration,
+    pub connections: Option<usize>,
+    /// Time for the head of a request, and for a body that hardly comes; 30 s unless set.
+    pub read: Option<Duration>,
+    /// How long a client may take nothing of an answer, 30 s unless set.
+    pub write: Option<Duration>,
+    /// Silence after which a connection is probed, 3 min unless set. With `None` each connection has one request.
+    pub keep_alive: Option<Duration>,
+    /// How long a connection may be without a request, 10 s unless set.
+    pub idle: Option<Duration>,
+    /// Bytes of the head of a request, 1 MiB unless set; at least 8 KiB.
+    pub max_header: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
         Bounds {
-            connections: 1024,
-            header: Duration::from_mins(1),
-            keepalive: Duration::from_mins(1),
-            grace: Duration::from_secs(15),
+            connections: Some(1024),
+            read: Some(Duration::from_secs(30)),
+            write: Some(Duration::from_secs(30)),
+            keep_alive: Some(Duration::from_mins(3)),
+            idle: Some(Duration::from_secs(10)),
+            max_header: 1 << 20,
         }
     }
+}
+
+/// A socket and how it is served.
+pub struct Port {
+    /// Where connections come in.
+    pub socket: Socket,
+    /// With it, TLS.
+    pub tls: Option<Identity>,
+    /// Its bounds.
+    pub bounds: Bounds,
 }
 
 /// All protocols of one port.
@@ -96,182 +103,129 @@ impl Protocols {
     }
 }
 
-/// Opens the port. The error names the address.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let what = match error.kind() {
-            io::ErrorKind::AddrInUse => "the port is taken by another process".to_owned(),
-            _ => error.to_string(),
-        };
-        io::Error::new(error.kind(), format!("cannot listen on {address}: {what}"))
-    })
-}
-
-/// Accepts connections until `stop`, then lets open requests end within the grace time.
-pub async fn serve(listener: TcpListener, protocols: Protocols, bounds: Bounds, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(bounds.connections));
+/// Accepts connections on all ports until `stop`, then lets open requests end within the grace time.
+pub async fn serve(ports: Vec<Port>, protocols: Protocols, grace: Duration, stop: CancellationToken) {
     let tracker = TaskTracker::new();
     // Ends streams that would never end by themselves.
     let abort = CancellationToken::new();
-    loop {
-        let accepted = async {
-            let place = places.clone().acquire_owned().await.ok()?;
-            Some((listener.accept().await, place))
-        };
-        let (accepted, place) = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = accepted => match accepted {
-                Some(accepted) => accepted,
-                None => break,
-            },
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file descriptors, most likely: give the others time to end.
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let (protocols, bounds) = (protocols.clone(), bounds.clone());
-        let (stop, abort) = (stop.clone(), abort.clone());
-        tracker.spawn(async move {
-            tokio::select! {
-                () = connection(stream, protocols, bounds, stop) => {}
-                () = abort.cancelled() => {}
-            }
-            drop(place);
-        });
+    let mut accepting = Vec::with_capacity(ports.len());
+    for port in ports {
+        let protocols = protocols.clone();
+        let (tracker, stop, abort) = (tracker.clone(), stop.clone(), abort.clone());
+        accepting.push(port.accept(protocols, tracker, stop, abort));
     }
-    drop(listener);
+    futures_util::future::join_all(accepting).await;
     tracker.close();
-    if tokio::time::timeout(bounds.grace, tracker.wait()).await.is_err() {
+    if tokio::time::timeout(grace, tracker.wait()).await.is_err() {
         abort.cancel();
         tracker.wait().await;
     }
 }
 
-async fn connection(stream: TcpStream, protocols: Protocols, bounds: Bounds, stop: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "nodelay not set");
-    }
-    let received = Arc::new(AtomicUsize::new(0));
-    let io = TokioIo::new(Counted { stream, received: received.clone() });
-    // Scripts that grep for `Reload-Id` find it as they are used to.
-    let mut builder = auto::Builder::new(TokioExecutor::new()).title_case_headers(true);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.header);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(256)
-        .max_header_list_size(64 << 10)
-        .adaptive_window(true)
-        .keep_alive_interval(bounds.keepalive)
-        .keep_alive_timeout(Duration::from_secs(20));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let protocols = protocols.clone();
-        // HTTP/2 has its own probes, and streams of requests that may rest.
-        let patience = (request.version() != Version::HTTP_2).then_some(bounds.header);
-        let request = request.map(|body| match patience {
-            Some(patience) => Body::new(Patient { body, patience, silence: None }),
-            None => Body::new(body),
-        });
-        async move { Ok::<_, Infallible>(protocols.serve(request).await) }
-    });
-    let mut served = std::pin::pin!(builder.serve_connection(io, service));
-    // The builder waits for ever for the bytes that tell the version; after them its own timers run.
-    let mut silence = std::pin::pin!(tokio::time::sleep(bounds.header));
-    let (mut listening, mut stopping) = (true, false);
-    loop {
-        tokio::select! {
-            ended = served.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(error = %error, "connection ended");
+impl Port {
+    async fn accept(
+        self,
+        protocols: Protocols,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+        abort: CancellationToken,
+    ) {
+        let Port { socket, tls, bounds } = self;
+        let places = Arc::new(Semaphore::new(bounds.connections.unwrap_or(Semaphore::MAX_PERMITS)));
+        let acceptor = tls.map(|identity| TlsAcceptor::from(identity.0));
+        loop {
+            let accepted = async {
+                let place = places.clone().acquire_owned().await.ok()?;
+                Some((socket.accept(&bounds).await, place))
+            };
+            let (accepted, place) = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = accepted => match accepted {
+                    Some(accepted) => accepted,
+                    None => return,
+                },
+            };
+            let stream = match accepted {
+                Ok(stream) => stream,
+                Err(error) => {
+                    // Out of file descriptors, most likely: give the others time to end.
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
                 }
-                return;
-            }
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                served.as_mut().graceful_shutdown();
-            }
-            () = silence.as_mut(), if listening => {
-                if received.load(Ordering::Relaxed) < PREFACE {
-                    return;
+            };
+            let stream = Impatient::new(stream, bounds.write);
+            let (protocols, bounds, acceptor) = (protocols.clone(), bounds.clone(), acceptor.clone());
+            let (stop, abort) = (stop.clone(), abort.clone());
+            tracker.spawn(async move {
+                let served = async {
+                    match acceptor {
+                        None => connection::serve(stream, None, protocols, &bounds, stop).await,
+                        Some(acceptor) => secure(stream, &acceptor, protocols, &bounds, stop).await,
+                    }
+                };
+                tokio::select! {
+                    () = served => {}
+                    () = abort.cancelled() => {}
                 }
-                listening = false;
-            }
+                drop(place);
+            });
         }
     }
 }
 
-/// A request body that is given up when nothing comes for a while.
-struct Patient {
-    body: Incoming,
-    patience: Duration,
-    silence: Option<Pin<Box<Sleep>>>,
-}
-
-impl http_body::Body for Patient {
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            self.silence = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+/// Shakes hands, then serves.
+async fn secure(
+    stream: Impatient<Stream>,
+    acceptor: &TlsAcceptor,
+    protocols: Protocols,
+    bounds: &Bounds,
+    stop: CancellationToken,
+) {
+    let limit = bounds.read.unwrap_or(Duration::from_mins(1));
+    let shaken = tokio::select! {
+        () = stop.cancelled() => return,
+        shaken = tokio::time::timeout(limit, acceptor.accept(stream)) => shaken,
+    };
+    match shaken {
+        Ok(Ok(stream)) => {
+            // Only a certificate that was verified comes this far.
+            let certified = stream.get_ref().1.peer_certificates().map(|_| Certified);
+            connection::serve(stream, certified, protocols, bounds, stop).await;
         }
-        let patience = self.patience;
-        let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        silence.as_mut().poll(cx).map(|()| Some(Err(format!("nothing came for {patience:?}").into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        Ok(Err(error)) => tracing::debug!(%error, "no TLS with a client"),
+        Err(_) => tracing::debug!("a client was too slow to begin TLS"),
     }
 }
 
-/// A stream that counts what it received.
-struct Counted<S> {
-    stream: S,
-    received: Arc<AtomicUsize>,
-}
+/// A stream of bytes to a client.
+trait Bytestream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytestream for S {}
+type Stream = Box<dyn Bytestream>;
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.received.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
-        polled
+impl Socket {
+    async fn accept(&self, bounds: &Bounds) -> io::Result<Stream> {
+        Ok(match self {
+            Socket::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                if let Err(error) = tune(&stream, bounds.keep_alive) {
+                    tracing::debug!(%error, "options of a connection not set");
+                }
+                Box::new(stream)
+            }
+            Socket::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+/// Small answers go at once, and a client whose machine is gone is noticed.
+fn tune(stream: &TcpStream, keep_alive: Option<Duration>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    if let Some(silence) = keep_alive {
+        let silence = silence.max(Duration::from_secs(1));
+        sockopt::set_socket_keepalive(stream, true)?;
+        sockopt::set_tcp_keepidle(stream, silence)?;
+        sockopt::set_tcp_keepintvl(stream, silence)?;
     }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+    Ok(())
 }

@@ -17,7 +17,7 @@ use tower::{Layer as _, Service, ServiceExt as _};
 use super::call::Api;
 use super::handler::{Handler, refused};
 use super::health::Health;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Certified};
 use crate::error::{Error, Result};
 use crate::schema::tables::Tables;
 
@@ -94,7 +94,8 @@ impl GrpcServer {
             Some(Ok(&inner.health))
         } else {
             let authorization = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
-            if let Err(error) = inner.authenticator.verify(authorization).await {
+            let certified = request.extensions().get::<Certified>();
+            if let Err(error) = inner.authenticator.admit(certified, authorization).await {
                 return refused(&error);
             }
             if path.starts_with("/grpc.reflection.v1.ServerReflection/") {

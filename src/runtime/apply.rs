@@ -56,7 +56,7 @@ impl Apply for LiveChanges {
 
 impl Runtime {
     /// Makes one change. `RUNTIME_REJECTED`, or another reason of the socket, when HAProxy does not make it.
-    async fn carry_out(&self, change: &Change) -> Result<()> {
+    pub async fn carry_out(&self, change: &Change) -> Result<()> {
         match change {
             Change::Server { backend, server, set } => self.set_server(backend, server, set).await,
             Change::FrontendMaxconn { frontend, maxconn } => {

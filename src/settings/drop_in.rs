@@ -19,6 +19,8 @@ pub fn drop_in_command() -> Command {
         .about("Serves the API of the Data Plane API")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_version_flag(true)
+        // Of a flag that is given twice the last one counts.
+        .args_override_self(true)
         .arg(version)
 }
 
@@ -46,6 +48,11 @@ pub(super) fn environment(
         _ if profile == Profile::Own => return None,
         "dataplaneapi.host" => "HOST",
         "dataplaneapi.port" => "PORT",
+        "dataplaneapi.tls.tls_host" => "TLS_HOST",
+        "dataplaneapi.tls.tls_port" => "TLS_PORT",
+        "dataplaneapi.tls.tls_certificate" => "TLS_CERTIFICATE",
+        "dataplaneapi.tls.tls_key" => "TLS_PRIVATE_KEY",
+        "dataplaneapi.tls.tls_ca" => "TLS_CA_CERTIFICATE",
         _ => return None,
     };
     environment(name).filter(|text| !text.is_empty()).map(|text| (name, text))
@@ -89,7 +96,7 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Loaded, resolve_as};
+    use super::super::{At, Loaded, resolve_as};
     use super::*;
 
     fn load(yaml: &str, flags: &[&str], environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded> {
@@ -99,7 +106,7 @@ mod tests {
             std::fs::write(&file, yaml).unwrap();
         }
         let path = file.display().to_string();
-        let words = ["dataplaneapi", "-f", &path, "-r", "true"].into_iter().chain(flags.iter().copied());
+        let words = ["dataplaneapi", "-f", &path, "-r", "true", "-s", "true"].into_iter().chain(flags.iter().copied());
         let loaded = resolve_as(Profile::DropIn, &drop_in_command().try_get_matches_from(words).unwrap(), environment);
         assert!(file.is_file());
         loaded
@@ -108,8 +115,9 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_data_plane_api() {
         let loaded = load("", &[], &|_| None).unwrap();
-        let Settings { host, port, state_dir, transaction_expiry, cors_origins, log, .. } = loaded.settings;
-        assert_eq!((host.as_str(), port, transaction_expiry), ("localhost", 0, None));
+        let Settings { listeners, state_dir, transaction_expiry, cors_origins, log, .. } = loaded.settings;
+        assert_eq!(listeners.each[0].at, At::Tcp("localhost".to_owned(), 0));
+        assert_eq!((listeners.each.len(), transaction_expiry), (1, None));
         assert_eq!(state_dir, Path::new("/tmp/haproxy"));
         assert_eq!((cors_origins, log), (vec!["*".to_owned()], LogTarget::Stdout));
     }
@@ -123,8 +131,60 @@ mod tests {
             _ => None,
         };
         let loaded = load(yaml, &["--port=3"], &environment).unwrap();
-        assert_eq!((loaded.settings.host.as_str(), loaded.settings.port), ("h2", 3));
+        assert_eq!(loaded.settings.listeners.each[0].at, At::Tcp("h2".to_owned(), 3));
         assert_eq!(loaded.warnings, ["dataplaneapi.zebra (line 4): unknown key"]);
+    }
+
+    #[test]
+    fn the_strategy_custom_wants_both_commands() {
+        let matches = drop_in_command().try_get_matches_from(["dataplaneapi", "-f", "/nowhere/d.yaml"]).unwrap();
+        let error = resolve_as(Profile::DropIn, &matches, &|_| None).unwrap_err();
+        let words = "needed for the reload strategy custom";
+        assert_eq!(error.message(), format!("--reload-cmd: {words}\n--restart-cmd: {words}"));
+    }
+
+    #[test]
+    fn listeners_are_as_flags_environment_and_yaml_say() {
+        let yaml = "dataplaneapi:
+  scheme: [https, unix]
+  host: h
+  socket_path: /s
+  read_timeout: 5s
+  keep_alive: 2m0s
+  max_header_size: 64KiB
+  tls:
+    tls_certificate: /y.crt
+    tls_key: /y.key
+    tls_read_timeout: 1500ms
+";
+        let environment = |name: &str| match name {
+            "TLS_PORT" => Some("6443".to_owned()),
+            "TLS_CERTIFICATE" => Some("/e.crt".to_owned()),
+            "TLS_CA_CERTIFICATE" => Some("/ca.crt".to_owned()),
+            _ => None,
+        };
+        let listeners = load(yaml, &["--tls-key", "/f.key"], &environment).unwrap().settings.listeners;
+        let [secure, unix] = &listeners.each[..] else { panic!("{listeners:?}") };
+        assert_eq!(secure.at, At::Tcp("h".to_owned(), 6443));
+        let tls = secure.tls.as_ref().unwrap();
+        assert_eq!((tls.certificate.as_path(), tls.key.as_path()), (Path::new("/e.crt"), Path::new("/f.key")));
+        assert_eq!(tls.ca.as_deref(), Some(Path::new("/ca.crt")));
+        let ms = |time: Option<std::time::Duration>| time.map(|time| time.as_millis());
+        assert_eq!((ms(secure.limits.read), ms(unix.limits.read)), (Some(1500), Some(5000)));
+        assert_eq!((ms(secure.limits.keep_alive), ms(secure.limits.write)), (Some(120_000), Some(30_000)));
+        assert_eq!((unix.at.clone(), unix.limits.connections), (At::Unix("/s".into()), None));
+        assert_eq!((listeners.max_header, ms(listeners.idle)), (65536, Some(10_000)));
+
+        let error = load("", &["--scheme=https", "--scheme=ftp"], &|_| None).unwrap_err();
+        let words: Vec<&str> = error.message().lines().collect();
+        assert_eq!(
+            words,
+            [
+                "--scheme: expected http, https or unix, got \"ftp\"",
+                "--tls-certificate or dataplaneapi.tls.tls_certificate: needed for the scheme https",
+                "--tls-key or dataplaneapi.tls.tls_key: needed for the scheme https",
+            ]
+        );
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! API that has no effect yet is a warning.
 
 mod drop_in;
+mod listeners;
 mod migrate;
+mod reload;
 mod rows;
 mod values;
 mod yaml;
@@ -12,13 +14,14 @@ mod yaml;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::error::{Error, Reason, Result};
 pub use drop_in::drop_in_command;
+pub use listeners::{At, Limits, Listener, Listeners, Tls};
 pub use migrate::explain;
 use rows::{Kind, ROWS, Row};
 
@@ -74,6 +77,15 @@ pub enum ReloadMethod {
     },
 }
 
+/// How the start waits for HAProxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DelayedStart {
+    /// As long as this. Default 30 s.
+    pub max: Duration,
+    /// Time between two looks, 500 ms unless set, at least 10 ms.
+    pub tick: Duration,
+}
+
 /// Whose defaults and manners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
@@ -110,6 +122,8 @@ pub struct Settings {
     pub show_system_info: bool,
     /// Whether changes of the managed file are refused. Default false.
     pub read_only: bool,
+    /// Whether changes that others make to the managed file are looked for all the time. Default true.
+    pub watch_file: bool,
     /// Whether the version lives in the state folder only. Default false.
     pub version_outside: bool,
     /// Earlier files that are kept. Default 0.
@@ -122,10 +136,8 @@ pub struct Settings {
     pub standalone: Option<PathBuf>,
     /// Where the frontend of a new embedded default listens. Default 127.0.0.1:8080.
     pub frontend_addr: SocketAddr,
-    /// Address of the API, a name or an IP. Default 127.0.0.1.
-    pub host: String,
-    /// Port of the API. Default 5555; 0 takes a free one.
-    pub port: u16,
+    /// Where the API listens. Default 127.0.0.1:5555.
+    pub listeners: Listeners,
     /// The managed file. Default /etc/haproxy/haproxy.cfg; standalone: in its folder.
     pub config_file: PathBuf,
     /// HAProxy's binary, looked up in the path without a slash. Default `haproxy`.
@@ -134,6 +146,8 @@ pub struct Settings {
     pub master_runtime: Option<PathBuf>,
     /// Stats socket to use instead of the first one of the global section: a path or host:port.
     pub stats_socket: Option<String>,
+    /// Whether the start waits for HAProxy. Default no: every call connects for itself.
+    pub delayed_start: Option<DelayedStart>,
     /// How to reload.
     pub reload_method: ReloadMethod,
     /// Says by exit code 0 that HAProxy runs.
@@ -300,9 +314,11 @@ pub fn resolve_as(
         }
         None => yaml::File::default(),
     };
+    let told = |key: &str| rows::by_key(key).is_some_and(|row| row.kind != Kind::None);
     let mut warnings: Vec<String> = file
         .unsupported
         .iter()
+        .filter(|(key, _)| told(key))
         .map(|(key, line)| format!("{key} (line {line}): not supported yet, no effect"))
         .collect();
     warnings.extend(file.unknown);
@@ -466,7 +482,6 @@ impl Reading {
             number(reading.get(key, |text| values::whole(text, 0, u64::from(u32::MAX - 1))))
         };
         let (uid, gid) = (id(self, "dataplaneapi.uid"), id(self, "dataplaneapi.gid"));
-        let host = if drop_in { "localhost" } else { "127.0.0.1" };
         let cors = if drop_in { vec!["*".to_owned()] } else { Vec::new() };
         let settings = Settings {
             profile: self.profile,
@@ -475,6 +490,7 @@ impl Reading {
             pid_file: self.path("dataplaneapi.pid_file"),
             show_system_info: self.switch("dataplaneapi.show_system_info", false),
             read_only: self.switch("backstay.read_only", false),
+            watch_file: !self.switch("dataplaneapi.disable_inotify", false),
             version_outside: self.switch("backstay.version_outside", false),
             backups_number: u32::try_from(self.whole("dataplaneapi.transaction.backups_number", 0)).unwrap_or(0),
             backups_dir: self.path("dataplaneapi.transaction.backups_dir"),
@@ -482,12 +498,12 @@ impl Reading {
             frontend_addr: self
                 .get("backstay.frontend_addr", |text| text.parse().ok())
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
-            host: self.text("dataplaneapi.host").unwrap_or_else(|| host.to_owned()),
-            port: u16::try_from(self.whole("dataplaneapi.port", if drop_in { 0 } else { 5555 })).unwrap_or(5555),
+            listeners: self.listeners(),
             config_file: self.path("haproxy.config_file").unwrap_or(config),
             haproxy_bin: self.path("haproxy.haproxy_bin").unwrap_or_else(|| "haproxy".into()),
             master_runtime,
             stats_socket: self.text("backstay.stats_socket"),
+            delayed_start: self.delayed_start(),
             reload_method,
             status_cmd,
             reload_delay,
@@ -520,56 +536,6 @@ impl Reading {
         };
         self.check_master_files(&settings, environment);
         settings
-    }
-
-    /// How to reload, and the command that tells whether HAProxy runs.
-    fn reload(&mut self, standalone: bool, master: Option<&Path>) -> (ReloadMethod, Option<Vec<String>>) {
-        let reload = self.words("haproxy.reload.reload_cmd");
-        let restart = self.words("haproxy.reload.restart_cmd");
-        let status = self.words("haproxy.reload.status_cmd");
-        let service = self.text("haproxy.reload.service_name");
-        let mode = self.switch(MODE, false);
-        let strategy = self
-            .get("haproxy.reload.reload_strategy", |text| {
-                ["custom", "systemd", "s6"].into_iter().find(|word| *word == text)
-            })
-            .unwrap_or("custom");
-        let split = |text: String| Some(text.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        let (default_reload, default_restart, default_status) = match strategy {
-            "systemd" => {
-                let unit = service.unwrap_or_else(|| "haproxy.service".to_owned());
-                (
-                    split(format!("sudo -n systemctl reload {unit}")),
-                    split(format!("sudo -n systemctl restart {unit}")),
-                    split(format!("systemctl --quiet is-active {unit}")),
-                )
-            }
-            "s6" => {
-                let folder = service.unwrap_or_else(|| "/var/run/service/haproxy".to_owned());
-                (
-                    split(format!("s6-svc -2 {folder}")),
-                    split(format!("s6-svc -r {folder}")),
-                    split(format!("s6-svstat -u {folder}")),
-                )
-            }
-            _ => (None, None, None),
-        };
-        let status = status.or(default_status);
-        if standalone {
-            return (ReloadMethod::Supervised, status);
-        }
-        let command = reload.or(default_reload);
-        let method = match (master, command) {
-            (Some(path), command) if mode || command.is_none() => ReloadMethod::Master(path.to_owned()),
-            (_, Some(reload)) => ReloadMethod::Command { reload, restart: restart.or(default_restart) },
-            (_, None) => {
-                let words = "nothing says how haproxy is reloaded: give --master-runtime, --reload-cmd, \
-                             --reload-strategy systemd or --standalone DIR";
-                self.problems.push(words.to_owned());
-                ReloadMethod::Supervised
-            }
-        };
-        (method, status)
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) enum Kind {
     Whole(u64, u64),
     /// A time; a bare number counts in units of so many milliseconds.
     Time(u64),
+    /// A number of bytes.
+    Size,
     /// An address `host:port`.
     Address,
     /// Several texts.
@@ -22,6 +24,8 @@ pub(super) enum Kind {
     OneOf(&'static [&'static str]),
     /// Not looked at.
     Any,
+    /// Not looked at, and nothing is missing because of it.
+    None,
 }
 
 impl Kind {
@@ -33,23 +37,25 @@ impl Kind {
             Kind::Switch => "true|false",
             Kind::Whole(..) => "NUMBER",
             Kind::Time(_) => "TIME",
+            Kind::Size => "SIZE",
             Kind::Address => "ADDRESS",
             Kind::List => "LIST",
             Kind::OneOf(_) => "WORD",
-            Kind::Any => "VALUE",
+            Kind::Any | Kind::None => "VALUE",
         }
     }
 
     /// What was expected, for messages.
     pub(super) fn expected(self) -> String {
         match self {
-            Kind::Text | Kind::Any => "text".to_owned(),
+            Kind::Text | Kind::Any | Kind::None => "text".to_owned(),
             Kind::Path => "a path".to_owned(),
             Kind::Switch => "true or false".to_owned(),
             Kind::Whole(low, high) => format!("a whole number from {low} to {high}"),
             Kind::Time(1000) => "a time such as 5 (seconds), 5s or 500ms".to_owned(),
             Kind::Time(86_400_000) => "a time such as 1 (day), 1d or 12h".to_owned(),
             Kind::Time(_) => "a time such as 24h, 30m or 90s".to_owned(),
+            Kind::Size => "a size such as 65536, 64KiB or 1MiB".to_owned(),
             Kind::Address => "an address such as 127.0.0.1:8080".to_owned(),
             Kind::List => "a list of texts".to_owned(),
             Kind::OneOf(words) => format!("one of {}", words.join(", ")),
@@ -94,11 +100,18 @@ const fn later(flag: &'static str, key: &'static str) -> Row {
     row(flag, key, Kind::Any, "", "")
 }
 
+/// A key that the Data Plane API writes into every file by itself: without effect, and not worth a warning.
+const fn silent(key: &'static str) -> Row {
+    row("", key, Kind::None, "", "")
+}
+
 const SECONDS: Kind = Kind::Time(1000);
 const DAYS: Kind = Kind::Time(86_400_000);
 const HOURS: Kind = Kind::Time(3_600_000);
 /// Up to a tebibyte.
 const BYTES: Kind = Kind::Whole(1, 1 << 40);
+/// A number of things.
+const COUNT: Kind = Kind::Whole(0, 1_000_000);
 /// Numbers of users and groups; the highest one means none.
 const ID: Kind = Kind::Whole(0, 4_294_967_294);
 
@@ -312,24 +325,84 @@ pub(super) const ROWS: &[Row] = &[
         "bytes of the largest file that REST takes, written while it arrives",
     ),
     row("cors-origin", "backstay.cors_origins", Kind::List, "", "web origins that may call the API, * for all"),
-    later("scheme", "dataplaneapi.scheme"),
-    later("socket-path", "dataplaneapi.socket_path"),
-    later("listen-limit", "dataplaneapi.listen_limit"),
-    later("keep-alive", "dataplaneapi.keep_alive"),
-    later("read-timeout", "dataplaneapi.read_timeout"),
-    later("write-timeout", "dataplaneapi.write_timeout"),
-    later("cleanup-timeout", "dataplaneapi.cleanup_timeout"),
-    later("graceful-timeout", "dataplaneapi.graceful_timeout"),
-    later("max-header-size", "dataplaneapi.max_header_size"),
-    later("tls-host", "dataplaneapi.tls.tls_host"),
-    later("tls-port", "dataplaneapi.tls.tls_port"),
-    later("tls-certificate", "dataplaneapi.tls.tls_certificate"),
-    later("tls-key", "dataplaneapi.tls.tls_key"),
-    later("tls-ca", "dataplaneapi.tls.tls_ca"),
-    later("tls-listen-limit", "dataplaneapi.tls.tls_listen_limit"),
-    later("tls-keep-alive", "dataplaneapi.tls.tls_keep_alive"),
-    later("tls-read-timeout", "dataplaneapi.tls.tls_read_timeout"),
-    later("tls-write-timeout", "dataplaneapi.tls.tls_write_timeout"),
+    row(
+        "scheme",
+        "dataplaneapi.scheme",
+        Kind::List,
+        "http",
+        "listeners of the API: http, https, unix; may be given several times",
+    ),
+    row(
+        "socket-path",
+        "dataplaneapi.socket_path",
+        Kind::Path,
+        "/var/run/data-plane.sock",
+        "unix socket of the API, with the scheme unix",
+    ),
+    row("listen-limit", "dataplaneapi.listen_limit", COUNT, "1024", "connections at the same time, 0 for no limit"),
+    row(
+        "keep-alive",
+        "dataplaneapi.keep_alive",
+        SECONDS,
+        "3m",
+        "how often silent connections are probed, 0 for one request per connection",
+    ),
+    row(
+        "read-timeout",
+        "dataplaneapi.read_timeout",
+        SECONDS,
+        "30s",
+        "time for the head of a request and for a body that trickles, 0 for no limit",
+    ),
+    row(
+        "write-timeout",
+        "dataplaneapi.write_timeout",
+        SECONDS,
+        "30s",
+        "how long a client may leave an answer untouched, 0 for no limit",
+    ),
+    row(
+        "cleanup-timeout",
+        "dataplaneapi.cleanup_timeout",
+        SECONDS,
+        "10s",
+        "connections without a request are closed after this, 0 for never",
+    ),
+    row(
+        "graceful-timeout",
+        "dataplaneapi.graceful_timeout",
+        SECONDS,
+        "15s",
+        "time that open requests have to end at the stop",
+    ),
+    row(
+        "max-header-size",
+        "dataplaneapi.max_header_size",
+        Kind::Size,
+        "1MiB",
+        "bytes that the head of a request may have, at least 8KiB",
+    ),
+    row("tls-host", "dataplaneapi.tls.tls_host", Kind::Text, "as host", "address of the API with the scheme https"),
+    row("tls-port", "dataplaneapi.tls.tls_port", Kind::Whole(0, 65535), "5556", "its port, 0 for a free one"),
+    row(
+        "tls-certificate",
+        "dataplaneapi.tls.tls_certificate",
+        Kind::Path,
+        "",
+        "PEM file with the certificate of the API and those above it; read again on SIGHUP",
+    ),
+    row("tls-key", "dataplaneapi.tls.tls_key", Kind::Path, "", "PEM file with its private key"),
+    row(
+        "tls-ca",
+        "dataplaneapi.tls.tls_ca",
+        Kind::Path,
+        "",
+        "PEM file with authorities of client certificates: with it a client has to show one, and needs no password",
+    ),
+    row("tls-listen-limit", "dataplaneapi.tls.tls_listen_limit", COUNT, "as listen-limit", "the same for https"),
+    row("tls-keep-alive", "dataplaneapi.tls.tls_keep_alive", SECONDS, "as keep-alive", "the same for https"),
+    row("tls-read-timeout", "dataplaneapi.tls.tls_read_timeout", SECONDS, "as read-timeout", "the same for https"),
+    row("tls-write-timeout", "dataplaneapi.tls.tls_write_timeout", SECONDS, "as write-timeout", "the same for https"),
     row("uid", "dataplaneapi.uid", ID, "", "user to run as, by number, once the port is bound"),
     row("gid", "dataplaneapi.gid", ID, "", "group to run as, by number, once the port is bound"),
     row("pid-file", "dataplaneapi.pid_file", Kind::Path, "", "file with the id of the process"),
@@ -351,7 +424,13 @@ pub(super) const ROWS: &[Row] = &[
         "false",
         "keep the version in the state folder, not in the managed file",
     ),
-    later("disable-inotify", "dataplaneapi.disable_inotify"),
+    row(
+        "disable-inotify",
+        "dataplaneapi.disable_inotify",
+        Kind::Switch,
+        "false",
+        "look for changes that others make to the managed file only on SIGUSR2, and before each write",
+    ),
     later("debug-socket-path", "dataplaneapi.debug_socket_path"),
     later("api-address", "dataplaneapi.advertised.api_address"),
     later("api-port", "dataplaneapi.advertised.api_port"),
@@ -380,8 +459,14 @@ pub(super) const ROWS: &[Row] = &[
         "folder of open transactions of SPOE files, made when absent",
     ),
     later("fid", "haproxy.fid"),
-    later("delayed-start-max", "haproxy.delayed_start_max"),
-    later("delayed-start-tick", "haproxy.delayed_start_tick"),
+    row(
+        "delayed-start-max",
+        "haproxy.delayed_start_max",
+        SECONDS,
+        "0",
+        "how long the start waits for haproxy to run; calls find it anyway once it does",
+    ),
+    row("delayed-start-tick", "haproxy.delayed_start_tick", SECONDS, "500ms", "time between two looks meanwhile"),
     later("cluster-tls-dir", "cluster.cluster_tls_dir"),
     row("log-to", "log.log_to", Kind::OneOf(&["stdout", "file"]), "stderr", "where the log goes"),
     row(
@@ -400,10 +485,10 @@ pub(super) const ROWS: &[Row] = &[
     later("syslog-level", "log.syslog.syslog_level"),
     later("syslog-facility", "log.syslog.syslog_facility"),
     later("", "log_targets"),
-    later("", "config_version"),
-    later("", "name"),
-    later("", "mode"),
-    later("", "status"),
+    silent("config_version"),
+    silent("name"),
+    silent("mode"),
+    silent("status"),
     later("", "bootstrap_key"),
     later("", "cluster.url"),
     later("", "cluster.port"),

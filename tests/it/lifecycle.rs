@@ -1,9 +1,10 @@
 //! Transactions, raw configuration, changes from outside, and restarts.
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use backstay::error::Reason;
 
+use crate::support::client::request;
 use crate::support::world::{World, done, holds, over_both, refused, refused_saying, refused_with, until};
 
 over_both!(
@@ -172,6 +173,71 @@ async fn raw(world: &mut World) {
     let read = world.ok("RawConfigurationService.GetRawConfiguration", json!({})).await;
     assert_eq!(read["data"], stored);
     world.settled().await;
+}
+
+over_both!(runtime_actions, covers["RawConfigurationService.PushRawConfiguration"]);
+
+/// Replaces the text without a reload: over gRPC with typed actions, over REST with the header of /v2.
+async fn push(world: &World, text: &str, header: &str, typed: Json) -> Result<(), (u16, String)> {
+    let version = world.version().await;
+    world.note("RawConfigurationService.PushRawConfiguration");
+    if world.is_rest() {
+        let path = format!("/v2/services/haproxy/configuration/raw?skip_reload=true&version={version}");
+        let mut request = request("POST", &path, "text/plain", text.to_owned());
+        request.headers_mut().insert("x-runtime-actions", header.parse().unwrap());
+        let answer = world.client.send(request).await;
+        return if answer.status == 201 { Ok(()) } else { Err((answer.status, answer.text())) };
+    }
+    let request = json!({"data": text, "version": version, "skip_reload": true, "runtime_actions": typed});
+    let pushed = world.call("RawConfigurationService.PushRawConfiguration", request).await;
+    pushed.map(drop).map_err(|refusal| (0, refusal.text))
+}
+
+async fn runtime_actions(world: &mut World) {
+    let text = format!("{}\nbackend be\n    server s1 127.0.0.1:9 weight 5\n", world.backstay.text());
+    let forced = json!({"data": text, "force_reload": true});
+    world.ok("RawConfigurationService.PushRawConfiguration", forced).await;
+    let (worker, version) = (world.worker(), world.version().await);
+    let weight = || world.backstay.ask("get weight be/s1").unwrap().trim().to_owned();
+    assert_eq!(weight(), "5 (initial 5)");
+
+    let text = world.backstay.text();
+    let heavier = text.replace("weight 5", "weight 7");
+    let set = |weight: i64| json!({"type": "SetServerWeight", "backend": "be", "server": "s1", "weight": weight});
+    let maint = json!({"type": "SetServerState", "backend": "be", "server": "s1", "state": "maint"});
+    let header = "SetServerWeight be s1 7; SetServerState be s1 maint";
+    push(world, &heavier, header, json!([set(7), maint])).await.unwrap();
+    assert_eq!(weight(), "7 (initial 5)");
+    let states = world.backstay.ask("show servers state be").unwrap();
+    assert!(states.lines().any(|line| line.contains(" s1 127.0.0.1 0 1 7 ")), "{states}");
+    assert!(world.backstay.text().contains("server s1 127.0.0.1:9 weight 7"));
+    assert_eq!((world.worker(), world.version().await), (worker, version + 1), "nothing was reloaded");
+
+    // What is wrong in any of them, or in the text, is found before the first is made.
+    let lighter = text.replace("weight 5", "weight 1");
+    let broken = format!("{lighter}    no-such-keyword\n");
+    for (text, header, typed, status, said) in [
+        (
+            &lighter,
+            "SetServerWeight be s1 1;SetServerWeight be s1",
+            json!([set(1), {"type": "SetServerWeight"}]),
+            500,
+            "",
+        ),
+        (&lighter, "SetServerWeight be s1 1;SetServerWeight be s1 999", json!([set(1), set(999)]), 422, "weight"),
+        (&broken, "SetServerWeight be s1 1", json!([set(1)]), 400, "no-such-keyword"),
+    ] {
+        let (given, words) = push(world, text, header, typed).await.unwrap_err();
+        assert!(given == status || !world.is_rest(), "{header}: {given} {words}");
+        assert!(words.contains(said), "{header}: {words}");
+        assert_eq!((weight().as_str(), world.version().await), ("7 (initial 5)", version + 1), "{header}");
+    }
+    // What HAProxy refuses leaves the text as it was.
+    let gone = json!([{"type": "EnableAgentCheck", "backend": "be", "server": "gone"}]);
+    let (_, words) = push(world, &lighter, "EnableAgentCheck be gone", gone).await.unwrap_err();
+    assert!(words.contains("runtime_actions[0]"), "{words}");
+    assert_eq!(world.version().await, version + 1);
+    assert_eq!(world.worker(), worker);
 }
 
 over_both!(only_validated, covers ["BackendService.CreateBackend", "BackendService.DeleteBackend"]);

@@ -98,7 +98,7 @@ fn with_credentials<T>(message: T) -> tonic::Request<T> {
 
 #[tokio::test]
 async fn unary_calls_are_answered_from_the_table() {
-    let port = start().await;
+    let port = start();
     let request = with_credentials(encoded("GetBackendRequest", &[("name", text("b1"))]));
     let answer = port.call(GET, request).await.unwrap().into_inner();
     let tables = fixture::tables();
@@ -110,7 +110,7 @@ async fn unary_calls_are_answered_from_the_table() {
 
 #[tokio::test]
 async fn errors_carry_reason_and_details() {
-    let port = start().await;
+    let port = start();
     let missing = with_credentials(encoded("GetBackendRequest", &[("name", text("missing"))]));
     let status = port.call(GET, missing).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::NotFound, "backend missing does not exist"));
@@ -134,7 +134,7 @@ async fn errors_carry_reason_and_details() {
 
 #[tokio::test]
 async fn an_update_need_not_name_every_required_field() {
-    let port = start().await;
+    let port = start();
     let update = "/backstay.test.v2.BackendService/UpdateBackend";
     let mut partial = Object::new();
     partial.set(1, Value::Int(3));
@@ -146,7 +146,7 @@ async fn an_update_need_not_name_every_required_field() {
 
 #[tokio::test]
 async fn calls_need_credentials_but_health_does_not() {
-    let port = start().await;
+    let port = start();
     let request = tonic::Request::new(encoded("GetBackendRequest", &[("name", text("b1"))]));
     let status = port.call(GET, request).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
@@ -163,7 +163,7 @@ async fn calls_need_credentials_but_health_does_not() {
 
 #[tokio::test]
 async fn streams_arrive_in_order_and_end_with_their_status() {
-    let port = start().await;
+    let port = start();
     let minute = Duration::from_mins(1);
     let mut stream = port.watch("t", minute).await.unwrap();
     let mut seen = Vec::new();
@@ -175,14 +175,14 @@ async fn streams_arrive_in_order_and_end_with_their_status() {
     assert_eq!(stream.message().await.unwrap(), Some(vec![8, 1]));
     port.stop.cancel();
     assert_eq!(stream.message().await.unwrap_err().code(), Code::Unavailable, "the stop ends streams at once");
-    let port = start().await;
+    let port = start();
     let mut stream = port.watch("missing", minute).await.unwrap();
     assert_eq!(stream.message().await.unwrap_err().code(), Code::NotFound);
 }
 
 #[tokio::test]
 async fn deadlines_end_unary_and_streamed_calls() {
-    let port = start().await;
+    let port = start();
     let send = async |timeout: &str| {
         let head = format!(
             "POST {GET}\ncontent-type: application/grpc\nte: trailers\ngrpc-timeout: {timeout}\nauthorization: {}",
@@ -210,8 +210,7 @@ async fn deadlines_end_unary_and_streamed_calls() {
 
 #[tokio::test]
 async fn grpc_web_works_over_both_versions_and_bare_grpc_needs_http2() {
-    let port =
-        start_with(Settings { cors: Cors { origins: Origins::Any }, ..Settings::default() }, Bounds::default()).await;
+    let port = start_with(Settings { cors: Cors { origins: Origins::Any }, ..Settings::default() }, Bounds::default());
     let message = encoded("GetBackendRequest", &[("name", text("b1"))]);
     let mut body = vec![0, 0, 0, 0, message.len() as u8];
     body.extend_from_slice(&message);
@@ -248,7 +247,7 @@ async fn grpc_web_works_over_both_versions_and_bare_grpc_needs_http2() {
 
 #[tokio::test]
 async fn reflection_lists_services_in_both_versions_with_credentials() {
-    let port = start().await;
+    let port = start();
     // list_services of either version: field 7, a string.
     let list = vec![0x3a, 1, b'*'];
     for version in ["v1", "v1alpha"] {

@@ -20,7 +20,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::fake::Fake;
-use super::server::{Bounds, Protocols, bind, serve};
+use super::listen::{Place, Sockets};
+use super::server::{self, Bounds, Protocols, serve};
 use super::{Cors, Foundation, Gateway, Origins, Page, Settings, fixture};
 use crate::auth::{Authenticator, Password, User};
 use crate::grpc::health::Health;
@@ -52,11 +53,12 @@ impl Reply {
     }
 }
 
-async fn start() -> Port {
-    start_with(Settings::default(), Bounds::default()).await
+fn start() -> Port {
+    start_with(Settings::default(), Bounds::default())
 }
 
-async fn start_with(settings: Settings, bounds: Bounds) -> Port {
+/// The stop gives open requests 200 ms.
+fn start_with(settings: Settings, bounds: Bounds) -> Port {
     let tables = Arc::new(fixture::tables());
     let fake = Arc::new(Fake::new(tables.clone()));
     let password = Password::plain("secret", |_| None).unwrap();
@@ -83,9 +85,12 @@ async fn start_with(settings: Settings, bounds: Bounds) -> Port {
         stop: stop.clone(),
     })
     .unwrap();
-    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let served = tokio::spawn(serve(listener, Protocols::new(grpc, gateway), bounds, stop.clone()));
+    let place = Place::Tcp("127.0.0.1:0".parse().unwrap());
+    let socket = Sockets::default().open(&[place]).unwrap().remove(0);
+    let address = socket.address().unwrap();
+    let port = server::Port { socket, tls: None, bounds };
+    let grace = Duration::from_millis(200);
+    let served = tokio::spawn(serve(vec![port], Protocols::new(grpc, gateway), grace, stop.clone()));
     Port { address, fake, stop, served, health }
 }
 

@@ -10,7 +10,7 @@ const JSON: &str = "content-type: application/json";
 
 #[tokio::test]
 async fn reads_have_their_envelope() {
-    let port = start().await;
+    let port = start();
     let one = port.send(&format!("GET {CONFIGURATION}/backends/b1"), "").await;
     assert_eq!(one.status, 200);
     assert_eq!(one.text(), "{\"_version\":7,\"data\":{\"name\":\"b1\",\"weight\":5}}\n");
@@ -36,7 +36,7 @@ async fn reads_have_their_envelope() {
 
 #[tokio::test]
 async fn writes_answer_by_their_target() {
-    let port = start().await;
+    let port = start();
     let item = "{\"name\":\"b1\"}";
     let echo = "{\"name\":\"b1\"}\n";
     for (head, body, status, reload, text) in [
@@ -64,7 +64,7 @@ async fn writes_answer_by_their_target() {
 
 #[tokio::test]
 async fn errors_have_the_body_and_status_of_v2() {
-    let port = start().await;
+    let port = start();
     for (head, body, status, text) in [
         (
             "GET /backends/missing",
@@ -146,7 +146,7 @@ async fn errors_have_the_body_and_status_of_v2() {
 
 #[tokio::test]
 async fn only_some_paths_are_open() {
-    let port = start().await;
+    let port = start();
     assert_eq!(port.send_bare("HEAD /healthz", "").await.status, 200);
     for path in ["/", "/healthz", "/v2/docs", "/v2/docs/"] {
         assert_eq!(port.send_bare(&format!("GET {path}"), "").await.status, 200, "{path}");
@@ -172,7 +172,7 @@ async fn only_some_paths_are_open() {
 
 #[tokio::test]
 async fn negotiation_refuses_what_it_cannot_do() {
-    let port = start().await;
+    let port = start();
     let path = format!("{CONFIGURATION}/version");
     for (accept, status) in [
         ("text/html", 406),
@@ -194,13 +194,13 @@ async fn negotiation_refuses_what_it_cannot_do() {
 
 #[tokio::test]
 async fn unknown_fields_and_parameters_are_ignored_with_a_warning_or_refused_when_strict() {
-    let port = start().await;
+    let port = start();
     let request = format!("POST {CONFIGURATION}/backends?version=7&what=1\n{JSON}");
     let body = "{\"name\":\"b\",\"odd\":1}";
     let reply = port.send(&request, body).await;
     assert_eq!(reply.status, 202);
     assert_eq!(reply.header("warning"), "299 backstay \"unknown, ignored: what, odd\"");
-    let strict = start_with(Settings { strict: true, ..Settings::default() }, Bounds::default()).await;
+    let strict = start_with(Settings { strict: true, ..Settings::default() }, Bounds::default());
     let reply = strict.send(&request, body).await;
     assert_eq!(
         (reply.status.as_u16(), reply.text()),
@@ -210,7 +210,7 @@ async fn unknown_fields_and_parameters_are_ignored_with_a_warning_or_refused_whe
 
 #[tokio::test]
 async fn files_go_up_and_down_as_bytes() {
-    let port = start().await;
+    let port = start();
     let form = "--B\r\ncontent-disposition: form-data; name=\"file_upload\"; filename=\"p.map\"\r\n\r\n/api/ be1\n\r\n--B--\r\n";
     let up =
         port.send("POST /v2/services/haproxy/storage/maps\ncontent-type: multipart/form-data; boundary=B", form).await;
@@ -234,7 +234,7 @@ async fn files_go_up_and_down_as_bytes() {
 
 #[tokio::test]
 async fn watches_are_lines_or_events() {
-    let port = start().await;
+    let port = start();
     let path = "/v2/services/haproxy/runtime/tables";
     let lines = port.send(&format!("GET {path}/t:watch"), "").await;
     assert_eq!(lines.header("content-type"), "application/x-ndjson");
@@ -265,7 +265,7 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> String {
 
 #[tokio::test]
 async fn a_watch_sends_at_once_and_ends_with_its_client() {
-    let port = start().await;
+    let port = start();
     let mut stream = TcpStream::connect(port.address).await.unwrap();
     let head = "GET /v2/services/haproxy/runtime/tables/endless:watch HTTP/1.1\r\nhost: x\r\n";
     stream.write_all(format!("{head}authorization: {}\r\n\r\n", credentials()).as_bytes()).await.unwrap();
@@ -283,7 +283,7 @@ async fn a_watch_sends_at_once_and_ends_with_its_client() {
 
 #[tokio::test]
 async fn odd_requests_are_read_as_they_arrive() {
-    let port = start().await;
+    let port = start();
     let mut stream = TcpStream::connect(port.address).await.unwrap();
     let target = format!("{CONFIGURATION}/servers/[x]?&parent_name=[y]&=force_reload=true&version=7?");
     let request = format!(
@@ -305,7 +305,7 @@ async fn odd_requests_are_read_as_they_arrive() {
 
 #[tokio::test]
 async fn discovery_lists_children() {
-    let port = start().await;
+    let port = start();
     let reply = port.send("GET /v2/services/haproxy", "").await;
     let list: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!(list[0]["url"], "/services/haproxy/configuration");
@@ -315,11 +315,11 @@ async fn discovery_lists_children() {
 #[tokio::test]
 async fn origins_are_answered_only_when_allowed() {
     let preflight = "OPTIONS /v2/info\norigin: https://a.example\naccess-control-request-method: PUT";
-    let off = start().await;
+    let off = start();
     let reply = off.send_bare(preflight, "").await;
     assert!(reply.status == 404 && reply.header("access-control-allow-origin").is_empty());
     let cors = Cors { origins: Origins::Any };
-    let on = start_with(Settings { cors, ..Settings::default() }, Bounds::default()).await;
+    let on = start_with(Settings { cors, ..Settings::default() }, Bounds::default());
     let reply = on.send_bare(preflight, "").await;
     assert_eq!((reply.status.as_u16(), reply.header("access-control-allow-origin")), (204, "https://a.example"));
     let reply = on.send_bare("GET /v2/\norigin: https://a.example", "").await;
@@ -329,8 +329,8 @@ async fn origins_are_answered_only_when_allowed() {
 
 #[tokio::test]
 async fn slow_clients_are_closed_and_the_stop_waits_for_open_requests() {
-    let bounds = Bounds { header: Duration::from_millis(200), ..Bounds::default() };
-    let port = start_with(Settings::default(), bounds).await;
+    let bounds = Bounds { read: Some(Duration::from_millis(200)), ..Bounds::default() };
+    let port = start_with(Settings::default(), bounds);
     for beginning in ["", "P", "GET / HTTP/1.1\r\nhost"] {
         let mut stream = TcpStream::connect(port.address).await.unwrap();
         stream.write_all(beginning.as_bytes()).await.unwrap();
@@ -345,7 +345,7 @@ async fn slow_clients_are_closed_and_the_stop_waits_for_open_requests() {
 
 #[tokio::test]
 async fn the_stop_ends_watches_at_once() {
-    let port = start().await;
+    let port = start();
     let mut stream = TcpStream::connect(port.address).await.unwrap();
     let head = "GET /v2/services/haproxy/runtime/tables/endless:watch HTTP/1.1\r\nhost: x\r\n";
     stream.write_all(format!("{head}authorization: {}\r\n\r\n", credentials()).as_bytes()).await.unwrap();
@@ -359,8 +359,7 @@ async fn the_stop_ends_watches_at_once() {
 /// A call that never ends does not hold the stop for ever.
 #[tokio::test]
 async fn the_stop_breaks_off_calls_after_the_grace_time() {
-    let bounds = Bounds { grace: Duration::from_millis(200), ..Bounds::default() };
-    let port = start_with(Settings::default(), bounds).await;
+    let port = start();
     let mut stream = TcpStream::connect(port.address).await.unwrap();
     let head = format!("GET {CONFIGURATION}/backends/slow HTTP/1.1\r\nhost: x\r\n");
     stream.write_all(format!("{head}authorization: {}\r\n\r\n", credentials()).as_bytes()).await.unwrap();
@@ -377,8 +376,8 @@ async fn the_stop_breaks_off_calls_after_the_grace_time() {
 
 #[tokio::test]
 async fn a_body_that_stops_coming_is_given_up_and_a_panic_is_an_answer() {
-    let bounds = Bounds { header: Duration::from_millis(300), ..Bounds::default() };
-    let port = start_with(Settings::default(), bounds).await;
+    let bounds = Bounds { read: Some(Duration::from_millis(300)), ..Bounds::default() };
+    let port = start_with(Settings::default(), bounds);
     let mut stream = TcpStream::connect(port.address).await.unwrap();
     let head =
         format!("POST {CONFIGURATION}/backends?version=7 HTTP/1.1\r\nhost: x\r\n{JSON}\r\ncontent-length: 50\r\n");
@@ -390,15 +389,8 @@ async fn a_body_that_stops_coming_is_given_up_and_a_panic_is_an_answer() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named() {
-    let port = start().await;
-    let error = bind(port.address).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot listen on {}: the port is taken by another process", port.address));
-}
-
-#[tokio::test]
 async fn connections_beyond_the_bound_wait_for_a_place() {
-    let port = start_with(Settings::default(), Bounds { connections: 1, ..Bounds::default() }).await;
+    let port = start_with(Settings::default(), Bounds { connections: Some(1), ..Bounds::default() });
     let mut first = TcpStream::connect(port.address).await.unwrap();
     first.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     read_until(&mut first, "/v2/docs").await;
@@ -408,4 +400,70 @@ async fn connections_beyond_the_bound_wait_for_a_place() {
     assert!(early.is_err(), "answered beyond the bound");
     drop(first);
     assert!(read_until(&mut second, "/v2/docs").await.contains("200 OK"));
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_given_up_and_one_that_comes_is_not() {
+    let bounds = Bounds { read: Some(Duration::from_millis(400)), ..Bounds::default() };
+    let port = start_with(Settings::default(), bounds);
+    let head = format!(
+        "POST {CONFIGURATION}/backends?version=7 HTTP/1.1\r\nhost: x\r\n{JSON}\r\nauthorization: {}\r\n",
+        credentials()
+    );
+    let mut slow = TcpStream::connect(port.address).await.unwrap();
+    slow.write_all(format!("{head}content-length: 5000\r\n\r\n").as_bytes()).await.unwrap();
+    let trickle = async {
+        // Never silent for as long as the limit.
+        while slow.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let mut answer = [0; 12];
+            if let Ok(12) = slow.try_read(&mut answer) {
+                return answer;
+            }
+        }
+        panic!("no answer");
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(10), trickle).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 400");
+
+    // More than the limit as a whole, at a rate that is no attack.
+    let body = format!("{{\"name\":\"b\"{}}}", " ".repeat(8000));
+    let mut steady = TcpStream::connect(port.address).await.unwrap();
+    steady.write_all(format!("{head}content-length: {}\r\n\r\n", body.len()).as_bytes()).await.unwrap();
+    for part in body.as_bytes().chunks(1000) {
+        steady.write_all(part).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let answer = read_until(&mut steady, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_and_watches_are_not() {
+    let limit = Some(Duration::from_millis(300));
+    let bounds = Bounds { idle: limit, read: limit, write: limit, ..Bounds::default() };
+    let port = start_with(Settings::default(), bounds);
+    let mut watch = TcpStream::connect(port.address).await.unwrap();
+    let head = "GET /v2/services/haproxy/runtime/tables/endless:watch HTTP/1.1\r\nhost: x\r\n";
+    watch.write_all(format!("{head}authorization: {}\r\n\r\n", credentials()).as_bytes()).await.unwrap();
+    read_until(&mut watch, "{\"revision\":1}").await;
+    let mut idle = TcpStream::connect(port.address).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(10), idle.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok_and(|read| read.is_ok()), "an idle connection stays open");
+    assert!(rest.starts_with(b"HTTP/1.1 200"));
+    let mut byte = [0; 1];
+    let quiet = tokio::time::timeout(Duration::from_millis(900), watch.read(&mut byte)).await;
+    assert!(quiet.is_err(), "a silent watch was ended");
+}
+
+#[tokio::test]
+async fn a_head_beyond_the_limit_is_refused() {
+    let port = start_with(Settings::default(), Bounds { max_header: 8 << 10, ..Bounds::default() });
+    let mut stream = TcpStream::connect(port.address).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(9000));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
 }

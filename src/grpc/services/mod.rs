@@ -13,6 +13,7 @@ mod raw;
 mod registry;
 mod reloads;
 mod resources;
+mod runtime_actions;
 mod runtime_servers;
 mod spoe_files;
 mod spoe_scopes;

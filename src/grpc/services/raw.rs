@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Context;
+use super::{Context, runtime_actions};
 use crate::configuration::{RawOptions, RawSource};
 use crate::error::{Error, Reason, Result};
 use crate::proto::configuration as pb;
@@ -40,9 +40,6 @@ pub(super) async fn push(
     context: Context,
     request: pb::PushRawConfigurationRequest,
 ) -> Result<pb::PushRawConfigurationResponse> {
-    if !request.runtime_actions.is_empty() {
-        return Err(Error::new(Reason::Unsupported, "runtime_actions: not supported yet"));
-    }
     let options = RawOptions {
         version: request.version,
         skip_version: request.skip_version,
@@ -50,6 +47,12 @@ pub(super) async fn push(
         force_reload: request.force_reload,
         only_validate: request.only_validate,
     };
+    // A reload brings all of the text to HAProxy: they are for those who skip it.
+    if request.skip_reload && !request.only_validate && !request.runtime_actions.is_empty() {
+        let actions = runtime_actions::read(&request.runtime_actions)?;
+        context.configuration.check_raw(&request.data, options).await?;
+        runtime_actions::carry_out(&context.runtime, &actions).await?;
+    }
     let outcome = context.configuration.replace_raw(&request.data, options).await?;
     let stored = context.configuration.raw_text(RawSource::Current).await?;
     Ok(pb::PushRawConfigurationResponse {
