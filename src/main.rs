@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use backstay::cli;
+use backstay::cli::{self, log::Log};
 use backstay::settings::{self, EXIT_USAGE, Loaded, LogTarget, Profile};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -42,13 +42,13 @@ fn main() -> ExitCode {
     let loaded = match read() {
         Ok(loaded) => loaded,
         Err(error) => {
-            cli::log::begin(&LogTarget::Stderr);
+            Log::begin(&[LogTarget::stderr()]);
             tracing::error!("{error}");
             return ExitCode::from(bad_setting);
         }
     };
-    cli::log::begin(&loaded.settings.log);
-    match run(loaded, &environment, &read) {
+    let log = Log::begin(&loaded.settings.log);
+    match run(loaded, &environment, &read, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -68,7 +68,7 @@ fn migrate(file: Option<&PathBuf>) -> ExitCode {
     match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            cli::log::begin(&LogTarget::Stderr);
+            Log::begin(&[LogTarget::stderr()]);
             tracing::error!("{}: {error}", file.display());
             ExitCode::FAILURE
         }
@@ -76,7 +76,7 @@ fn migrate(file: Option<&PathBuf>) -> ExitCode {
 }
 
 /// Serves until a signal says stop; SIGHUP begins anew with settings and certificates read again.
-fn run(mut loaded: Loaded, environment: &cli::serve::Environment, read: &Read) -> anyhow::Result<()> {
+fn run(mut loaded: Loaded, environment: &cli::serve::Environment, read: &Read, log: &Log) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut lasting = cli::serve::Lasting::default();
     loop {
@@ -97,6 +97,7 @@ fn run(mut loaded: Loaded, environment: &cli::serve::Environment, read: &Read) -
             Some(next) => loaded = *next,
             None => return Ok(()),
         }
+        log.change(&loaded.settings.log);
         tracing::info!("starting anew");
     }
 }

@@ -156,6 +156,11 @@ impl Users {
     }
 }
 
+/// The name in an `authorization` header, right or wrong; for the log.
+pub fn claimed_name(authorization: &[u8]) -> Option<String> {
+    basic(authorization).map(|(name, _)| name)
+}
+
 /// Name and password out of `Basic <base64>`.
 fn basic(header: &[u8]) -> Option<(String, String)> {
     let header = std::str::from_utf8(header).ok()?;

@@ -116,12 +116,12 @@ pub async fn run(
     let runtime = Runtime::new(Vec::new());
     configuration.apply_with(Arc::new(LiveChanges::new(Engine::new(Arc::clone(&schema)), runtime.clone())));
     let hub = Hub::new(Poll::new(runtime.clone()));
-    let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?;
-    let certificates = FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?;
-    let general = FileStore::general(&settings.general_storage_dir).map_err(shown)?;
+    let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?.read_only(settings.read_only);
+    let certificates = FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?.read_only(settings.read_only);
+    let general = FileStore::general(&settings.general_storage_dir).map_err(shown)?.read_only(settings.read_only);
     let max_open = settings.max_open_transactions.unwrap_or(0);
     let spoe = SpoeStore::open(&settings.spoe_dir, &settings.spoe_transaction_dir, max_open, configuration.clone());
-    let spoe = spoe.map_err(shown)?;
+    let spoe = spoe.map_err(shown)?.read_only(settings.read_only);
     let map_sync = Arc::new(MapSync::new(maps.clone(), settings.update_map_files_period));
     let authenticator = Arc::new(Authenticator::new(Vec::new()));
     let follower = Follower {

@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-use super::server::{Bounds, Protocols};
+use super::server::{Bounds, Client, Protocols};
 use crate::auth::Certified;
 use crate::grpc::server::is_grpc;
 
@@ -37,14 +37,18 @@ const TRICKLE: u64 = 4096;
 /// Requests at the same time on one connection of HTTP/2.
 const STREAMS: u32 = 256;
 
+/// What is known of the client of a connection, and told with each of its requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told {
+    /// Its address.
+    pub(super) client: Option<Client>,
+    /// It has shown a certificate.
+    pub(super) certified: Option<Certified>,
+}
+
 /// Serves a connection until it ends, is idle for too long, or `stop` lets its open requests end.
-pub(super) async fn serve<S>(
-    stream: S,
-    certified: Option<Certified>,
-    protocols: Protocols,
-    bounds: &Bounds,
-    stop: CancellationToken,
-) where
+pub(super) async fn serve<S>(stream: S, told: Told, protocols: Protocols, bounds: &Bounds, stop: CancellationToken)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::default());
@@ -56,8 +60,11 @@ pub(super) async fn serve<S>(
         let call = calls.begin();
         // A stream of gRPC may rest; its connection is probed.
         let patience = read.filter(|_| request.version() != Version::HTTP_2 || !is_grpc(&request));
-        if let Some(certified) = certified {
+        if let Some(certified) = told.certified {
             request.extensions_mut().insert(certified);
+        }
+        if let Some(client) = told.client {
+            request.extensions_mut().insert(client);
         }
         let request = request.map(|body| match patience {
             Some(limit) => Body::new(Patient { body, limit, received: 0, waited: Duration::ZERO, waiting: None }),

@@ -1,12 +1,14 @@
 //! The ports: HTTP/1.1 and HTTP/2, with TLS or without, on TCP or a unix socket; gRPC and REST told apart by content type.
 
 use std::io;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use http::{Request, Response};
+use http::header::{AUTHORIZATION, HeaderName, REFERER, USER_AGENT};
+use http::{Method, Request, Response, Version};
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -17,14 +19,21 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
 use super::Gateway;
-use super::connection::{self, Impatient};
+use super::connection::{self, Impatient, Told};
 use super::listen::Socket;
 use super::response::error_response;
 use super::tls::Identity;
-use crate::auth::Certified;
+use crate::auth::{self, Certified};
 use crate::error::Error;
 use crate::grpc::handler::refused;
 use crate::grpc::server::{GrpcServer, is_grpc};
+
+/// Target of the log events of requests.
+pub const ACCESS: &str = "access";
+
+/// The address of a client, beside its requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client(pub(super) SocketAddr);
 
 /// Bounds of the connections of one port.
 #[derive(Debug, Clone)]
@@ -86,7 +95,7 @@ impl Protocols {
             return response;
         }
         let allowed = cors.headers(request.headers());
-        let began = Instant::now();
+        let noted = tracing::enabled!(target: ACCESS, tracing::Level::INFO).then(|| Noted::of(&request));
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let grpc = is_grpc(&request);
         let answered = async { if grpc { self.grpc.serve(request).await } else { self.gateway.serve(request).await } };
@@ -95,11 +104,57 @@ impl Protocols {
             let error = Error::internal(format!("{method} {path} panicked"));
             if grpc { refused(&error) } else { error_response(&method, &path, &error) }
         });
-        tracing::debug!(%method, path, status = response.status().as_u16(), elapsed = ?began.elapsed(), "answered");
+        if let Some(noted) = noted {
+            noted.log(&response);
+        }
         if let Some(allowed) = allowed {
             response.headers_mut().extend(allowed);
         }
         response
+    }
+}
+
+/// What is told of a request once it is answered.
+struct Noted {
+    began: Instant,
+    client: String,
+    user: String,
+    method: Method,
+    target: String,
+    version: Version,
+    agent: String,
+    referer: String,
+}
+
+impl Noted {
+    fn of(request: &Request<Body>) -> Self {
+        let header = |name: HeaderName| {
+            let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        let client = request.extensions().get::<Client>();
+        Noted {
+            began: Instant::now(),
+            client: client.map(|Client(address)| address.ip().to_string()).unwrap_or_default(),
+            user: auth::claimed_name(header(AUTHORIZATION).as_bytes()).unwrap_or_default(),
+            method: request.method().clone(),
+            target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+            version: request.version(),
+            agent: header(USER_AGENT),
+            referer: header(REFERER),
+        }
+    }
+
+    fn log(self, response: &Response<Body>) {
+        let Noted { began, client, user, method, target, version, agent, referer } = self;
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let bytes = http_body::Body::size_hint(response.body()).exact().map(|bytes| bytes.to_string());
+        let (status, bytes) = (response.status().as_u16(), bytes.unwrap_or_default());
+        tracing::info!(
+            target: ACCESS,
+            client, user, %method, target, ?version, status, bytes, micros, agent, referer,
+            "answered"
+        );
     }
 }
 
@@ -145,8 +200,8 @@ impl Port {
                     None => return,
                 },
             };
-            let stream = match accepted {
-                Ok(stream) => stream,
+            let (stream, client) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: give the others time to end.
                     tracing::warn!(%error, "connection not accepted");
@@ -155,13 +210,14 @@ impl Port {
                 }
             };
             let stream = Impatient::new(stream, bounds.write);
+            let told = Told { client: client.map(Client), certified: None };
             let (protocols, bounds, acceptor) = (protocols.clone(), bounds.clone(), acceptor.clone());
             let (stop, abort) = (stop.clone(), abort.clone());
             tracker.spawn(async move {
                 let served = async {
                     match acceptor {
-                        None => connection::serve(stream, None, protocols, &bounds, stop).await,
-                        Some(acceptor) => secure(stream, &acceptor, protocols, &bounds, stop).await,
+                        None => connection::serve(stream, told, protocols, &bounds, stop).await,
+                        Some(acceptor) => secure(stream, told, &acceptor, protocols, &bounds, stop).await,
                     }
                 };
                 tokio::select! {
@@ -177,6 +233,7 @@ impl Port {
 /// Shakes hands, then serves.
 async fn secure(
     stream: Impatient<Stream>,
+    told: Told,
     acceptor: &TlsAcceptor,
     protocols: Protocols,
     bounds: &Bounds,
@@ -191,7 +248,7 @@ async fn secure(
         Ok(Ok(stream)) => {
             // Only a certificate that was verified comes this far.
             let certified = stream.get_ref().1.peer_certificates().map(|_| Certified);
-            connection::serve(stream, certified, protocols, bounds, stop).await;
+            connection::serve(stream, Told { certified, ..told }, protocols, bounds, stop).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "no TLS with a client"),
         Err(_) => tracing::debug!("a client was too slow to begin TLS"),
@@ -204,16 +261,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytestream for S {}
 type Stream = Box<dyn Bytestream>;
 
 impl Socket {
-    async fn accept(&self, bounds: &Bounds) -> io::Result<Stream> {
+    async fn accept(&self, bounds: &Bounds) -> io::Result<(Stream, Option<SocketAddr>)> {
         Ok(match self {
             Socket::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, client) = listener.accept().await?;
                 if let Err(error) = tune(&stream, bounds.keep_alive) {
                     tracing::debug!(%error, "options of a connection not set");
                 }
-                Box::new(stream)
+                (Box::new(stream), Some(client))
             }
-            Socket::Unix(listener) => Box::new(listener.accept().await?.0),
+            Socket::Unix(listener) => (Box::new(listener.accept().await?.0), None),
         })
     }
 }

@@ -1,11 +1,11 @@
 //! What differs when the program stands in for the Data Plane API.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Arg, ArgAction, Command};
 
 use super::rows::Row;
-use super::{LogTarget, Profile, Reading, Settings, serve_command, yaml};
+use super::{Profile, Reading, Settings, serve_command, yaml};
 use crate::error::{Error, Reason, Result};
 
 /// Where its YAML file is.
@@ -59,27 +59,6 @@ pub(super) fn environment(
 }
 
 impl Reading {
-    /// Where the log goes. Of several targets the first that is known.
-    pub(super) fn log(&mut self) -> LogTarget {
-        let mut to = self.text("log.log_to");
-        let mut file = self.path("log.log_file");
-        for target in &self.log_targets {
-            let value = |name: &str| target.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-            if let Some(kind) = value("log_to").filter(|kind| kind == "file" || kind == "stdout") {
-                to = Some(kind);
-                file = value("log_file").map(PathBuf::from).or(file);
-                break;
-            }
-        }
-        match (to.as_deref(), self.profile) {
-            (Some("file"), _) => {
-                LogTarget::File(file.unwrap_or_else(|| "/var/log/dataplaneapi/dataplaneapi.log".into()))
-            }
-            (Some("stdout"), _) | (None, Profile::DropIn) => LogTarget::Stdout,
-            _ => LogTarget::Stderr,
-        }
-    }
-
     /// As a `program` of HAProxy's master the files must be among those that the master loads.
     pub(super) fn check_master_files(&mut self, settings: &Settings, environment: &dyn Fn(&str) -> Option<String>) {
         if self.profile == Profile::Own || environment("HAPROXY_MWORKER").as_deref() != Some("1") {
@@ -96,7 +75,7 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{At, Loaded, resolve_as};
+    use super::super::{At, Loaded, LogLevel, LogTo, Syslog, SyslogProtocol, resolve_as};
     use super::*;
 
     fn load(yaml: &str, flags: &[&str], environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded> {
@@ -119,7 +98,9 @@ mod tests {
         assert_eq!(listeners.each[0].at, At::Tcp("localhost".to_owned(), 0));
         assert_eq!((listeners.each.len(), transaction_expiry), (1, None));
         assert_eq!(state_dir, Path::new("/tmp/haproxy"));
-        assert_eq!((cors_origins, log), (vec!["*".to_owned()], LogTarget::Stdout));
+        assert_eq!((cors_origins, &log[0].to), (vec!["*".to_owned()], &LogTo::Stdout));
+        assert_eq!((log.len(), log[0].level, log[0].json), (1, LogLevel::Warning, false));
+        assert_eq!(log[0].access.as_deref(), Some("%h - %u %t \"%r\" %>s %B %{us}T"));
     }
 
     #[test]
@@ -189,9 +170,44 @@ mod tests {
 
     #[test]
     fn log_targets_say_where_the_log_goes() {
-        let yaml = "log_targets:\n- log_to: syslog\n- log_to: file\n  log_file: /x/y.log\n";
-        let loaded = load(yaml, &[], &|_| None).unwrap();
-        assert_eq!(loaded.settings.log, LogTarget::File("/x/y.log".into()));
+        let yaml = "log_targets:
+- log_to: syslog
+  syslog_address: 127.0.0.1:514
+  syslog_protocol: udp
+  syslog_level: error
+  log_level: debug
+- log_to: file
+  log_file: /x/y.log
+  log_format: json
+  acl_format: '%h'
+  log_types: [access]
+";
+        let log = load(yaml, &["--log-to", "stdout"], &|_| None).unwrap().settings.log;
+        let [syslog, file] = &log[..] else { panic!("{log:?}") };
+        let LogTo::Syslog(Syslog { address, protocol, facility, .. }) = &syslog.to else { panic!("{syslog:?}") };
+        assert_eq!((address.as_str(), *protocol, *facility), ("127.0.0.1:514", SyslogProtocol::Udp, 16));
+        assert_eq!((syslog.level, syslog.app), (LogLevel::Error, true));
+        assert_eq!(file.to, LogTo::File("/x/y.log".into()));
+        assert_eq!(
+            (file.level, file.json, file.app, file.access.as_deref()),
+            (LogLevel::Warning, true, false, Some("%h"))
+        );
+        let faults = "log_targets:\n- log_to: paper\n  log_types: [audit]\n- log_to: syslog\n";
+        let error = load(faults, &[], &|_| None).unwrap_err();
+        let lines: Vec<&str> = error.message().lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "log_targets[0].log_to (line 2): expected one of stdout, stderr, file, syslog, got \"paper\"",
+                "log_targets[0].log_types (line 3): expected app or access, got \"audit\"",
+                "syslog_address: needed to log to syslog",
+            ]
+        );
+        let older = "log:\n  log_to: file\n  log_level: info\n  syslog:\n    syslog_tag: x\n";
+        let log = load(older, &["--log-file=/z", "--log-format=json"], &|_| None).unwrap().settings.log;
+        assert_eq!((&log[0].to, log[0].level, log[0].json), (&LogTo::File("/z".into()), LogLevel::Info, true));
+        let error = load("", &["--log-level=loud"], &|_| None).unwrap_err();
+        assert!(error.message().starts_with("--log-level: expected one of trace"), "{error}");
     }
 
     #[test]

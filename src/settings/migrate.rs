@@ -11,10 +11,7 @@ pub fn explain(text: &str) -> Vec<String> {
         lines.push((entry.line, format!("supported  {} (line {}): {meaning}", entry.key, entry.line)));
     }
     for (key, line) in &file.unsupported {
-        let words =
-            if key == "log_targets" { "the first target that is stdout or file is used" } else { "has no effect here" };
-        let kind = if key == "log_targets" { "supported " } else { "no effect " };
-        lines.push((*line, format!("{kind} {key} (line {line}): {words}")));
+        lines.push((*line, format!("no effect  {key} (line {line}): has no effect here")));
     }
     lines.sort();
     let mut out: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();

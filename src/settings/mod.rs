@@ -5,6 +5,7 @@
 
 mod drop_in;
 mod listeners;
+mod logging;
 mod migrate;
 mod reload;
 mod rows;
@@ -22,6 +23,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::error::{Error, Reason, Result};
 pub use drop_in::drop_in_command;
 pub use listeners::{At, Limits, Listener, Listeners, Tls};
+pub use logging::{LogLevel, LogTarget, LogTo, Syslog, SyslogProtocol};
 pub use migrate::explain;
 use rows::{Kind, ROWS, Row};
 
@@ -95,17 +97,6 @@ pub enum Profile {
     DropIn,
 }
 
-/// Where the log goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogTarget {
-    /// Standard error, for people.
-    Stderr,
-    /// Standard output, as `key="value"`.
-    Stdout,
-    /// A file, as `key="value"`; made when absent.
-    File(PathBuf),
-}
-
 /// All settings of `serve`.
 #[allow(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,8 +121,8 @@ pub struct Settings {
     pub backups_number: u32,
     /// Their folder; beside the managed file when `None`.
     pub backups_dir: Option<PathBuf>,
-    /// Where the log goes. Default standard error; in place of the Data Plane API standard output.
-    pub log: LogTarget,
+    /// Where the log goes, at least one place. Default standard error; in place of the Data Plane API standard output.
+    pub log: Vec<LogTarget>,
     /// Folder of the embedded default.
     pub standalone: Option<PathBuf>,
     /// Where the frontend of a new embedded default listens. Default 127.0.0.1:8080.
@@ -281,7 +272,7 @@ struct Given {
 /// Values that were given, by key, and the faults found on the way.
 struct Reading {
     profile: Profile,
-    log_targets: Vec<Vec<(String, String)>>,
+    log_targets: Vec<Vec<logging::LogKey>>,
     given: HashMap<&'static str, Given>,
     problems: Vec<String>,
 }
@@ -348,9 +339,6 @@ pub fn resolve_as(
         }
     }
     reading.take_master_environment(environment);
-    if profile == Profile::DropIn {
-        warnings.retain(|warning| !warning.starts_with("log_targets "));
-    }
     let settings = reading.settings(file.users, environment);
     if reading.problems.is_empty() {
         Ok(Loaded { settings, warnings })
@@ -535,6 +523,9 @@ impl Reading {
             standalone,
         };
         self.check_master_files(&settings, environment);
+        if settings.read_only && settings.update_map_files {
+            self.problems.push("--update-map-files: cannot be set together with read-only".to_owned());
+        }
         settings
     }
 }

@@ -416,7 +416,13 @@ pub(super) const ROWS: &[Row] = &[
             "tell of the machine in the info of the API",
         ),
     ),
-    row("read-only", "backstay.read_only", Kind::Switch, "false", "refuse every change of the managed file"),
+    row(
+        "read-only",
+        "backstay.read_only",
+        Kind::Switch,
+        "false",
+        "refuse every change of the managed file and of stored files; a running haproxy can still be changed",
+    ),
     row(
         "version-outside",
         "backstay.version_outside",
@@ -468,23 +474,53 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row("delayed-start-tick", "haproxy.delayed_start_tick", SECONDS, "500ms", "time between two looks meanwhile"),
     later("cluster-tls-dir", "cluster.cluster_tls_dir"),
-    row("log-to", "log.log_to", Kind::OneOf(&["stdout", "file"]), "stderr", "where the log goes"),
+    row(
+        "log-to",
+        "log.log_to",
+        Kind::OneOf(&["stdout", "stderr", "file", "syslog"]),
+        "stderr",
+        "where the log goes, unless log_targets says it",
+    ),
     row(
         "log-file",
         "log.log_file",
         Kind::Path,
         "/var/log/dataplaneapi/dataplaneapi.log",
-        "file of the log, when it goes to one",
+        "file of the log, when it goes to one; opened again on SIGHUP",
     ),
-    later("log-level", "log.log_level"),
-    later("log-format", "log.log_format"),
-    later("apache-common-log-format", "log.apache_common_log_format"),
-    later("syslog-address", "log.syslog.syslog_address"),
-    later("syslog-protocol", "log.syslog.syslog_protocol"),
-    later("syslog-tag", "log.syslog.syslog_tag"),
-    later("syslog-level", "log.syslog.syslog_level"),
-    later("syslog-facility", "log.syslog.syslog_facility"),
-    later("", "log_targets"),
+    row(
+        "log-level",
+        "log.log_level",
+        Kind::OneOf(&["trace", "debug", "info", "warning", "error"]),
+        "info",
+        "the least important lines",
+    ),
+    row("log-format", "log.log_format", Kind::OneOf(&["text", "json"]), "text", "how a line looks"),
+    row(
+        "apache-common-log-format",
+        "log.apache_common_log_format",
+        Kind::Text,
+        "%h - %u %t \"%r\" %>s %B %{us}T",
+        "line for each request, in the notation of Apache's LogFormat",
+    ),
+    row("syslog-address", "log.syslog.syslog_address", Kind::Text, "", "host:port or socket of the syslog server"),
+    row(
+        "syslog-protocol",
+        "log.syslog.syslog_protocol",
+        Kind::OneOf(&["tcp", "udp", "unix", "unixgram"]),
+        "tcp",
+        "how it is reached",
+    ),
+    row("syslog-tag", "log.syslog.syslog_tag", Kind::Text, "dataplaneapi", "name of the program there"),
+    row("syslog-level", "log.syslog.syslog_level", Kind::Text, "debug", "the least important lines there"),
+    row("syslog-facility", "log.syslog.syslog_facility", Kind::Text, "local0", "facility there"),
+    row(
+        "",
+        LOG_TARGETS,
+        Kind::Any,
+        "",
+        "list of places for the log, each with log_to, log_level and so on, and with log_types app and access",
+    ),
     silent("config_version"),
     silent("name"),
     silent("mode"),
@@ -515,6 +551,9 @@ pub(super) const USER_KEY: &str = "dataplaneapi.user";
 
 /// Keys of one user.
 pub(super) const USER_KEYS: &[&str] = &["name", "insecure", "password"];
+
+/// Several places for the log.
+pub(super) const LOG_TARGETS: &str = "log_targets";
 
 /// Keys of one element of `log_targets`.
 pub(super) const LOG_TARGET_KEYS: &[&str] = &[

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use marked_yaml::types::{MarkedMappingNode, MarkedScalarNode};
 use marked_yaml::{LoaderOptions, Node, parse_yaml_with_options};
 
-use super::rows::{Kind, LOG_TARGET_KEYS, ROWS, USER_KEY, USER_KEYS, by_key};
+use super::logging::LogKey;
+use super::rows::{Kind, LOG_TARGET_KEYS, LOG_TARGETS, ROWS, USER_KEY, USER_KEYS, by_key};
 use super::{Secret, User};
 
 /// A value of the file.
@@ -32,8 +33,8 @@ pub(super) struct File {
     pub(super) unknown: Vec<String>,
     /// Whether these are no faults.
     lenient: bool,
-    /// Elements of `log_targets`: their keys with plain values.
-    pub(super) log_targets: Vec<Vec<(String, String)>>,
+    /// Elements of `log_targets`: their keys with lines and values.
+    pub(super) log_targets: Vec<Vec<LogKey>>,
     /// Faults, one sentence each.
     pub(super) problems: Vec<String>,
 }
@@ -100,10 +101,10 @@ impl File {
                 if self.absent(node) {
                     continue;
                 }
-                if path == "log_targets" {
+                if path == LOG_TARGETS {
                     self.log_targets(line, node);
-                }
-                if !row.supported() {
+                    self.entries.push(Entry { key: row.key, line, values: Vec::new() });
+                } else if !row.supported() {
                     self.unsupported.push((path, line));
                 } else if let Some(values) = values(node, row.kind) {
                     self.entries.push(Entry { key: row.key, line, values });
@@ -170,11 +171,24 @@ impl File {
             self.problems.push(format!("log_targets (line {line}): expected a list"));
             return;
         };
-        let plain = |mapping: &MarkedMappingNode| {
-            let pairs = mapping.iter().filter_map(|(key, node)| Some((key, node.as_scalar()?)));
-            pairs.map(|(key, value)| (key.as_str().to_owned(), value.as_str().to_owned())).collect()
-        };
-        self.log_targets = list.iter().filter_map(Node::as_mapping).map(plain).collect();
+        for (number, item) in list.iter().enumerate() {
+            let Some(mapping) = item.as_mapping() else {
+                self.problems.push(format!("log_targets[{number}] (line {line}): expected keys such as log_to"));
+                continue;
+            };
+            let mut keys = Vec::new();
+            for (key, node) in mapping.iter() {
+                match values(node, Kind::List) {
+                    _ if absent(node) => {}
+                    Some(values) => keys.push((key.as_str().to_owned(), line_of(key), values)),
+                    None => {
+                        let (key, line) = (key.as_str(), line_of(key));
+                        self.problems.push(format!("log_targets[{number}].{key} (line {line}): expected text"));
+                    }
+                }
+            }
+            self.log_targets.push(keys);
+        }
         let keys = list.iter().filter_map(Node::as_mapping).flat_map(|m| m.keys());
         for key in keys.filter(|key| !LOG_TARGET_KEYS.contains(&key.as_str())) {
             let path = format!("log_targets.{}", key.as_str());
@@ -306,10 +320,11 @@ mod tests {
     #[test]
     fn known_keys_without_effect_are_told() {
         let file =
-            read("name: x\ndataplaneapi:\n  advertised:\n    api_port: 1\n  port:\nlog_targets: [{log_to: x}]\n");
+            read("name: x\ndataplaneapi:\n  advertised:\n    api_port: 1\n  port:\nlog_targets: [{log_to: stdout}]\n");
         let keys: Vec<_> = file.unsupported.iter().map(|(k, l)| format!("{k}:{l}")).collect();
-        assert_eq!(keys, ["name:1", "dataplaneapi.advertised.api_port:4", "log_targets:6"]);
-        assert!(file.problems.is_empty() && file.entries.is_empty());
+        assert_eq!(keys, ["name:1", "dataplaneapi.advertised.api_port:4"]);
+        assert!(file.problems.is_empty());
+        assert_eq!((file.entries.len(), file.entries[0].key), (1, LOG_TARGETS));
     }
 
     #[test]

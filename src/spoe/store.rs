@@ -41,6 +41,12 @@ impl SpoeStore {
         Ok(SpoeStore { folder: Folder::open(path)?, open, check })
     }
 
+    /// The same files, of which none can be changed if `on`.
+    #[must_use]
+    pub fn read_only(self, on: bool) -> Self {
+        SpoeStore { folder: self.folder.read_only(on), ..self }
+    }
+
     /// Absolute paths of the files, sorted by name.
     pub async fn list(&self) -> Result<Vec<String>> {
         let files = self.folder.list().await?;
@@ -90,6 +96,7 @@ impl SpoeStore {
         target: Target<'_>,
         edit: impl FnOnce(&mut SpoeFile) -> Result<()> + Send,
     ) -> Result<i64> {
+        self.folder.writable()?;
         let mut open = self.open.lock().await;
         let mut file = self.parse(spoe).await?;
         match target {
@@ -112,6 +119,7 @@ impl SpoeStore {
 
     /// Begins a transaction. `VERSION_MISMATCH`, `TRANSACTION_LIMIT`.
     pub async fn begin(&self, spoe: &str, version: i64) -> Result<SpoeTransaction> {
+        self.folder.writable()?;
         let mut open = self.open.lock().await;
         let file = self.parse(spoe).await?;
         expect(&file, version)?;

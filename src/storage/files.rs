@@ -63,6 +63,12 @@ impl FileStore {
         Ok(FileStore { folder: Folder::open(path)?, content: Content::General })
     }
 
+    /// The same files, of which none can be changed if `on`.
+    #[must_use]
+    pub fn read_only(self, on: bool) -> Self {
+        FileStore { folder: self.folder.read_only(on), ..self }
+    }
+
     /// The folder itself.
     pub fn folder(&self) -> &Folder {
         &self.folder

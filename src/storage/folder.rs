@@ -27,6 +27,8 @@ pub struct Folder {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
+    /// Every change is refused.
+    read_only: bool,
     /// Held from the last look at the target to the rename.
     commits: Mutex<()>,
     counter: AtomicU64,
@@ -51,7 +53,27 @@ impl Folder {
                 std::fs::remove_file(entry.path()).map_err(failed)?;
             }
         }
-        Ok(Folder { inner: Arc::new(Inner { path, commits: Mutex::new(()), counter: AtomicU64::new(0) }) })
+        Ok(Folder::new(path, false))
+    }
+
+    fn new(path: PathBuf, read_only: bool) -> Self {
+        let (commits, counter) = (Mutex::new(()), AtomicU64::new(0));
+        Folder { inner: Arc::new(Inner { path, read_only, commits, counter }) }
+    }
+
+    /// The same folder, in which nothing can be changed if `on`.
+    #[must_use]
+    pub fn read_only(self, on: bool) -> Self {
+        Folder::new(self.inner.path.clone(), on)
+    }
+
+    /// Fails with `UNSUPPORTED` when nothing can be changed.
+    pub fn writable(&self) -> Result<()> {
+        if self.inner.read_only {
+            let text = format!("{} is read-only: the server was started with read-only", self.path().display());
+            return Err(Error::new(Reason::Unsupported, text).with("setting", "read_only"));
+        }
+        Ok(())
     }
 
     /// Its absolute path.
@@ -106,6 +128,7 @@ impl Folder {
     /// With `create`, committing fails with `OBJECT_EXISTS` if there is such a file. More than `limit` bytes are refused
     /// with `TOO_LARGE`.
     pub async fn write(&self, name: &str, create: bool, limit: u64) -> Result<Writer> {
+        self.writable()?;
         let target = self.file(name).ok_or_else(|| {
             let message = format!("name '{name}': expected a plain file name of at most 200 bytes");
             Error::new(Reason::InvalidValue, message).with("field", "name")
@@ -128,6 +151,7 @@ impl Folder {
 
     /// Removes a file. `OBJECT_NOT_FOUND`.
     pub async fn delete(&self, name: &str) -> Result<()> {
+        self.writable()?;
         let path = self.file(name).ok_or_else(|| no_file(name))?;
         let _alone = self.inner.commits.lock().await;
         match tokio::fs::remove_file(&path).await {

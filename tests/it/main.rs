@@ -13,6 +13,7 @@ mod lifecycle;
 mod live_changes;
 mod map_files;
 mod protocols;
+mod read_only;
 mod readme;
 mod resources;
 mod runtime;

@@ -3,7 +3,7 @@
 use tokio_stream::StreamExt as _;
 
 use super::Context;
-use super::maps::{changed, reference};
+use super::maps::{changed, reference, to_change};
 use super::paging::Page;
 use super::registry::{Items, Reply};
 use crate::error::{Error, Result, Violation};
@@ -60,7 +60,7 @@ pub(super) async fn create(context: Context, request: pb::CreateMapEntryRequest)
     let (Some(key), Some(value)) = (&entry.key, &entry.value) else {
         return Err(missing(if entry.key.is_none() { "key" } else { "value" }));
     };
-    let map = reference(&context, &request.map).await?;
+    let map = to_change(&context, &request.map, request.force_sync).await?;
     context.runtime.map_add(&map, key, value).await?;
     changed(&context, &map, request.force_sync).await?;
     Ok(pb::CreateMapEntryResponse { entry: Some(entry) })
@@ -71,7 +71,7 @@ pub(super) async fn replace(
     request: pb::ReplaceMapEntryRequest,
 ) -> Result<pb::ReplaceMapEntryResponse> {
     let Some(value) = request.entry.and_then(|entry| entry.value) else { return Err(missing("value")) };
-    let map = reference(&context, &request.map).await?;
+    let map = to_change(&context, &request.map, request.force_sync).await?;
     context.runtime.map_set(&map, &request.id, &value).await?;
     changed(&context, &map, request.force_sync).await?;
     let entry = pb::MapEntry { id: None, key: Some(request.id), value: Some(value) };
@@ -79,7 +79,7 @@ pub(super) async fn replace(
 }
 
 pub(super) async fn delete(context: Context, request: pb::DeleteMapEntryRequest) -> Result<pb::DeleteMapEntryResponse> {
-    let map = reference(&context, &request.map).await?;
+    let map = to_change(&context, &request.map, request.force_sync).await?;
     context.runtime.map_delete(&map, &request.id).await?;
     changed(&context, &map, request.force_sync).await?;
     Ok(pb::DeleteMapEntryResponse {})

@@ -67,7 +67,7 @@ pub(super) async fn add_entries(
     context: Context,
     request: pb::AddMapEntriesRequest,
 ) -> Result<pb::AddMapEntriesResponse> {
-    let map = reference(&context, &request.name).await?;
+    let map = to_change(&context, &request.name, request.force_sync).await?;
     // All are checked before the first one is sent.
     for entry in &request.entries {
         crate::runtime::check_key(entry.key())?;
@@ -83,7 +83,7 @@ pub(super) async fn add_entries(
 }
 
 pub(super) async fn clear(context: Context, request: pb::ClearMapRequest) -> Result<pb::ClearMapResponse> {
-    let map = reference(&context, &request.name).await?;
+    let map = to_change(&context, &request.name, request.force_sync || request.force_delete).await?;
     context.runtime.map_clear(&map).await?;
     if request.force_delete {
         context.maps.delete(&request.name).await?;
@@ -126,6 +126,14 @@ pub(super) async fn reference(context: &Context, name: &str) -> Result<MapRef> {
     }
     let map = loaded(context, name).await?;
     MapRef::new(map.file.unwrap_or_else(|| format!("#{}", map.id)))
+}
+
+/// The same for a change. One that is to reach the file as well is refused at once where files cannot be changed.
+pub(super) async fn to_change(context: &Context, name: &str, and_file: bool) -> Result<MapRef> {
+    if and_file {
+        context.maps.folder().writable()?;
+    }
+    reference(context, name).await
 }
 
 /// Entries of a map changed: its file follows, at once if asked to.

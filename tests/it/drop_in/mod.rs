@@ -1,6 +1,8 @@
 //! The program called as `dataplaneapi`: its flags, YAML and environment, its listeners, signals and exit codes.
 
+mod edits;
 mod listeners;
+mod logs;
 mod process;
 mod settings;
 mod wire;
@@ -95,6 +97,7 @@ impl Bench {
             ("--spoe-dir", "{dir}/spoe"),
             ("-r", "touch {dir}/reloaded"),
             ("-s", "touch {dir}/restarted"),
+            ("--log-level", "info"),
         ] {
             flags.extend([flag.to_owned(), self.filled(value)]);
         }
