@@ -234,7 +234,10 @@ mod tests {
         );
         let place = Place { section: Some("traces".into()), name: String::new() };
         let lines = engine.list_any(&document, message, &place).unwrap();
-        assert_eq!(shown(&engine, message, &lines[0]), r#"{"index":0,"kind":"content","text":"trace h1 start now"}"#);
+        assert_eq!(
+            shown(&engine, message, &lines[0]),
+            r#"{"field":"traces","index":0,"kind":"content","text":"trace h1 start now"}"#
+        );
     }
 
     #[test]

@@ -15,8 +15,11 @@ use crate::schema::tables::{MessageId, Resource, ResourceKind};
 use crate::schema::template::PrintFault;
 use crate::schema::value::{Object, Value};
 
-/// Name under which the n-th `defaults` section without a name is known. Never written to the file.
-const UNNAMED_DEFAULTS: &str = "unnamed_defaults_";
+/// Name under which the n-th section of a kind without a name is known, but for the number: `unnamed_defaults_`. Never
+/// written to the file.
+fn unnamed(kind: &str) -> String {
+    format!("unnamed_{}_", kind.replace('-', "_"))
+}
 
 /// CRUD over documents. Cheap to share and to clone, never changes.
 #[derive(Debug, Clone)]
@@ -252,10 +255,10 @@ impl Engine {
             .ok_or_else(|| Error::new(Reason::ParentNotFound, format!("{place} does not exist")).with("parent", place))
     }
 
-    /// A section by kind and name; a `listen` section is also found as its parts, when they are to be shown.
+    /// A section by kind and listed name; a `listen` section is also found as its parts, when they are to be shown.
     fn find_section(&self, document: &Document, kind: &str, name: &str) -> Option<usize> {
         let listen = || self.shows_listens(kind).then(|| document.find("listen", name)).flatten();
-        document.find(kind, name).or_else(listen)
+        Self::find_listed(document, kind, name).or_else(listen)
     }
 
     fn shows_listens(&self, kind: &str) -> bool {
@@ -267,10 +270,15 @@ impl Engine {
         if name.is_empty() {
             return document.sections().iter().rposition(|s| s.kind() == "defaults");
         }
-        document.find("defaults", name).or_else(|| {
-            let number: usize = name.strip_prefix(UNNAMED_DEFAULTS)?.parse().ok()?;
-            let unnamed =
-                document.sections().iter().enumerate().filter(|(_, s)| s.kind() == "defaults" && s.name().is_empty());
+        Self::find_listed(document, "defaults", name)
+    }
+
+    /// A section by kind and listed name.
+    fn find_listed(document: &Document, kind: &str, name: &str) -> Option<usize> {
+        document.find(kind, name).or_else(|| {
+            let number: usize = name.strip_prefix(&*unnamed(kind))?.parse().ok()?;
+            let sections = document.sections().iter().enumerate();
+            let unnamed = sections.filter(|(_, section)| section.kind() == kind && section.name().is_empty());
             unnamed.map(|(at, _)| at).nth(number.checked_sub(1)?)
         })
     }
@@ -281,14 +289,14 @@ impl Engine {
         document: &'a Document,
         rules: &'a Resource,
     ) -> impl Iterator<Item = (usize, String)> + use<'a> {
-        let mut unnamed = 0;
+        let mut count = 0;
         let listens = self.shows_listens(&rules.keyword);
         let wanted = move |kind: &str| kind == &*rules.keyword || listens && kind == "listen";
         document.sections().iter().enumerate().filter(move |(_, s)| wanted(s.kind())).map(move |(at, section)| {
             let mut name = section.name().to_owned();
             if name.is_empty() && !rules.singleton {
-                unnamed += 1;
-                name = format!("{UNNAMED_DEFAULTS}{unnamed}");
+                count += 1;
+                name = format!("{}{count}", unnamed(section.kind()));
             }
             (at, name)
         })

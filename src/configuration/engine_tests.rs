@@ -65,7 +65,7 @@ fn named(name: &str) -> Key {
     Key::Name(name.to_owned())
 }
 
-const FILE: &str = "# mine\nglobal\n\tdaemon # yes\n\ndefaults\n  mode http\n\nfrontend f\n  bind :80\n  # why\n  http-request deny if { path /x }\n  http-request brandnew-action x\n  http-request allow\n  default_backend b\n\nbackend b\n  mode http # kept\n  server s1 127.0.0.1:1 check guid abc # one\n  server s2 127.0.0.1:2\n";
+const FILE: &str = "# mine\nglobal\n\tdaemon # yes\n\ndefaults\n  mode http\n\nfrontend f\n  bind :80\n  # why\n  http-request deny if { path /x }\n  http-request brandnew-action x\n  http-request allow\n  default_backend b\n\nbackend b\n  mode http # kept\n  server s1 127.0.0.1:1 check brandnew abc # one\n  server s2 127.0.0.1:2\n";
 
 #[test]
 fn servers_are_created_replaced_and_deleted_without_touching_other_bytes() {
@@ -79,7 +79,7 @@ fn servers_are_created_replaced_and_deleted_without_touching_other_bytes() {
     case.replace("Server", &place, &named("s1"), same).unwrap();
     assert_eq!(case.text(), FILE, "replacing an object with itself changes nothing");
     case.replace("Server", &place, &named("s1"), r#"{"name":"s1","address":"127.0.0.1","port":9}"#).unwrap();
-    assert_eq!(case.text(), FILE.replace("127.0.0.1:1 check guid abc # one", "127.0.0.1:9 guid abc # one"));
+    assert_eq!(case.text(), FILE.replace("127.0.0.1:1 check brandnew abc # one", "127.0.0.1:9 brandnew abc # one"));
 }
 
 #[test]
@@ -180,6 +180,38 @@ fn unnamed_defaults_have_a_name_that_is_never_written() {
     let wanted = r#"{"name":"unnamed_defaults_1","mode":"tcp"}"#;
     case.replace("Defaults", &Place::default(), &named("unnamed_defaults_1"), wanted).unwrap();
     assert_eq!(case.text(), FILE.replace("defaults\n  mode http\n", "defaults\n  mode tcp\n"));
+}
+
+#[test]
+fn any_section_without_a_name_is_found_by_its_number() {
+    let text = "crt-store\n  load crt a.pem alias a\n\ncrt-store web\n  crt-base /etc/ssl\n";
+    let mut case = Case::new(text);
+    let stores = [r#"{"name":"unnamed_crt_store_1"}"#, r#"{"crt_base":"/etc/ssl","name":"web"}"#];
+    assert_eq!(case.list("CrtStore", &Place::default()), stores);
+    let place = inside("crt-store", "unnamed_crt_store_1");
+    assert_eq!(case.list("CrtLoad", &place), [r#"{"alias":"a","name":"a.pem"}"#]);
+    case.create("CrtLoad", &place, r#"{"name":"b.pem","ocsp_update":"enabled"}"#).unwrap();
+    let wanted = r#"{"name":"unnamed_crt_store_1","key_base":"/keys"}"#;
+    case.replace("CrtStore", &Place::default(), &named("unnamed_crt_store_1"), wanted).unwrap();
+    assert!(case.text().starts_with("crt-store\n"), "{}", case.text());
+    assert!(case.text().contains("  load crt b.pem ocsp-update on\n") && case.text().contains("  key-base /keys\n"));
+    case.delete("CrtStore", &Place::default(), &named("unnamed_crt_store_1")).unwrap();
+    assert!(case.text().starts_with("crt-store web\n"), "{}", case.text());
+}
+
+#[test]
+fn only_the_first_of_all_sections_goes_to_the_start() {
+    let mut case = Case::new("frontend f\n  mode http\n");
+    case.replace("Traces", &Place::default(), &Key::Singleton, r#"{"traces":[{"source":"h1","args":"sink r"}]}"#)
+        .unwrap();
+    case.replace("Global", &Place::default(), &Key::Singleton, r#"{"maxconn":9}"#).unwrap();
+    let kinds: Vec<String> = case
+        .text()
+        .lines()
+        .filter(|line| !line.starts_with([' ', '#']) && !line.is_empty())
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(kinds, ["global", "frontend f", "traces"]);
 }
 
 #[test]

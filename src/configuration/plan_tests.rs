@@ -54,7 +54,7 @@ fn what_haproxy_cannot_take_over_is_a_reload() {
         (" disabled", ""),
         ("weight 3", "weight 3 inter 5s"),
         ("weight 3", "weight 4 inter 5s"),
-        ("weight 3", "weight 3 guid unknown-word"),
+        ("weight 3", "weight 3 brandnew unknown-word"),
         ("weight 3", "weight 999"),
         ("127.0.0.1:9", "127.0.0.1:8"),
         ("roundrobin", "leastconn"),

@@ -72,7 +72,7 @@ impl Engine {
         let header = self.schema.grammar.print_line(resource, object).map_err(refused)?;
         let section = Section::new(&header.text, document.style())?;
         let mut document = document.clone();
-        let at = if rules.singleton { 0 } else { document.place_for_new(&rules.keyword) };
+        let at = if rules.first { 0 } else { document.place_for_new(&rules.keyword) };
         document.insert_section(at, section);
         self.write_fields(&document, resource, at, object)
     }
@@ -91,7 +91,7 @@ impl Engine {
             (None, true) => {
                 let section = Section::new(&rules.keyword, document.style())?;
                 let mut document = document.clone();
-                let at = if rules.singleton { 0 } else { document.place_for_new(&rules.keyword) };
+                let at = if rules.first { 0 } else { document.place_for_new(&rules.keyword) };
                 document.insert_section(at, section);
                 return self.write_fields(&document, resource, at, object);
             }

@@ -135,6 +135,7 @@ pub(crate) fn tables() -> Tables {
                 print_only: false,
                 since: None,
                 one_of: Vec::new(),
+                goes_with: Vec::new(),
                 grpc_only: false,
             })
             .collect(),
@@ -156,6 +157,7 @@ pub(crate) fn tables() -> Tables {
             parents: parents.iter().map(|name| Parent { section: (*name).into(), token: (*name).into() }).collect(),
             identity: vec![0],
             order: 0,
+            first: false,
             singleton: false,
             derived_name: false,
         });

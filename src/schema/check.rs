@@ -70,18 +70,31 @@ impl Checker<'_> {
 
     /// What fields demand of each other. These come behind the rules of single values and have the code 0.
     fn relations(&mut self, table: &MessageType, object: &Object) {
+        let tables = self.tables;
         let set = |name: &str| table.field_named(name).is_some_and(|field| object.get(field).is_some());
         let key = |name: &str| {
             table.field_named(name).map_or_else(|| name.to_owned(), |at| table.fields[at].json.to_string())
         };
         for (at, value) in object.iter() {
             let field = &table.fields[at];
-            if let (Kind::Enum(id), Value::Enum(number)) = (field.kind, value)
-                && let Some(value) = self.tables.enums[id].value(*number).filter(|value| !value.one_of.is_empty())
+            let value = match (field.kind, value) {
+                (Kind::Enum(id), Value::Enum(number)) => tables.enums[id].value(*number),
+                _ => None,
+            };
+            if let Some(value) = value.filter(|value| !value.one_of.is_empty())
                 && value.one_of.iter().filter(|name| set(name)).count() != 1
             {
                 let keys: Vec<String> = value.one_of.iter().map(|name| key(name)).collect();
                 let message = format!("{} needs exactly one of {}", value.token, keys.join(", "));
+                self.fault(&field.json, 0, message);
+            }
+            if let Some((name, _)) = value.and_then(|value| value.goes_with.first())
+                && let Some(other) = token(tables, table, object, name)
+                && let Some(value) = value.filter(|v| !v.goes_with.iter().any(|(_, token)| **token == *other))
+            {
+                let fits: Vec<&str> = value.goes_with.iter().map(|(_, token)| &**token).collect();
+                let message =
+                    format!("{} goes only with {} {}, not {other}", value.token, key(name), fits.join(" or "));
                 self.fault(&field.json, 0, message);
             }
             for name in field.check.needs.iter().filter(|name| !set(name)) {
@@ -146,6 +159,15 @@ impl Checker<'_> {
     fn fault(&mut self, name: &str, code: u16, message: String) {
         let field = format!("{}{name}", self.path);
         self.found.push(Violation { field, message, code, location: self.location });
+    }
+}
+
+/// The word that a field of an object has, when it is set to one.
+fn token<'t>(tables: &'t Tables, table: &MessageType, object: &Object, name: &str) -> Option<&'t str> {
+    let at = table.field_named(name)?;
+    match (table.fields[at].kind, object.get(at)?) {
+        (Kind::Enum(id), Value::Enum(number)) => Some(&tables.enums[id].value(*number)?.token),
+        _ => None,
     }
 }
 

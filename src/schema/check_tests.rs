@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 /// What the gateway does with a body.
 fn accept(tables: &Tables, message: MessageId, body: &[u8]) -> Result<Object> {
-    let reading = json::read(tables, message, body, JsonRules { drop_zero: true, only_v2: false })?;
+    let reading = json::read(tables, message, body, JsonRules { drop_zero: true, only_v2: true })?;
     let violations = check_reading(tables, message, &reading);
     if violations.is_empty() { Ok(reading.object) } else { Err(Error::invalid(violations)) }
 }
@@ -117,4 +117,10 @@ fn fields_may_demand_others() {
     let log = |rest: &str| found("LogTarget", &format!(r#"{{"index":0,"address":"a","facility":"user"{rest}}}"#));
     assert_eq!(log(r#","sample_range":"1""#), ["0 sample_range needs sample_size to be set too"]);
     assert!(log(r#","sample_range":"1","sample_size":2"#).is_empty());
+    let tcp = |kind: &str| found("TcpRequestRule", &format!(r#"{{"index":0,"action":"switch-mode"{kind}}}"#));
+    let expected = "0 action switch-mode goes only with type content, not session";
+    assert!(tcp(r#","type":"session""#).contains(&expected.to_owned()));
+    assert!(tcp(r#","type":"content""#).is_empty());
+    // What is not there is another fault.
+    assert_eq!(tcp(""), ["602 type is required"]);
 }

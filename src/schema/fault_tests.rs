@@ -97,3 +97,13 @@ fn an_enum_value_without_a_token_and_a_bad_pattern() {
         "pattern",
     );
 }
+
+#[test]
+fn a_value_that_goes_with_none_of_another_field() {
+    let kinds = "enum Kind { KIND_UNSPECIFIED = 0; \
+                 KIND_A = 1 [(backstay.type.v2.value) = {token: \"a\" goes_with: [\"other=c\"]}]; } \
+                 enum Other { OTHER_UNSPECIFIED = 0; OTHER_B = 1 [(backstay.type.v2.value).token = \"b\"]; }";
+    let message = line("m {kind} {other}", &format!("{kinds} optional Kind kind = 1; optional Other other = 2;"));
+    let faults = faults(&message);
+    assert!(faults.iter().any(|fault| fault.contains("names no value `c` of a field `other`")), "{faults:?}");
+}

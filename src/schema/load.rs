@@ -148,6 +148,13 @@ fn names(rules: &DynamicMessage, name: &str) -> Vec<Box<str>> {
     list(rules, name, |v| v.as_str().map(Into::into))
 }
 
+/// `type=content` as (`type`, `content`); without the sign all of it is the name of a field.
+fn pair(value: &Value) -> Option<(Box<str>, Box<str>)> {
+    let text = value.as_str()?;
+    let (field, token) = text.split_once('=').unwrap_or((text, ""));
+    Some((field.into(), token.into()))
+}
+
 /// `2.8` as (2, 8).
 fn version(text: &str) -> Option<(u16, u16)> {
     let (major, minor) = text.split_once('.')?;
@@ -208,6 +215,7 @@ impl Loader {
                 print_only: rules.as_ref().is_some_and(|r| flag(r, "print_only")),
                 since: self.since(rules.as_ref(), &file, value.full_name()),
                 one_of: rules.as_ref().map(|r| names(r, "one_of")).unwrap_or_default(),
+                goes_with: rules.as_ref().map(|r| list(r, "goes_with", pair)).unwrap_or_default(),
                 grpc_only: rules.as_ref().is_some_and(|r| flag(r, "grpc_only")),
             });
         }
@@ -439,6 +447,13 @@ impl Loader {
                 let named = values.iter().flat_map(|value| &value.one_of).chain(&field.check.needs);
                 for name in named.filter(|name| message.field_named(name).is_none()) {
                     faults.push((format!("{}.{}", message.full_name, field.name), format!("names no field `{name}`")));
+                }
+                for (name, token) in values.iter().flat_map(|value| &value.goes_with) {
+                    let other = message.field_named(name).map(|at| message.fields[at].kind);
+                    if !matches!(other, Some(Kind::Enum(id)) if tables.enums[id].by_token.contains_key(token)) {
+                        let text = format!("names no value `{token}` of a field `{name}`");
+                        faults.push((format!("{}.{}", message.full_name, field.name), text));
+                    }
                 }
             }
         }

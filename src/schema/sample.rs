@@ -139,6 +139,7 @@ impl Builder<'_> {
                     print_only: false,
                     since: None,
                     one_of: Vec::new(),
+                    goes_with: Vec::new(),
                     grpc_only: false,
                 })
                 .collect();

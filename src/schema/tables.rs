@@ -161,6 +161,9 @@ pub struct EnumValue {
     pub since: Option<(u16, u16)>,
     /// Fields of the message that holds the value; exactly one of them must be set with it. Empty: no such rule.
     pub one_of: Vec<Box<str>>,
+    /// Field of the same message and token that the value goes with; with another token of that field it is refused.
+    /// Empty: no such rule.
+    pub goes_with: Vec<(Box<str>, Box<str>)>,
     /// REST /v2 has no such value.
     pub grpc_only: bool,
 }
@@ -183,6 +186,8 @@ pub struct Resource {
     pub derived_name: bool,
     /// Rank among the lines of a section: the first line of a kind goes before those with a higher rank.
     pub order: u32,
+    /// A new section goes to the start of the file.
+    pub first: bool,
 }
 
 /// A section that may hold a resource.

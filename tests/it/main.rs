@@ -9,6 +9,7 @@ mod coverage;
 mod digest;
 mod drop_in;
 mod edits;
+mod keywords;
 mod lifecycle;
 mod live_changes;
 mod map_files;

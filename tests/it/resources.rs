@@ -138,6 +138,34 @@ fn gone(noun: &str, verb: Verb) -> Expected {
     Expected::Refused(Reason::ObjectNotFound, status, "")
 }
 
+fn number((major, minor): (&str, &str)) -> (u32, u32) {
+    (major.parse().unwrap(), minor.parse().unwrap())
+}
+
+/// An HAProxy that is too old for the section: there is none, and none can be made.
+async fn too_new(life: &Life<'_>, since: &str, object: &Json) {
+    let noun = life.service.noun;
+    let verb = if life.method(Verb::Create).is_some() { Verb::Create } else { Verb::Replace };
+    let method = life.method(verb).unwrap();
+    let request = json!({holder(&tables().messages[method.input], method): object});
+    let expected = Expected::Refused(Reason::InvalidField, None, "needs haproxy ");
+    let refusal = life.world.refused(&short_name(method), life.request(method, Some(object), &request), expected).await;
+    assert!(refusal.text.contains(since), "{noun}: {refusal:?} does not name {since}");
+    if life.method(Verb::List).is_none() {
+        // There is always one.
+        life.get(object).await;
+        return;
+    }
+    // Nor is there a section of the kind that would hold it.
+    let reason = if noun == "CrtLoad" { Reason::ParentNotFound } else { Reason::ObjectNotFound };
+    if noun != "CrtLoad" || life.world.is_rest() {
+        assert!(life.list().await.is_empty(), "{noun}");
+    }
+    for verb in [Verb::Get, Verb::Delete] {
+        life.refused(verb, Some(object), None, refused(reason)).await;
+    }
+}
+
 async fn live(world: &World, service: &Service) {
     let noun = service.noun;
     let text = SAMPLES["samples"][noun].to_string().replace("{dir}", &world.backstay.dir().display().to_string());
@@ -145,6 +173,14 @@ async fn live(world: &World, service: &Service) {
     assert!(sample.is_object(), "no sample of {noun}");
     let life = Life { world, service, parent: sample["in"].as_object().cloned().unwrap_or_default() };
     let object = &sample["object"];
+    if sample["since"].as_str().is_some_and(|since| since.split_once('.').map(number) > Some(version())) {
+        return too_new(
+            &life,
+            sample["since"].as_str().unwrap(),
+            if object.is_null() { &sample["other"] } else { object },
+        )
+        .await;
+    }
     // REST cannot replace sections that have no settings in /v2.
     let replaceable = life.method(Verb::Replace).is_some_and(|method| world.client.has(&short_name(method)));
     let other = if replaceable { &sample["other"] } else { object };
@@ -192,10 +228,15 @@ async fn all(transport: Transport) {
     // No test of this looks at reloads, so that one at the end is enough.
     let world = World::start(transport, &["--reload-delay", "1h"]);
     std::fs::write(world.backstay.dir().join("error.http"), "HTTP/1.0 404 Gone\r\ncontent-length: 0\r\n\r\n").unwrap();
+    std::fs::write(world.backstay.dir().join("site.pem"), include_str!("../data/sweep/site.pem")).unwrap();
     let mut text = format!("{}\n{}", world.backstay.text(), SAMPLES["prepared"].as_str().unwrap());
     if version() >= (3, 2) {
-        // Since then haproxy takes `program` sections only when asked to.
-        text = text.replace("\nglobal\n", "\nglobal\n    expose-deprecated-directives\n");
+        // Since then haproxy takes `program` sections only when asked to, and knows `acme` as an experiment.
+        let wanted = "\nglobal\n    expose-deprecated-directives\n    expose-experimental-directives\n";
+        text = text.replace("\nglobal\n", wanted);
+    }
+    if version() >= (3, 0) {
+        text.push_str("\ncrt-store cs\n");
     }
     world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": text})).await;
     let before = world.backstay.text();
@@ -212,8 +253,9 @@ async fn all(transport: Transport) {
     let (before, after) = (body(&before), body(&after));
     let lost: Vec<_> = before.iter().filter(|line| !after.contains(line)).collect();
     let come: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
-    // Only the global section, which cannot be deleted, is another one.
-    assert_eq!(come, ["    maxconn 300"], "what is left behind");
+    // Only sections that cannot be deleted are others.
+    let traces: &[&str] = if version() >= (3, 1) { &["traces", "    trace h1 sink stderr"] } else { &[] };
+    assert_eq!(come, [&["    maxconn 300"], traces].concat(), "what is left behind");
     assert_eq!(lost, ["    stats timeout 2m", "    hard-stop-after 30s"], "what is lost");
 }
 

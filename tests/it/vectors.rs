@@ -44,7 +44,7 @@ const DEVIATIONS: [(&[&str], &str); 6] = [
     (&["2dde870256ba219e", "b5873995b7e09448"], "the operand of sc-add-gpc is shown"),
     (&["fd141e476afd8638"], "no-verifyhost is shown"),
     (&["e04889ae04ba8c8f"], "`stats http-request` is shown in frontends too"),
-    (&["3b94b111d9e9fd20"], "`stats scope` is unknown, so it makes no empty stats_options"),
+    (&["3b94b111d9e9fd20"], "`stats scope` is unknown there, so it makes no empty stats_options"),
 ];
 
 /// Lines whose parameters may stand in any order.

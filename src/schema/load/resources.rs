@@ -39,6 +39,7 @@ impl Loader {
             identity: Vec::new(),
             singleton: flag(rules, "singleton"),
             derived_name: flag(rules, "derived_name"),
+            first: flag(rules, "first"),
             order: rules.get_field_by_name("order").and_then(|v| v.as_i32()).unwrap_or(0).unsigned_abs(),
         })
     }

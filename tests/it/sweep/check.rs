@@ -139,6 +139,8 @@ fn complaint(text: &str) -> String {
     let alert = alerts.clone().find(|line| !sums_up(line)).or_else(|| alerts.next()).or_else(|| text.lines().last());
     let alert = alert.unwrap_or_default();
     let alert = alert.split_once(" : ").map_or(alert, |(_, rest)| rest);
+    // Some alerts end without a line of their own.
+    let alert = alert.split("[ALERT]").next().unwrap_or_default();
     let alert = alert.strip_prefix("config : ").unwrap_or(alert);
     alert
         .strip_prefix("parsing [")

@@ -2,26 +2,31 @@
 //!
 //! The samples stand in `tests/data/sweep/samples.jsonl`: `r` the resource, `in` the kind of its section, `with` further lines
 //! of it, `o` the object. An element of the schema that no HAProxy takes stands with its reason in
-//! `tests/data/sweep/refused.json`. With `BACKSTAY_FULL` all samples are asked about, else every eighth.
+//! `tests/data/sweep/refused.json`. With `BACKSTAY_FULL` all samples are asked about, else those of keywords since 3.0
+//! and every eighth of the others.
+//!
+//! What each version refused and why stands in `sweep.txt` in the target folder afterwards; `make test` shows it.
 
 mod check;
 mod generate;
 mod samples;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use backstay::configuration::engine::Engine;
 use backstay::schema::Schema;
 use check::{Sweep, binaries};
-use samples::{Sample, elements, samples};
+use samples::{elements, samples};
+use table::Results;
 
 const REFUSED: &str = include_str!("../../data/sweep/refused.json");
 /// What samples refer to.
 const PROLOGUE: &str = include_str!("../../data/sweep/prologue.cfg");
+/// An answer about the certificate of `site.pem`.
+const OCSP: &[u8] = include_bytes!("../../data/sweep/site.ocsp");
 /// Files that samples name and that are the same every time.
 const FILES: [(&str, &str); 6] = [
     ("site.pem", include_str!("../../data/sweep/site.pem")),
@@ -55,6 +60,9 @@ fn files(dir: &Path) {
     put("list.crt", &format!("{}\n", dir.join("site.pem").display()));
     put("err.http", "HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
     put("list.acl", "10.0.0.1\n");
+    // A list of one timestamp of two bytes.
+    put("site.sctl", "\0\u{4}\0\u{2}ab");
+    std::fs::write(dir.join("site.ocsp"), OCSP).expect("a file");
     put("m.map", "10.0.0.1 b1\n");
     put("case.map", "content-type Content-Type\n");
     put("tick.keys", &format!("{}\n", "A".repeat(64)).repeat(3));
@@ -90,11 +98,11 @@ fn haproxy_takes_whatever_is_written() {
     files(dir.path());
     let engine = engine();
     let samples = samples(&engine, &dir.path().display().to_string());
-    let chosen: Vec<usize> = (0..samples.len()).filter(|at| full || at % 8 == 3).collect();
+    let chosen: Vec<usize> =
+        (0..samples.len()).filter(|at| full || at % 8 == 3 || samples[*at].since >= (3, 0)).collect();
     let prologue = PROLOGUE.replace("{dir}", &dir.path().display().to_string());
 
-    let mut accepted: BTreeSet<usize> = BTreeSet::new();
-    let mut refused: BTreeMap<usize, BTreeMap<(u16, u16), String>> = BTreeMap::new();
+    let mut results = Results::default();
     for binary in &binaries {
         let file = dir.path().join("haproxy.cfg");
         let mut sweep = Sweep { binary, prologue: &prologue, samples: &samples, file, global: false, runs: 0 };
@@ -105,15 +113,15 @@ fn haproxy_takes_whatever_is_written() {
                 .filter(|at| samples[*at].batch == batch && samples[*at].since <= binary.version)
                 .collect();
             sweep.global = batch == "Global";
-            let no = sweep.refused(&which);
-            accepted.extend(which.iter().filter(|at| !no.contains_key(at)));
-            for (at, why) in no {
-                refused.entry(at).or_default().insert(binary.version, why);
-            }
+            let refused = sweep.refused(&which);
+            results.add(binary.version, &which, refused);
         }
-        say(&format!("haproxy {:?}: asked {} times about {} samples", binary.version, sweep.runs, chosen.len()));
+        results.asked(binary.version, sweep.runs, chosen.len());
     }
-    say(&table(&samples, &refused, &accepted));
+    let table = results.table(&samples, &dir.path().display().to_string());
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target folder");
+    std::fs::write(target.join("sweep.txt"), &table).expect("a file in the target folder");
+    let Results { accepted, refused, .. } = results;
 
     let known = known_refusals();
     if has_newest(&binaries) {
@@ -150,27 +158,4 @@ fn has_newest(binaries: &[check::Binary]) -> bool {
 /// A version does not know a keyword, and not only because it was built without a part.
 fn is_unknown_keyword(why: &str) -> bool {
     why.contains("unknown keyword") && !["quic", "zlib"].iter().any(|part| why.contains(part))
-}
-
-/// What each version refused and why.
-fn table(
-    samples: &[Sample],
-    refused: &BTreeMap<usize, BTreeMap<(u16, u16), String>>,
-    accepted: &BTreeSet<usize>,
-) -> String {
-    let mut out = String::from("line | refused by | by all | sample | why\n");
-    for (at, why) in refused {
-        let versions: Vec<String> = why.keys().map(|(major, minor)| format!("{major}.{minor}")).collect();
-        let all = if accepted.contains(at) { "" } else { "all" };
-        let last = why.values().last().map_or("", String::as_str);
-        let written = writeln!(out, "{at} | {} | {all} | {} | {last}", versions.join(" "), samples[*at].shown);
-        assert!(written.is_ok());
-    }
-    out
-}
-
-/// Past the capture of test output: the table is a result.
-fn say(text: &str) {
-    let written = writeln!(std::io::stderr(), "{text}");
-    assert!(written.is_ok());
 }

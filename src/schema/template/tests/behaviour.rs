@@ -272,6 +272,7 @@ fn faults_of_the_schema_name_message_element_template_and_rule() {
         print_only: false,
         since: None,
         one_of: Vec::new(),
+        goes_with: Vec::new(),
         grpc_only: false,
     };
     let mut tables = one_message("x {e}", vec![tables::field("e", Kind::Enum(0))]);
@@ -306,6 +307,7 @@ fn a_template_that_contains_itself_is_refused() {
         print_only: false,
         since: None,
         one_of: Vec::new(),
+        goes_with: Vec::new(),
         grpc_only: false,
     };
     tables = one_message("x {e}", vec![tables::field("e", Kind::Enum(0))]);

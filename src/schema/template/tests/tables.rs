@@ -33,6 +33,7 @@ fn enumeration(tables: &mut Tables, name: &str, tokens: &[&str], lines: &Json, p
             print_only: print_only.contains(token),
             since: None,
             one_of: Vec::new(),
+            goes_with: Vec::new(),
             grpc_only: false,
         });
     }
@@ -104,6 +105,7 @@ fn section() -> Resource {
         parents: Vec::new(),
         identity: vec![0],
         order: 0,
+        first: false,
         singleton: true,
         derived_name: false,
     }
