@@ -183,7 +183,15 @@ async fn live(world: &World, service: &Service) {
     }
     // REST cannot replace sections that have no settings in /v2.
     let replaceable = life.method(Verb::Replace).is_some_and(|method| world.client.has(&short_name(method)));
-    let other = if replaceable { &sample["other"] } else { object };
+    let mut other = if replaceable { sample["other"].clone() } else { object.clone() };
+    if noun == "Global" && version() >= (3, 2) {
+        // Other sections of this test need them.
+        other["expose_experimental_directives"] = json!(true);
+        if !world.is_rest() {
+            other["expose_deprecated_directives"] = json!(true);
+        }
+    }
+    let other = &other;
     if object.is_null() {
         // There is always one.
         life.get(other).await;

@@ -136,7 +136,12 @@ fn line_number(alert: &str) -> Option<usize> {
 fn complaint(text: &str) -> String {
     let sums_up = |line: &str| line.contains("found in configuration");
     let mut alerts = text.lines().filter(|line| line.starts_with("[ALERT]"));
-    let alert = alerts.clone().find(|line| !sums_up(line)).or_else(|| alerts.next()).or_else(|| text.lines().last());
+    let alert = alerts.clone().find(|line| !sums_up(line));
+    // A warning may be all that says why.
+    let alert = alert
+        .or_else(|| text.lines().find(|line| line.starts_with("[WARNING]")))
+        .or_else(|| alerts.next())
+        .or_else(|| text.lines().last());
     let alert = alert.unwrap_or_default();
     let alert = alert.split_once(" : ").map_or(alert, |(_, rest)| rest);
     // Some alerts end without a line of their own.
