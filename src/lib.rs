@@ -96,6 +96,7 @@ pub mod document;
 pub mod error;
 pub mod gateway;
 pub mod grpc;
+pub mod peers;
 pub mod process;
 pub mod proto;
 pub mod runtime;

@@ -1,0 +1,289 @@
+//! One conversation with a peer, from the greeting to its end. Pure: it takes bytes and a clock, and gives bytes and
+//! events.
+//!
+//! We are the side that dials. HAProxy answers the greeting with a status; then both sides send what they like. We ask
+//! for all entries at once, since HAProxy by itself sends only what changes from now on, and never what it has learned
+//! from others. A sign of life follows at once as well: after a collision of two sessions HAProxy waits less than a
+//! second for one.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::Malformed;
+use super::data::{Value, take_values};
+use super::message::{Frames, Message};
+use super::table::Table;
+
+/// We say something at least this often, in milliseconds; HAProxy gives up after five seconds.
+const SPEAK: u64 = 2_000;
+/// A peer that is silent for so long is gone, in milliseconds; HAProxy says something every three seconds.
+const SILENCE: u64 = 10_000;
+/// Longest status line.
+const STATUS: usize = 64;
+/// Texts that a peer may number.
+const TEXTS: u64 = 4_096;
+
+/// Who talks to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Our name, as the peers section has it.
+    pub local: String,
+    /// The name that HAProxy has in that section.
+    pub remote: String,
+    /// Our process id.
+    pub pid: u32,
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closed {
+    /// The peer does not want it: its status. 503 when it has another name, 504 when it does not know ours.
+    Refused(u16),
+    /// The answer to the greeting is no status.
+    NoPeer,
+    /// It sent what cannot be read.
+    Malformed(Malformed),
+    /// It says that we did.
+    Complains(u8),
+    /// Nothing came for too long.
+    Silent,
+}
+
+impl std::fmt::Display for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Closed::Refused(503) => f.write_str("haproxy's local peer has another name"),
+            Closed::Refused(504) => f.write_str("the peers section does not name us"),
+            Closed::Refused(status) => write!(f, "haproxy refuses the session with status {status}"),
+            Closed::NoPeer => f.write_str("what answers does not speak the peers protocol"),
+            Closed::Malformed(malformed) => malformed.fmt(f),
+            Closed::Complains(1) => f.write_str("haproxy says that a message was too large"),
+            Closed::Complains(_) => f.write_str("haproxy says that a message was wrong"),
+            Closed::Silent => f.write_str("haproxy is silent"),
+        }
+    }
+}
+
+impl std::error::Error for Closed {}
+
+impl From<Malformed> for Closed {
+    fn from(malformed: Malformed) -> Self {
+        Closed::Malformed(malformed)
+    }
+}
+
+/// How far a session has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The status has not come.
+    Greeting,
+    /// Entries that were there before are coming, mixed with changes.
+    Resync,
+    /// All that there was has come; changes come as they happen.
+    Live,
+}
+
+/// An entry as it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Update<'a> {
+    /// Key as on the wire.
+    pub key: &'a [u8],
+    /// Its number. One that came before and comes again without `expires_in` says nothing new.
+    pub number: u32,
+    /// Milliseconds until it expires; `None`: it was touched just now.
+    pub expires_in: Option<u32>,
+    /// Values in the order of the table's columns. Texts are never `Known`.
+    pub values: &'a [Value<'a>],
+}
+
+/// Takes what a session tells.
+pub trait Sink {
+    /// From now on all entries come, in an order of their own; what does not come until [`Sink::resynced`] is gone.
+    fn resync(&mut self);
+    /// All have come.
+    fn resynced(&mut self);
+    /// A table, new or stored in another way than before.
+    fn table(&mut self, table: &Table);
+    /// An entry. Not called for tables with unknown data.
+    fn update(&mut self, table: &Table, update: Update<'_>);
+}
+
+#[derive(Debug)]
+struct Known {
+    table: Table,
+    /// Number of the last update.
+    last: u32,
+    /// Whether it is to be acknowledged.
+    moved: bool,
+}
+
+/// A conversation.
+#[derive(Debug)]
+pub struct Session {
+    phase: Phase,
+    frames: Frames,
+    tables: HashMap<u64, Known>,
+    current: Option<u64>,
+    texts: HashMap<u64, Box<[u8]>>,
+    out: Vec<u8>,
+    /// When something was last sent and received, in milliseconds.
+    sent: u64,
+    received: u64,
+}
+
+impl Session {
+    /// A session that greets at time `now`, in milliseconds of a clock that never goes back.
+    pub fn new(options: &Options, now: u64) -> Self {
+        let Options { local, remote, pid } = options;
+        let out = format!("HAProxyS 2.1\n{remote}\n{local} {pid} 1\n").into_bytes();
+        Session {
+            phase: Phase::Greeting,
+            frames: Frames::default(),
+            tables: HashMap::new(),
+            current: None,
+            texts: HashMap::new(),
+            out,
+            sent: now,
+            received: now,
+        }
+    }
+
+    /// How far it has come.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Bytes to send. The greeting must leave in one piece.
+    pub fn output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Asks for all entries again.
+    pub fn resync(&mut self, sink: &mut dyn Sink) {
+        if self.phase == Phase::Live {
+            self.phase = Phase::Resync;
+            Message::ResyncRequest.put(&mut self.out);
+            sink.resync();
+        }
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self, now: u64) -> Result<(), Closed> {
+        if now.saturating_sub(self.received) >= SILENCE {
+            return Err(Closed::Silent);
+        }
+        if self.phase != Phase::Greeting && now.saturating_sub(self.sent) >= SPEAK {
+            Message::Heartbeat.put(&mut self.out);
+            self.sent = now;
+        }
+        Ok(())
+    }
+
+    /// Bytes have come.
+    pub fn receive(&mut self, bytes: &[u8], now: u64, sink: &mut dyn Sink) -> Result<(), Closed> {
+        self.received = now;
+        self.frames.push(bytes);
+        if self.phase == Phase::Greeting {
+            let Some(status) = self.frames.line(STATUS).map_err(|_| Closed::NoPeer)? else { return Ok(()) };
+            let status = std::str::from_utf8(status).ok().and_then(|status| status.trim_end().parse().ok());
+            match status.ok_or(Closed::NoPeer)? {
+                200 => {}
+                other => return Err(Closed::Refused(other)),
+            }
+            self.phase = Phase::Resync;
+            Message::Heartbeat.put(&mut self.out);
+            Message::ResyncRequest.put(&mut self.out);
+            self.sent = now;
+            sink.resync();
+        }
+        let before = self.out.len();
+        let read = self.read(sink);
+        for (id, known) in self.tables.iter_mut().filter(|(_, known)| known.moved) {
+            known.moved = false;
+            Message::Ack { table: *id, update: known.last }.put(&mut self.out);
+        }
+        if self.out.len() > before {
+            self.sent = now;
+        }
+        read
+    }
+
+    fn read(&mut self, sink: &mut dyn Sink) -> Result<(), Closed> {
+        let Session { phase, frames, tables, current, texts, out, .. } = self;
+        while let Some(message) = frames.next()? {
+            match message {
+                Message::ResyncRequest => {
+                    // It waits for the answer: until then it sends neither changes nor signs of life.
+                    Message::ResyncFinished.put(out);
+                }
+                Message::ResyncFinished | Message::ResyncPartial => {
+                    if *phase == Phase::Resync {
+                        *phase = Phase::Live;
+                        Message::ResyncConfirm.put(out);
+                        sink.resynced();
+                    }
+                }
+                Message::ResyncConfirm | Message::Heartbeat | Message::Ack { .. } | Message::Other => {}
+                Message::Error(kind) => return Err(Closed::Complains(kind)),
+                Message::Switch(id) => {
+                    *current = Some(tables.get(&id).map(|_| id).ok_or(Malformed::UnknownTable)?);
+                }
+                Message::Define(table) => {
+                    *current = Some(table.id);
+                    match tables.entry(table.id) {
+                        Entry::Occupied(mut known) if known.get().table != table => {
+                            sink.table(&table);
+                            known.get_mut().table = table;
+                        }
+                        Entry::Occupied(_) => {}
+                        Entry::Vacant(free) => {
+                            sink.table(&table);
+                            free.insert(Known { table, last: 0, moved: false });
+                        }
+                    }
+                }
+                Message::Update { number, expires_in, body } => {
+                    let known = current.and_then(|id| tables.get_mut(&id)).ok_or(Malformed::UnknownTable)?;
+                    known.last = number.unwrap_or_else(|| known.last.wrapping_add(1));
+                    known.moved = true;
+                    if known.table.unknown.is_none() {
+                        update(&known.table, known.last, expires_in, body, texts, sink)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn update(
+    table: &Table,
+    number: u32,
+    expires_in: Option<u32>,
+    mut body: &[u8],
+    texts: &mut HashMap<u64, Box<[u8]>>,
+    sink: &mut dyn Sink,
+) -> Result<(), Malformed> {
+    let key = table.take_key(&mut body)?;
+    let mut values = Vec::with_capacity(table.columns.len());
+    take_values(&table.columns, &mut body, &mut values)?;
+    for value in &values {
+        if let Value::Text(id, text) = value {
+            if *id > TEXTS {
+                return Err(Malformed::OutOfRange);
+            }
+            if texts.get(id).is_none_or(|known| **known != **text) {
+                texts.insert(*id, (*text).into());
+            }
+        }
+    }
+    // From here on texts are only read.
+    let (texts, mut values): (&HashMap<_, _>, Vec<Value<'_>>) = (texts, values);
+    for value in &mut values {
+        if let Value::Known(id) = value {
+            *value = Value::Text(*id, texts.get(id).ok_or(Malformed::UnknownText)?);
+        }
+    }
+    sink.update(table, Update { key, number, expires_in, values: &values });
+    Ok(())
+}
