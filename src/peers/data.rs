@@ -242,7 +242,7 @@ fn take_text<'a>(bytes: &mut &'a [u8]) -> Result<Value<'a>, Malformed> {
 }
 
 /// Appends the values of one entry.
-pub(super) fn put_values(values: &[Value<'_>], out: &mut Vec<u8>) {
+pub fn put_values(values: &[Value<'_>], out: &mut Vec<u8>) {
     for value in values {
         match value {
             Value::Number(number) => put(*number, out),

@@ -11,7 +11,7 @@ mod table;
 mod tests;
 mod varint;
 
-pub use data::{Column, Rate, Value};
+pub use data::{Column, Rate, Value, put_values};
 pub use message::{Frames, MAX_PAYLOAD, Message};
 pub use session::{Closed, Options, Phase, Session, Sink, Update};
 pub use table::{KeyType, Table};

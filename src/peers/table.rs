@@ -101,7 +101,7 @@ impl Table {
     }
 
     /// Appends a key.
-    pub(super) fn put_key(&self, key: &[u8], out: &mut Vec<u8>) {
+    pub fn put_key(&self, key: &[u8], out: &mut Vec<u8>) {
         match self.key_type {
             KeyType::String => put_counted(key, out),
             _ => out.extend_from_slice(key),

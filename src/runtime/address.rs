@@ -70,7 +70,7 @@ impl fmt::Display for Address {
 
 impl Address {
     /// Opens a connection. The caller limits the time.
-    pub(super) async fn connect(&self) -> io::Result<Socket> {
+    pub async fn connect(&self) -> io::Result<Socket> {
         Ok(match self {
             Address::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
             Address::Tcp(address) => {
@@ -84,7 +84,7 @@ impl Address {
 
 /// An open connection to a stats socket.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub enum Socket {
     /// Over a unix socket.
     Unix(UnixStream),
     /// Over TCP.
@@ -93,7 +93,7 @@ pub(super) enum Socket {
 
 impl Socket {
     /// Writes everything.
-    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Socket::Unix(stream) => stream.write_all(bytes).await,
             Socket::Tcp(stream) => stream.write_all(bytes).await,
@@ -101,7 +101,7 @@ impl Socket {
     }
 
     /// Appends what has arrived to `buffer`; 0 at the end of the stream.
-    pub(super) async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+    pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
             Socket::Unix(stream) => stream.read_buf(buffer).await,
             Socket::Tcp(stream) => stream.read_buf(buffer).await,

@@ -27,7 +27,7 @@ pub use maps::{LoadMode, MapLoad, MapRef};
 pub use parse::{
     AdminState, DataType, Datum, DatumValue, Filter, Info, InfoValue, MapEntry, OperationalState, Operator,
     PatternEntry, PatternInfo, RawEntry, RawTableEntry, ServerState, StatRow, StatsReader, TableEntry, TableInfo,
-    TableType, check_key, check_value, escape_key, parse_entry, parse_raw_entry,
+    TableType, check_key, check_value, escape_bytes, escape_key, parse_entry, parse_raw_entry,
 };
 pub(crate) use parse::{number, split_period, unescape};
 pub use process::StatKind;

@@ -1,6 +1,6 @@
 //! Between a source of updates and the mirror of a table.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::mirror::{LayoutChanged, Mirror};
 use crate::error::Error;
+use crate::peers;
 use crate::runtime::RawTableEntry;
 
 /// How updates come.
@@ -23,9 +24,6 @@ pub enum SourceKind {
 
 /// Where updates of tables come from.
 pub trait Source: Send + Sync + 'static {
-    /// How they come.
-    fn kind(&self) -> SourceKind;
-
     /// Feeds a table for as long as the future is polled; it is dropped when nobody watches any more.
     ///
     /// Ends only when the table can no longer be watched, with the reason: every watcher ends with it. HAProxy being
@@ -37,7 +35,10 @@ pub trait Source: Send + Sync + 'static {
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) name: String,
-    pub(super) kind: SourceKind,
+    /// Whether HAProxy sends each update.
+    pushed: AtomicBool,
+    /// Number of the feed that may write; an earlier one may still be ending.
+    writer: AtomicU64,
     mirror: RwLock<Mirror>,
     /// Numbers for new epochs, shared by all tables.
     epochs: Arc<AtomicU64>,
@@ -56,6 +57,8 @@ pub(super) struct Table {
 struct Status {
     ended: Option<Error>,
     lost: bool,
+    /// Updates come as they happen.
+    live: bool,
     /// When the state that watchers see was true.
     taken: Option<Instant>,
     /// When the dump in progress began.
@@ -67,7 +70,6 @@ struct Status {
 impl Table {
     pub(super) fn new(
         name: String,
-        kind: SourceKind,
         epochs: Arc<AtomicU64>,
         zero: Instant,
         interval: Duration,
@@ -76,7 +78,8 @@ impl Table {
         let mirror = Mirror::new(epochs.fetch_add(1, Ordering::Relaxed), log_limit);
         Table {
             name,
-            kind,
+            pushed: AtomicBool::new(false),
+            writer: AtomicU64::new(0),
             mirror: RwLock::new(mirror),
             epochs,
             zero,
@@ -95,6 +98,11 @@ impl Table {
         self.mirror.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How updates come.
+    pub(super) fn kind(&self) -> SourceKind {
+        if self.pushed.load(Ordering::Relaxed) { SourceKind::Push } else { SourceKind::Poll }
+    }
+
     fn status(&self) -> std::sync::MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,7 +114,11 @@ impl Table {
 
     /// How old the state is that watchers see.
     pub(super) fn staleness(&self) -> Duration {
-        self.status().taken.map_or(Duration::ZERO, |taken| taken.elapsed())
+        let status = self.status();
+        if status.live {
+            return Duration::ZERO;
+        }
+        status.taken.map_or(Duration::ZERO, |taken| taken.elapsed())
     }
 
     /// Why the table can no longer be watched.
@@ -134,11 +146,70 @@ impl Table {
 #[derive(Debug, Clone)]
 pub struct Feed {
     table: Arc<Table>,
+    /// It writes as long as the table has this number.
+    number: u64,
 }
 
 impl Feed {
-    pub(super) fn new(table: Arc<Table>) -> Self {
-        Feed { table }
+    /// A feed of another kind; earlier ones of the table have no effect any more.
+    pub(super) fn new(table: Arc<Table>, kind: SourceKind) -> Self {
+        // With the lock held nobody is writing.
+        let lock = table.write();
+        let number = table.writer.fetch_add(1, Ordering::Relaxed) + 1;
+        table.pushed.store(kind == SourceKind::Push, Ordering::Relaxed);
+        drop(lock);
+        table.status().live = false;
+        Feed { table, number }
+    }
+
+    /// The mirror, if it is still this feed that may write.
+    fn mirror(&self) -> Option<RwLockWriteGuard<'_, Mirror>> {
+        let mirror = self.table.write();
+        (self.table.writer.load(Ordering::Relaxed) == self.number).then_some(mirror)
+    }
+
+    /// What HAProxy says of the table. Another layout than before starts a new epoch.
+    pub fn describe(&self, table: &peers::Table) {
+        let Some(mut mirror) = self.mirror() else { return };
+        if !mirror.describes(table) {
+            mirror.reset(self.table.epochs.fetch_add(1, Ordering::Relaxed));
+            mirror.describe(table);
+            mirror.begin();
+        }
+    }
+
+    /// An entry that HAProxy has sent. Watchers hear of it with [`Feed::notify`].
+    pub fn update(&self, table: &peers::Table, update: peers::Update<'_>) {
+        let now = self.table.now();
+        if let Some(mut mirror) = self.mirror() {
+            mirror.update(table, update, now);
+        }
+    }
+
+    /// Removes what has expired.
+    pub fn expire(&self) {
+        let now = self.table.now();
+        let Some(mut mirror) = self.mirror() else { return };
+        let before = mirror.revision();
+        mirror.expire(now);
+        if mirror.revision() != before {
+            drop(mirror);
+            self.notify();
+        }
+    }
+
+    /// Whether updates come as they happen from now on.
+    pub fn set_live(&self, live: bool) {
+        let mut status = self.table.status();
+        if status.live && !live {
+            status.taken = Some(Instant::now());
+        }
+        status.live = live;
+    }
+
+    /// Tells watchers that there is something to look at.
+    pub fn notify(&self) {
+        self.table.tick.send_replace(());
     }
 
     /// Name of the table.
@@ -153,14 +224,16 @@ impl Feed {
             status.began = Some(Instant::now());
             status.first = true;
         }
-        self.table.write().begin();
+        if let Some(mut mirror) = self.mirror() {
+            mirror.begin();
+        }
     }
 
     /// Whole lines of the dump.
     pub fn observe(&self, block: &[u8]) -> Result<(), LayoutChanged> {
         self.arrived();
         let now = self.table.now();
-        let mut mirror = self.table.write();
+        let Some(mut mirror) = self.mirror() else { return Ok(()) };
         block
             .split(|&byte| byte == b'\n')
             .filter_map(RawTableEntry::parse)
@@ -170,7 +243,10 @@ impl Feed {
     /// The dump is complete.
     pub fn finish(&self) {
         self.arrived();
-        self.table.write().finish(self.table.now());
+        let now = self.table.now();
+        if let Some(mut mirror) = self.mirror() {
+            mirror.finish(now);
+        }
         {
             let mut status = self.table.status();
             status.taken = status.began.take();
@@ -186,7 +262,7 @@ impl Feed {
             std::mem::take(&mut status.first) && std::mem::take(&mut status.lost)
         };
         if due {
-            let mut mirror = self.table.write();
+            let Some(mut mirror) = self.mirror() else { return };
             mirror.reset(self.table.epochs.fetch_add(1, Ordering::Relaxed));
             mirror.begin();
             drop(mirror);
@@ -196,7 +272,9 @@ impl Feed {
 
     /// The dump broke off.
     pub fn abandon(&self) {
-        self.table.write().abandon();
+        if let Some(mut mirror) = self.mirror() {
+            mirror.abandon();
+        }
     }
 
     /// Updates may have been missed: with the next dump watchers get a `resync` and a fresh snapshot.

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::feed::{Feed, Source, Table};
+use super::feed::{Feed, Source, SourceKind, Table};
 use super::watch::{Watch, WatchOptions};
 
 /// The smallest interval that a watcher gets.
@@ -48,7 +48,10 @@ struct Watched {
     table: Arc<Table>,
     /// One for each watcher.
     intervals: Vec<Duration>,
+    /// The poll, while somebody watches and HAProxy does not push.
     task: Option<AbortHandle>,
+    /// HAProxy pushes: the mirror is kept up to date whether somebody watches or not.
+    pushed: bool,
     /// Times that it lost its last watcher.
     idle: u64,
 }
@@ -78,24 +81,50 @@ impl Hub {
         let interval = options.interval.max(LEAST_INTERVAL);
         let mut tables = self.tables();
         let inner = &self.inner;
-        let create = || {
-            let kind = inner.source.kind();
-            let (epochs, zero) = (inner.epochs.clone(), inner.zero);
-            let table = Table::new(table.to_owned(), kind, epochs, zero, interval, LOG_LIMIT);
-            Watched { table: Arc::new(table), intervals: Vec::new(), task: None, idle: 0 }
-        };
+        let watched = tables.entry(table.to_owned()).or_insert_with(|| inner.create(table, interval));
+        if watched.table.ended().is_some() {
+            *watched = inner.create(table, interval);
+        }
+        watched.intervals.push(interval);
+        watched.set_interval();
+        if watched.task.is_none() && !watched.pushed {
+            watched.poll(&*inner.source);
+        }
+        Watch::new(self.clone(), watched.table.clone(), interval, options)
+    }
+
+    /// HAProxy pushes the changes of a table from now on. What is polled ends; watchers get a fresh snapshot when all
+    /// entries have come.
+    pub fn push(&self, table: &str) -> Feed {
+        let mut tables = self.tables();
+        let create = || self.inner.create(table, Duration::from_secs(1));
         let watched = tables.entry(table.to_owned()).or_insert_with(create);
         if watched.table.ended().is_some() {
             *watched = create();
         }
-        watched.intervals.push(interval);
-        watched.set_interval();
-        if watched.task.is_none() {
-            let (table, run) = (watched.table.clone(), inner.source.run(Feed::new(watched.table.clone())));
-            let task = tokio::spawn(async move { table.end(run.await) });
-            watched.task = Some(task.abort_handle());
+        if let Some(task) = watched.task.take() {
+            task.abort();
         }
-        Watch::new(self.clone(), watched.table.clone(), interval, options)
+        watched.pushed = true;
+        Feed::new(watched.table.clone(), SourceKind::Push)
+    }
+
+    /// A table that HAProxy pushes.
+    pub(super) fn pushed(&self, table: &str) -> Option<Arc<Table>> {
+        self.tables().get(table).filter(|watched| watched.pushed).map(|watched| watched.table.clone())
+    }
+
+    /// HAProxy pushes them no more: who watches is served by polls again.
+    pub fn unpush(&self, table: &str) {
+        let mut tables = self.tables();
+        let Some(watched) = tables.get_mut(table).filter(|watched| watched.pushed) else { return };
+        watched.pushed = false;
+        if watched.intervals.is_empty() {
+            tables.remove(table);
+        } else {
+            watched.table.lose();
+            watched.poll(&*self.inner.source);
+        }
     }
 
     /// Says that entries were cleared through this program, so that watchers hear of it at once and why.
@@ -112,7 +141,8 @@ impl Hub {
 
     /// Says that HAProxy was reloaded or replaced: every watcher gets a `resync` and a fresh snapshot.
     pub fn reloaded(&self) {
-        for watched in self.tables().values() {
+        // Who is pushed to finds out by itself, and resyncs.
+        for watched in self.tables().values().filter(|watched| !watched.pushed) {
             watched.table.lose();
             watched.table.hurry();
         }
@@ -136,7 +166,7 @@ impl Hub {
             watched.intervals.swap_remove(at);
         }
         watched.set_interval();
-        if !watched.intervals.is_empty() {
+        if !watched.intervals.is_empty() || watched.pushed {
             return;
         }
         if let Some(task) = watched.task.take() {
@@ -158,7 +188,8 @@ impl Hub {
     /// Frees the mirror of a table that nobody has watched since.
     fn forget(&self, name: &str, idle: u64) {
         let mut tables = self.tables();
-        if tables.get(name).is_some_and(|watched| watched.intervals.is_empty() && watched.idle == idle) {
+        let unused = |watched: &Watched| watched.intervals.is_empty() && !watched.pushed && watched.idle == idle;
+        if tables.get(name).is_some_and(unused) {
             tables.remove(name);
         }
     }
@@ -168,7 +199,22 @@ impl Hub {
     }
 }
 
+impl Inner {
+    fn create(&self, table: &str, interval: Duration) -> Watched {
+        let table = Table::new(table.to_owned(), self.epochs.clone(), self.zero, interval, LOG_LIMIT);
+        Watched { table: Arc::new(table), intervals: Vec::new(), task: None, pushed: false, idle: 0 }
+    }
+}
+
 impl Watched {
+    /// Starts the poll.
+    fn poll(&mut self, source: &dyn Source) {
+        let feed = Feed::new(self.table.clone(), SourceKind::Poll);
+        let (table, run) = (self.table.clone(), source.run(feed));
+        let task = tokio::spawn(async move { table.end(run.await) });
+        self.task = Some(task.abort_handle());
+    }
+
     fn set_interval(&self) {
         if let Some(least) = self.intervals.iter().min() {
             self.table.interval.send_if_modified(|now| std::mem::replace(now, *least) != *least);

@@ -9,6 +9,8 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 
 use super::log::Log;
+use super::pushed::Timers;
+use crate::peers::Rate;
 use crate::runtime::{DataType, Datum, DatumValue, RawTableEntry, escape_key, number, split_period, unescape};
 
 /// Where in the history of a table something is. Numbers grow strictly within an epoch; an epoch ends when continuity
@@ -51,12 +53,26 @@ pub struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayoutChanged;
 
-#[derive(Debug)]
+/// What the cells of a column mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// One cell: the number.
+    Number,
+    /// One cell: the number of a text.
+    Text,
+    /// Two cells: events of the running window in the upper half and of the one before in the lower half; then when the
+    /// running window began, by the mirror's clock, as a signed number. Over so many milliseconds.
+    Rate(u32),
+}
+
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Column {
-    name: Box<[u8]>,
+    pub(super) name: Box<[u8]>,
     pub(super) kind: DataType,
-    period: Option<u32>,
-    text: bool,
+    pub(super) period: Option<u32>,
+    pub(super) form: Form,
+    /// Its first cell among those of an entry.
+    pub(super) at: usize,
 }
 
 #[derive(Debug)]
@@ -66,10 +82,14 @@ pub(super) struct Slot {
     /// Revision of its last change; 0 for a free slot.
     pub(super) revision: u64,
     /// Time of the mirror's clock in milliseconds; 0 if it does not expire.
-    expires_at: u64,
+    pub(super) expires_at: u64,
     uses: u32,
     /// Dump in which it was last seen.
     seen: u32,
+    /// Number that the sender gave the last update.
+    pub(super) update: u32,
+    /// Second in which to look whether it has expired; 0 when nobody looks.
+    pub(super) timer: u32,
 }
 
 /// A dump in progress.
@@ -87,7 +107,9 @@ pub struct Mirror {
     epoch: u64,
     pub(super) log: Log,
     log_limit: usize,
-    columns: Vec<Column>,
+    pub(super) columns: Vec<Column>,
+    /// Cells of an entry.
+    pub(super) width: usize,
     index: HashTable<u32>,
     hasher: RandomState,
     slots: Vec<Slot>,
@@ -98,7 +120,8 @@ pub struct Mirror {
     mark: u32,
     dumping: Option<Dumping>,
     complete: bool,
-    scratch: Vec<u64>,
+    pub(super) scratch: Vec<u64>,
+    pub(super) timers: Timers,
 }
 
 impl Mirror {
@@ -109,6 +132,7 @@ impl Mirror {
             log: Log::default(),
             log_limit,
             columns: Vec::new(),
+            width: 0,
             index: HashTable::new(),
             hasher: RandomState::new(),
             slots: Vec::new(),
@@ -120,6 +144,7 @@ impl Mirror {
             dumping: None,
             complete: false,
             scratch: Vec::new(),
+            timers: Timers::default(),
         }
     }
 
@@ -148,6 +173,8 @@ impl Mirror {
         self.epoch = epoch;
         self.log.clear();
         self.columns.clear();
+        self.width = 0;
+        self.timers = Timers::default();
         self.index.clear();
         self.slots = Vec::new();
         self.values = Vec::new();
@@ -180,14 +207,18 @@ impl Mirror {
                 b"shard" => {}
                 _ => {
                     if defining {
-                        self.columns.push(Column::new(name));
+                        self.columns.push(Column::shown(name, column));
+                        self.width = column + 1;
                     }
                     let known = self.columns.get(column).filter(|known| *known.name == *name);
                     let Some(known) = known else {
                         self.scratch = values;
                         return Err(LayoutChanged);
                     };
-                    let packed = if known.text { self.intern(value) } else { number(value).unwrap_or(0) };
+                    let packed = match known.form {
+                        Form::Text => self.intern(&unescape(value)),
+                        Form::Number | Form::Rate(_) => number(value).unwrap_or(0),
+                    };
                     values.push(packed);
                     column += 1;
                 }
@@ -278,24 +309,31 @@ impl Mirror {
         &self.slots
     }
 
-    /// Packed data of a slot, in the order of the columns.
-    pub(super) fn values(&self, slot: u32) -> &[u64] {
-        let width = self.columns.len();
-        let start = slot as usize * width;
-        self.values.get(start..start + width).unwrap_or_default()
+    pub(super) fn slot_mut(&mut self, at: u32) -> &mut Slot {
+        &mut self.slots[at as usize]
+    }
+
+    /// Cells of a slot, in the order of the columns.
+    fn cells(&self, slot: u32) -> &[u64] {
+        let start = slot as usize * self.width;
+        self.values.get(start..start + self.width).unwrap_or_default()
+    }
+
+    /// The number that a slot holds in a column now.
+    pub(super) fn number(&self, slot: u32, column: &Column, now: u64) -> u64 {
+        column.number(self.cells(slot), now)
     }
 
     /// Unpacks the entry in a slot.
     pub(super) fn entry(&self, at: u32, now: u64) -> Entry {
         let slot = &self.slots[at as usize];
-        let data = self.columns.iter().zip(self.values(at)).map(|(column, &value)| Datum {
-            kind: column.kind.clone(),
-            period: column.period,
-            value: if column.text {
-                DatumValue::Text(self.texts.get(value as usize).cloned().unwrap_or_default())
-            } else {
-                DatumValue::Number(value)
-            },
+        let data = self.columns.iter().map(|column| {
+            let number = self.number(at, column, now);
+            let value = match column.form {
+                Form::Text => DatumValue::Text(self.texts.get(number as usize).cloned().unwrap_or_default()),
+                Form::Number | Form::Rate(_) => DatumValue::Number(number),
+            };
+            Datum { kind: column.kind.clone(), period: column.period, value }
         });
         Entry {
             key: unescape(&slot.key),
@@ -305,7 +343,8 @@ impl Mirror {
         }
     }
 
-    fn put(&mut self, key: &[u8], values: &[u64], uses: u32, expires_at: u64) {
+    /// Puts an entry in, and returns its slot.
+    pub(super) fn put(&mut self, key: &[u8], values: &[u64], uses: u32, expires_at: u64) -> u32 {
         let hash = self.hasher.hash_one(key);
         let width = values.len();
         let slots = &self.slots;
@@ -313,15 +352,17 @@ impl Mirror {
         let at = if let Some(at) = found {
             let start = at as usize * width;
             let old = &mut self.values[start..start + width];
-            if old == values {
+            let same = old == values || self.columns.iter().all(|column| column.same(old, values));
+            old.copy_from_slice(values);
+            if same {
                 let slot = &mut self.slots[at as usize];
                 (slot.uses, slot.expires_at, slot.seen) = (uses, expires_at, self.mark);
-                return;
+                    return at;
             }
-            old.copy_from_slice(values);
             at
         } else {
-            let empty = Slot { key: Box::default(), revision: 0, expires_at: 0, uses: 0, seen: 0 };
+            let empty =
+                Slot { key: Box::default(), revision: 0, expires_at: 0, uses: 0, seen: 0, update: 0, timer: 0 };
             let at = self.free.pop().unwrap_or_else(|| {
                 self.slots.push(empty);
                 self.values.resize(self.slots.len() * width, 0);
@@ -338,11 +379,13 @@ impl Mirror {
         let revision = self.log.changed(at, limit);
         let slot = &mut self.slots[at as usize];
         (slot.revision, slot.uses, slot.expires_at, slot.seen) = (revision, uses, expires_at, self.mark);
+        at
     }
 
-    fn remove(&mut self, at: u32, reason: RemovalReason) {
+    pub(super) fn remove(&mut self, at: u32, reason: RemovalReason) {
         let key = std::mem::take(&mut self.slots[at as usize].key);
         self.slots[at as usize].revision = 0;
+        self.slots[at as usize].timer = 0;
         if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(&*key), |slot| *slot == at) {
             entry.remove();
         }
@@ -351,28 +394,54 @@ impl Mirror {
         self.log.removed(at, key, reason, limit);
     }
 
-    fn find(&self, key: &[u8]) -> Option<u32> {
+    /// The slot of an escaped key.
+    pub(super) fn find(&self, key: &[u8]) -> Option<u32> {
         self.index.find(self.hasher.hash_one(key), |slot| *self.slots[*slot as usize].key == *key).copied()
     }
 
     /// Number of a text value. Texts are names of servers: few, and so never freed within an epoch.
-    fn intern(&mut self, value: &[u8]) -> u64 {
-        let text = unescape(value);
-        if let Some(&number) = self.text_index.get(&text) {
+    pub(super) fn intern(&mut self, text: &str) -> u64 {
+        if let Some(&number) = self.text_index.get(text) {
             return number;
         }
         let number = self.texts.len() as u64;
-        self.texts.push(text.clone());
-        self.text_index.insert(text, number);
+        self.texts.push(text.to_owned());
+        self.text_index.insert(text.to_owned(), number);
         number
     }
 }
 
 impl Column {
-    fn new(name: &[u8]) -> Self {
+    /// A column as a dump shows it: rates are numbers there.
+    fn shown(name: &[u8], at: usize) -> Self {
         let (kind, period) = split_period(name);
         let kind = DataType::parse(&String::from_utf8_lossy(kind));
-        let text = kind == DataType::ServerKey;
-        Column { name: name.into(), kind, period, text }
+        let form = if kind == DataType::ServerKey { Form::Text } else { Form::Number };
+        Column { name: name.into(), kind, period, form, at }
+    }
+
+    fn number(&self, cells: &[u64], now: u64) -> u64 {
+        let cell = |at: usize| cells.get(self.at + at).copied().unwrap_or(0);
+        match self.form {
+            Form::Number | Form::Text => cell(0),
+            Form::Rate(period) => {
+                let (counts, began) = (cell(0), cell(1).cast_signed());
+                let later = now.cast_signed().saturating_sub(began).max(0).cast_unsigned();
+                Rate { age: 0, current: (counts >> 32) as u32, previous: counts as u32 }.value(period, later)
+            }
+        }
+    }
+
+    /// Whether two entries say the same here. When the window of a rate began is known as well as the messages are
+    /// fast, and no better.
+    fn same(&self, old: &[u64], new: &[u64]) -> bool {
+        const JITTER: u64 = 200;
+        match self.form {
+            Form::Number | Form::Text => old[self.at] == new[self.at],
+            Form::Rate(_) => {
+                let apart = old[self.at + 1].cast_signed().abs_diff(new[self.at + 1].cast_signed());
+                old[self.at] == new[self.at] && apart <= JITTER
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::feed::{Feed, Source, SourceKind};
+use super::feed::{Feed, Source};
 use crate::error::{Error, Reason, Result};
 use crate::runtime::Runtime;
 
@@ -55,10 +55,6 @@ impl Poll {
 }
 
 impl Source for Poll {
-    fn kind(&self) -> SourceKind {
-        SourceKind::Poll
-    }
-
     fn run(&self, feed: Feed) -> BoxFuture<'static, Error> {
         let dump = self.dump.clone();
         Box::pin(async move {

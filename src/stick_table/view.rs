@@ -1,7 +1,7 @@
 //! What one watcher sees of a mirror: which entries, and which of them it has been told about.
 
 use super::log::Item;
-use super::mirror::{Entry, Mirror, RemovalReason};
+use super::mirror::{Entry, Form, Mirror, RemovalReason};
 use crate::error::{Error, Reason, Result};
 use crate::runtime::{Filter, escape_key, unescape};
 
@@ -65,14 +65,14 @@ impl View {
     }
 
     /// Goes on behind `cursor`, a revision that the watcher has seen; false if there is a gap.
-    pub fn resume(&mut self, mirror: &Mirror, cursor: u64) -> bool {
+    pub fn resume(&mut self, mirror: &Mirror, cursor: u64, now: u64) -> bool {
         if mirror.log.since(cursor).is_none() {
             return false;
         }
         self.known.clear();
         for (at, slot) in mirror.slots().iter().enumerate() {
             // The watcher may know a former state of what changed later.
-            if slot.revision != 0 && (slot.revision > cursor || self.matches(mirror, at as u32)) {
+            if slot.revision != 0 && (slot.revision > cursor || self.matches(mirror, at as u32, now)) {
                 self.set_known(at as u32, true);
             }
         }
@@ -85,7 +85,7 @@ impl View {
         let (mut entries, mut size) = (Vec::new(), 0);
         self.unsure_until = mirror.log.head();
         for at in from..mirror.slots().len() as u32 {
-            if mirror.slots()[at as usize].revision == 0 || !self.matches(mirror, at) {
+            if mirror.slots()[at as usize].revision == 0 || !self.matches(mirror, at, now) {
                 continue;
             }
             if size >= limit {
@@ -99,9 +99,9 @@ impl View {
     }
 
     /// Marks what a snapshot would show as known without showing it.
-    pub fn skip_snapshot(&mut self, mirror: &Mirror) {
+    pub fn skip_snapshot(&mut self, mirror: &Mirror, now: u64) {
         for at in 0..mirror.slots().len() as u32 {
-            let shown = mirror.slots()[at as usize].revision != 0 && self.matches(mirror, at);
+            let shown = mirror.slots()[at as usize].revision != 0 && self.matches(mirror, at, now);
             self.set_known(at, shown);
         }
     }
@@ -128,7 +128,7 @@ impl View {
                     if mirror.slots()[slot as usize].revision != revision {
                         continue;
                     }
-                    if self.matches(mirror, slot) {
+                    if self.matches(mirror, slot, now) {
                         self.set_known(slot, true);
                         size += size_of(mirror, slot);
                         append_changed(&mut all, revision, mirror.entry(slot, now));
@@ -154,14 +154,41 @@ impl View {
         Some((all, last))
     }
 
-    fn matches(&self, mirror: &Mirror, at: u32) -> bool {
+    /// Known entries that no longer meet the filter although nothing was told of them: rates fade by themselves.
+    pub fn faded(&mut self, mirror: &Mirror, now: u64) -> Vec<String> {
+        if !self.fades(mirror) {
+            return Vec::new();
+        }
+        let mut keys = Vec::new();
+        for at in 0..mirror.slots().len() as u32 {
+            let (word, bit) = (at as usize / 64, 1_u64 << (at % 64));
+            let known = self.known.get(word).is_some_and(|known| known & bit != 0);
+            let slot = &mirror.slots()[at as usize];
+            if known && slot.revision != 0 && !self.matches(mirror, at, now) {
+                self.set_known(at, false);
+                keys.push(unescape(&slot.key));
+            }
+        }
+        keys
+    }
+
+    /// Whether the filter is on what changes without being told.
+    pub fn fades(&self, mirror: &Mirror) -> bool {
+        let fading = |filter: &Filter| {
+            let column = mirror.columns().iter().find(|column| column.kind == filter.kind);
+            column.is_some_and(|column| matches!(column.form, Form::Rate(_)))
+        };
+        self.filters.iter().any(fading)
+    }
+
+    /// Whether the entry in a slot is wanted.
+    pub(super) fn matches(&self, mirror: &Mirror, at: u32, now: u64) -> bool {
         if !mirror.slots()[at as usize].key.starts_with(&self.prefix) {
             return false;
         }
         self.filters.iter().all(|filter| {
-            let column = mirror.columns().iter().position(|column| column.kind == filter.kind);
-            let value = column.and_then(|column| mirror.values(at).get(column));
-            value.is_some_and(|value| filter.operator.holds(*value, filter.value))
+            let column = mirror.columns().iter().find(|column| column.kind == filter.kind);
+            column.is_some_and(|column| filter.operator.holds(mirror.number(at, column, now), filter.value))
         })
     }
 

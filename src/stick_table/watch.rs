@@ -104,6 +104,8 @@ pub struct Watch {
     queue: VecDeque<Update>,
     tick: watch::Receiver<()>,
     progress_at: Instant,
+    /// When to look for entries whose rate has faded below the filter, if it is on one.
+    fade_at: Option<Instant>,
 }
 
 impl Watch {
@@ -117,6 +119,7 @@ impl Watch {
             place: Place::Start { resume: options.resume, entries: options.entries_in_snapshot },
             queue: VecDeque::new(),
             progress_at: Instant::now() + PROGRESS,
+            fade_at: None,
         }
     }
 
@@ -141,9 +144,11 @@ impl Watch {
             if !self.queue.is_empty() {
                 continue;
             }
+            let fade_at = self.fade_at;
             tokio::select! {
                 changed = self.tick.changed() => if changed.is_err() { self.place = Place::Ended },
                 () = sleep_until(self.progress_at) => self.progress(),
+                () = sleep_until(fade_at.unwrap_or(self.progress_at)), if fade_at.is_some() => self.fade(),
             }
         }
     }
@@ -173,13 +178,13 @@ impl Watch {
                 Place::Start { resume, entries } => {
                     self.view.check(&mirror)?;
                     let known = resume.filter(|known| known.epoch == current.epoch && known.number > 0);
-                    if let Some(known) = known.filter(|known| self.view.resume(&mirror, known.number)) {
+                    if let Some(known) = known.filter(|known| self.view.resume(&mirror, known.number, now)) {
                         self.place = Place::Live(known);
                     } else if entries {
                         self.view.restart();
                         self.place = Place::Snapshot { base: current, from: 0 };
                     } else {
-                        self.view.skip_snapshot(&mirror);
+                        self.view.skip_snapshot(&mirror, now);
                         self.place = Place::Live(current);
                         self.push(current, Event::Snapshot { entries: Vec::new(), last: true });
                         return Ok(());
@@ -208,6 +213,8 @@ impl Watch {
                         self.push(Revision { number, ..known }, event);
                     }
                     self.place = Place::Live(Revision { number, ..known });
+                    let fades = table.kind() == SourceKind::Push && self.view.fades(&mirror);
+                    self.fade_at = fades.then(|| self.fade_at.unwrap_or_else(|| Instant::now() + self.interval));
                     return Ok(());
                 }
             }
@@ -217,6 +224,19 @@ impl Watch {
     fn resync(&mut self, current: Revision) {
         self.push(Revision { number: 0, ..current }, Event::Resync);
         self.place = Place::Start { resume: None, entries: true };
+    }
+
+    /// Rates fade without an update: tells what does not meet the filter any more.
+    fn fade(&mut self) {
+        self.fade_at = None;
+        let Place::Live(revision) = self.place else { return };
+        let table = self.table.clone();
+        let mirror = table.read();
+        let keys = self.view.faded(&mirror, table.now());
+        drop(mirror);
+        if !keys.is_empty() {
+            self.push(revision, Event::Removed { keys, reason: RemovalReason::Unknown });
+        }
     }
 
     fn progress(&mut self) {
@@ -229,7 +249,7 @@ impl Watch {
     }
 
     fn push(&mut self, revision: Revision, event: Event) {
-        let (source, staleness) = (self.table.kind, self.table.staleness());
+        let (source, staleness) = (self.table.kind(), self.table.staleness());
         self.queue.push_back(Update { revision, source, staleness, event });
     }
 }

@@ -15,6 +15,7 @@ mod live_changes;
 mod map_files;
 mod protocols;
 mod read_only;
+mod push;
 mod readme;
 mod resources;
 mod runtime;

@@ -276,8 +276,13 @@ pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
 
 /// Escapes a key as HAProxy shows it.
 pub fn escape_key(key: &str) -> Vec<u8> {
+    escape_bytes(key.as_bytes())
+}
+
+/// Escapes the bytes of a key as HAProxy shows them.
+pub fn escape_bytes(key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.len());
-    for &byte in key.as_bytes() {
+    for &byte in key {
         match byte {
             b' ' | b'=' | b'\\' => out.extend([b'\\', byte]),
             b'\t' => out.extend(b"\\t"),

@@ -148,8 +148,8 @@ fn a_slow_reader_gets_the_latest_state_once_or_learns_of_the_gap() {
         apply(&mut mirror, &[("a", n, 0)], 0);
     }
     assert!(view.changes(&mirror, 1, 0, usize::MAX).is_none());
-    assert!(!view.resume(&mirror, 1));
-    assert!(view.resume(&mirror, 45));
+    assert!(!view.resume(&mirror, 1, 0));
+    assert!(view.resume(&mirror, 45, 0));
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn run(steps: Vec<Step>, scope: Scope, log_limit: usize) {
             Step::Resume if client.snapshot.is_none() => {
                 client.view = View::new(&client.scope);
                 let cursor = client.cursor;
-                if !client.view.resume(&mirror, cursor) {
+                if !client.view.resume(&mirror, cursor, 0) {
                     client.restart(&mirror);
                 }
             }

@@ -1,0 +1,92 @@
+//! Where the configuration says that we are a peer. Pure.
+
+use crate::document::{Document, LineKind, Section};
+use crate::runtime::Address;
+
+/// A peers section that names us, and how to reach HAProxy there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// The peers section.
+    pub section: String,
+    /// Where HAProxy listens for peers.
+    pub address: Address,
+    /// Names that HAProxy may have in the section, the most likely one first.
+    pub remotes: Vec<String>,
+}
+
+/// The sections in which `local` is a peer. Those that we cannot join are left out: a listener with TLS, an address that
+/// is not written as one.
+pub(super) fn nodes(document: &Document, local: &str, host: &str) -> Vec<Node> {
+    let named = document.sections().iter().filter(|section| section.kind() == "global").find_map(|section| {
+        let words = lines(section).find(|words| words.first() == Some(&"localpeer"))?;
+        words.get(1).map(|name| (*name).to_owned())
+    });
+    let peers = document.sections().iter().filter(|section| section.kind() == "peers");
+    peers.filter_map(|section| node(section, local, named.as_deref(), host)).collect()
+}
+
+fn node(section: &Section, local: &str, named: Option<&str>, host: &str) -> Option<Node> {
+    let (mut ours, mut bound, mut others) = (false, None, Vec::new());
+    for words in lines(section) {
+        match words[..] {
+            ["disabled", ..] => return None,
+            ["bind", address, ref rest @ ..] => bound = Some((!rest.contains(&"ssl")).then_some(address)?),
+            ["peer" | "server", name, ..] if name == local => ours = true,
+            ["peer" | "server", name, ref rest @ ..] => {
+                others.push((name, rest.first().copied().filter(|_| !rest.contains(&"ssl"))));
+            }
+            _ => {}
+        }
+    }
+    if !ours {
+        return None;
+    }
+    // HAProxy is the peer with its own name: what `localpeer` says, else that of the host.
+    others.sort_by_key(|(name, _)| (Some(*name) != named, *name != host));
+    if named.is_some() {
+        others.retain(|(name, _)| Some(*name) == named);
+    }
+    let (_, address) = others.first()?;
+    let address = bound.or(*address)?.split(',').next()?.parse().ok()?;
+    Some(Node {
+        section: section.name().to_owned(),
+        address,
+        remotes: others.into_iter().map(|(name, _)| name.to_owned()).collect(),
+    })
+}
+
+fn lines(section: &Section) -> impl Iterator<Item = Vec<&str>> {
+    let said = section.lines().filter(|line| line.kind() == LineKind::Content && line.is_utf8());
+    said.map(|line| line.words().words).filter(|words| !words.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Vec<String> {
+        let nodes = nodes(&Document::parse(text.as_bytes()), "us", "host");
+        nodes.iter().map(|node| format!("{} {} {}", node.section, node.address, node.remotes.join(","))).collect()
+    }
+
+    #[test]
+    fn sections_that_name_us_are_found_with_the_way_to_haproxy() {
+        let us = "    server us 127.0.0.1:1 # dead\n";
+        assert_eq!(of(&format!("peers a\n    bind *:10001\n    server hap1\n{us}")), ["a ipv4@127.0.0.1:10001 hap1"]);
+        assert_eq!(of(&format!("peers a\n    peer hap1 10.0.0.1:10001\n{us}")), ["a ipv4@10.0.0.1:10001 hap1"]);
+        let two = format!("peers a\n    peer x 10.0.0.1:1\n    peer host 10.0.0.2:2\n{us}");
+        assert_eq!(of(&two), ["a ipv4@10.0.0.2:2 host,x"]);
+        assert_eq!(of(&format!("global\n    localpeer x\n{two}")), ["a ipv4@10.0.0.1:1 x"]);
+        let path = format!("peers a\n    bind unix@/run/p.sock mode 600\n    server hap1\n{us}\npeers b\n    server hap1\n");
+        assert_eq!(of(&path), ["a /run/p.sock hap1"]);
+        for none in [
+            "peers a\n    bind *:1\n    server hap1\n".to_owned(),
+            format!("peers a\n    bind *:1 ssl crt x.pem\n    server hap1\n{us}"),
+            format!("peers a\n    disabled\n    bind *:1\n    server hap1\n{us}"),
+            format!("peers a\n    bind \"${{ADDR}}\"\n    server hap1\n{us}"),
+            format!("peers a\n    bind *:1\n{us}"),
+        ] {
+            assert_eq!(of(&none), Vec::<String>::new(), "{none}");
+        }
+    }
+}
