@@ -24,6 +24,7 @@
 //! | [`runtime`] | the Runtime API: pooled sockets, commands that cannot be broken out of, pure readers of answers | requests, resources, files |
 //! | [`storage`] | files that HAProxy loads, and keeping maps on disk and in memory the same | the configuration |
 //! | [`process`] | `haproxy -c`, the reload queue, the HAProxy of the embedded default | the API |
+//! | [`peers`] | HAProxy's peers protocol: messages, and one conversation without its socket | what is done with updates |
 //! | [`stick_table`] | one source per watched table, a mirror, any number of watchers with bounded memory | how watchers are reached |
 //! | [`spoe`] | SPOE files: scopes, sections, transactions | requests |
 //! | [`auth`] | users, passwords, a cache of verified ones | transports: it takes the bytes of a header |
@@ -62,8 +63,9 @@
 //! Reads of the configuration touch no file: the current document is in memory and shared. A transaction is a clone of
 //! it, which costs a few reference counts.
 //!
-//! A watch does not take this way: `stick_table::poll` asks HAProxy once for all watchers, `mirror` numbers the
-//! changes, and each watcher is a cursor into a log of bounded length.
+//! A watch does not take this way: `stick_table::push` is a peer of HAProxy and gets each change, or, where HAProxy does
+//! not know us as a peer, `stick_table::poll` asks once for all watchers. `mirror` numbers the changes, and each watcher
+//! is a cursor into a log of bounded length.
 //!
 //! # Where to change what
 //!
@@ -78,6 +80,7 @@
 //! | a method that is no create, read, update or delete | `VERB_CUSTOM` in `proto/`, a function in `grpc/services/`, a line in `registry.rs` |
 //! | a command of the Runtime API | `runtime/`, its answer in `runtime/parse/` |
 //! | a new source of stick-table updates | a `Source` in `stick_table/` |
+//! | another data type of stick tables | its bit in `peers/data.rs`, its name in `runtime/parse/table.rs` |
 //! | another way to reload or to check | `process/strategy.rs`, `process/check.rs` |
 //! | a setting | a row in `settings/rows.rs`; help, YAML and README follow |
 //! | an error | a row in `error.rs` (names stay for ever); README follows |

@@ -42,7 +42,7 @@ use crate::schema::openapi::{Dialect, document};
 use crate::schema::tables::Tables;
 use crate::settings::{DelayedStart, Profile, ReloadMethod, Settings};
 use crate::spoe::SpoeStore;
-use crate::stick_table::{Hub, Poll};
+use crate::stick_table::{Hub, Poll, Push};
 use crate::storage::{FileStore, MapSync};
 
 /// Looks up an environment variable.
@@ -116,6 +116,8 @@ pub async fn run(
     let runtime = Runtime::new(Vec::new());
     configuration.apply_with(Arc::new(LiveChanges::new(Engine::new(Arc::clone(&schema)), runtime.clone())));
     let hub = Hub::new(Poll::new(runtime.clone()));
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let push = Arc::new(Push::new(hub.clone(), settings.peer_name.clone(), host));
     let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?.read_only(settings.read_only);
     let certificates = FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?.read_only(settings.read_only);
     let general = FileStore::general(&settings.general_storage_dir).map_err(shown)?.read_only(settings.read_only);
@@ -130,6 +132,7 @@ pub async fn run(
         environment,
         stats,
         runtime: runtime.clone(),
+        push: Arc::clone(&push),
         authenticator: Arc::clone(&authenticator),
     };
     follower.follow(&configuration.current().document)?;
@@ -166,6 +169,8 @@ pub async fn run(
         reloads,
         runtime,
         hub,
+        push,
+        peers_socket: settings.state_dir.join("peers.sock"),
         maps,
         certificates,
         general,
@@ -325,6 +330,7 @@ struct Follower {
     environment: Environment,
     stats: Arc<ArcSwap<Vec<String>>>,
     runtime: Runtime,
+    push: Arc<Push>,
     authenticator: Arc<Authenticator>,
 }
 
@@ -346,6 +352,7 @@ impl Follower {
             self.runtime.set_addresses(addresses);
         }
         self.stats.store(Arc::new(sockets));
+        self.push.follow(document);
         self.authenticator.replace(self.users(document)?);
         Ok(())
     }

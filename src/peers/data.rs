@@ -289,7 +289,8 @@ mod tests {
         let column = Column::named("gpc_rate", 2, Some(1000)).unwrap();
         assert_eq!(column.types().collect::<Vec<_>>(), [DataType::GpcRate(0), DataType::GpcRate(1)]);
         assert_eq!(Column::named("gpc0", 1, None).unwrap().types().collect::<Vec<_>>(), [DataType::Gpc(0)]);
-        for (name, elements, period) in [("gpc0", 2, None), ("gpc0", 1, Some(1)), ("conn_rate", 1, None), ("odd", 1, None)]
+        for (name, elements, period) in
+            [("gpc0", 2, None), ("gpc0", 1, Some(1)), ("conn_rate", 1, None), ("odd", 1, None)]
         {
             assert_eq!(Column::named(name, elements, period), None, "{name}");
         }

@@ -152,7 +152,7 @@ impl Frames {
     }
 
     /// The next message that has arrived whole.
-    pub fn next(&mut self) -> Result<Option<Message<'_>>, Malformed> {
+    pub fn next_message(&mut self) -> Result<Option<Message<'_>>, Malformed> {
         let rest = self.buffer.get(self.used..).unwrap_or_default();
         let [class, kind, payload @ ..] = rest else { return Ok(None) };
         let (class, kind) = (*class, *kind);

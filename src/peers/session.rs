@@ -210,7 +210,7 @@ impl Session {
 
     fn read(&mut self, sink: &mut dyn Sink) -> Result<(), Closed> {
         let Session { phase, frames, tables, current, texts, out, .. } = self;
-        while let Some(message) = frames.next()? {
+        while let Some(message) = frames.next_message()? {
             match message {
                 Message::ResyncRequest => {
                     // It waits for the answer: until then it sends neither changes nor signs of life.

@@ -138,7 +138,7 @@ impl Table {
             KeyType::String => (shown.len() < self.key_length).then(|| shown.as_bytes().to_vec()),
             KeyType::Binary => {
                 let digits = shown.as_bytes();
-                if digits.len() % 2 != 0 || digits.len() / 2 > self.key_length {
+                if !digits.len().is_multiple_of(2) || digits.len() / 2 > self.key_length {
                     return None;
                 }
                 let pairs = digits.chunks_exact(2).map(|pair| std::str::from_utf8(pair).ok());
@@ -157,8 +157,8 @@ impl std::fmt::Display for ShownIpv6 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let segments = self.0.segments();
         if segments[..6] == [0; 6] && segments[6] != 0 {
-            let [.., a, b, c, d] = self.0.octets();
-            return write!(f, "::{a}.{b}.{c}.{d}");
+            let [.., high, low] = segments;
+            return write!(f, "::{}", Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
         }
         self.0.fmt(f)
     }

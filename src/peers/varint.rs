@@ -107,8 +107,7 @@ mod tests {
             let record: serde_json::Value = serde_json::from_str(line).unwrap();
             let mut out = Vec::new();
             put(record["value"].as_u64().unwrap(), &mut out);
-            let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(hex, record["hex"].as_str().unwrap());
+            assert_eq!(out, crate::peers::tests::bytes(record["hex"].as_str().unwrap()));
             seen += 1;
         }
         assert!(seen > 10, "{seen}");

@@ -181,6 +181,8 @@ pub struct Settings {
     pub durability: bool,
     /// Whether REST lists `listen` sections among frontends and backends. Default false.
     pub rest_listen_sections: bool,
+    /// Name of this program in peers sections. Default `backstay`.
+    pub peer_name: String,
     /// Bytes of the largest REST body that is read whole. Default 64 MiB.
     pub max_body_size: usize,
     /// Bytes of the largest file that REST takes. Default 1 GiB.
@@ -517,6 +519,7 @@ impl Reading {
             }),
             durability: self.switch("backstay.durability", true),
             rest_listen_sections: self.switch("backstay.rest_listen_sections", false),
+            peer_name: self.text("backstay.peer_name").unwrap_or_else(|| "backstay".to_owned()),
             max_body_size: self.bytes("backstay.max_body_size", 64 << 20),
             max_upload_size: self.bytes("backstay.max_upload_size", 1 << 30),
             cors_origins: self.given.get("backstay.cors_origins").map_or(cors, |g| g.values.clone()),

@@ -311,6 +311,13 @@ pub(super) const ROWS: &[Row] = &[
         "REST lists listen sections among frontends and backends",
     ),
     row(
+        "peer-name",
+        "backstay.peer_name",
+        Kind::Text,
+        "backstay",
+        "name of this program in peers sections; another one for each replica",
+    ),
+    row(
         "max-body-size",
         "backstay.max_body_size",
         BYTES,

@@ -357,12 +357,11 @@ impl Mirror {
             if same {
                 let slot = &mut self.slots[at as usize];
                 (slot.uses, slot.expires_at, slot.seen) = (uses, expires_at, self.mark);
-                    return at;
+                return at;
             }
             at
         } else {
-            let empty =
-                Slot { key: Box::default(), revision: 0, expires_at: 0, uses: 0, seen: 0, update: 0, timer: 0 };
+            let empty = Slot { key: Box::default(), revision: 0, expires_at: 0, uses: 0, seen: 0, update: 0, timer: 0 };
             let at = self.free.pop().unwrap_or_else(|| {
                 self.slots.push(empty);
                 self.values.resize(self.slots.len() * width, 0);

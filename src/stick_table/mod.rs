@@ -9,6 +9,7 @@
 
 mod feed;
 mod hub;
+mod join;
 mod list;
 mod log;
 mod mirror;
@@ -21,6 +22,7 @@ mod watch;
 
 pub use feed::{Feed, Source, SourceKind};
 pub use hub::{Cleared, Hub};
+pub use join::{Joiner, join};
 pub use list::{Listing, Query};
 pub use mirror::{Entry, Mirror, RemovalReason, Revision};
 pub use poll::{Block, Dump, Poll};

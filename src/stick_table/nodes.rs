@@ -17,12 +17,17 @@ pub struct Node {
 /// The sections in which `local` is a peer. Those that we cannot join are left out: a listener with TLS, an address that
 /// is not written as one.
 pub(super) fn nodes(document: &Document, local: &str, host: &str) -> Vec<Node> {
-    let named = document.sections().iter().filter(|section| section.kind() == "global").find_map(|section| {
-        let words = lines(section).find(|words| words.first() == Some(&"localpeer"))?;
-        words.get(1).map(|name| (*name).to_owned())
-    });
+    let named = local_peer(document);
     let peers = document.sections().iter().filter(|section| section.kind() == "peers");
     peers.filter_map(|section| node(section, local, named.as_deref(), host)).collect()
+}
+
+/// HAProxy's own name as a peer, if the configuration says it.
+pub(super) fn local_peer(document: &Document) -> Option<String> {
+    document.sections().iter().filter(|section| section.kind() == "global").find_map(|section| {
+        let words = lines(section).find(|words| words.first() == Some(&"localpeer"))?;
+        words.get(1).map(|name| (*name).to_owned())
+    })
 }
 
 fn node(section: &Section, local: &str, named: Option<&str>, host: &str) -> Option<Node> {
@@ -55,7 +60,8 @@ fn node(section: &Section, local: &str, named: Option<&str>, host: &str) -> Opti
     })
 }
 
-fn lines(section: &Section) -> impl Iterator<Item = Vec<&str>> {
+/// The words of each line that says something.
+pub(super) fn lines(section: &Section) -> impl Iterator<Item = Vec<&str>> {
     let said = section.lines().filter(|line| line.kind() == LineKind::Content && line.is_utf8());
     said.map(|line| line.words().words).filter(|words| !words.is_empty())
 }
@@ -77,7 +83,8 @@ mod tests {
         let two = format!("peers a\n    peer x 10.0.0.1:1\n    peer host 10.0.0.2:2\n{us}");
         assert_eq!(of(&two), ["a ipv4@10.0.0.2:2 host,x"]);
         assert_eq!(of(&format!("global\n    localpeer x\n{two}")), ["a ipv4@10.0.0.1:1 x"]);
-        let path = format!("peers a\n    bind unix@/run/p.sock mode 600\n    server hap1\n{us}\npeers b\n    server hap1\n");
+        let path =
+            format!("peers a\n    bind unix@/run/p.sock mode 600\n    server hap1\n{us}\npeers b\n    server hap1\n");
         assert_eq!(of(&path), ["a /run/p.sock hap1"]);
         for none in [
             "peers a\n    bind *:1\n    server hap1\n".to_owned(),

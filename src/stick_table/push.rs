@@ -63,9 +63,9 @@ impl Push {
         Push { hub, local, host, sessions: Mutex::default() }
     }
 
-    /// Our name as a peer.
-    pub fn local(&self) -> &str {
-        &self.local
+    /// Our name as a peer, and that of this machine.
+    pub fn names(&self) -> (&str, &str) {
+        (&self.local, &self.host)
     }
 
     /// Joins where the configuration names us, and leaves where it does not any more. Needs a Tokio runtime.
@@ -309,7 +309,9 @@ impl Sink for Tables {
         self.resyncing = false;
         // All tables of the section are described, also the empty ones: another one is not there any more.
         let gone: Vec<String> = self.feeds.keys().filter(|name| !self.described.contains(name)).cloned().collect();
-        gone.iter().for_each(|name| self.drop_table(name));
+        for name in &gone {
+            self.drop_table(name);
+        }
         for feed in self.feeds.values() {
             feed.finish();
             feed.set_live(true);
@@ -324,7 +326,11 @@ impl Sink for Tables {
     fn table(&mut self, table: &Table) {
         self.described.push(table.name.clone());
         if let Some(bit) = table.unknown {
-            tracing::warn!(table = table.name, bit, "a stick table stores data of a kind that is not known; it is polled");
+            tracing::warn!(
+                table = table.name,
+                bit,
+                "a stick table stores data of a kind that is not known; it is polled"
+            );
             self.drop_table(&table.name);
             return;
         }

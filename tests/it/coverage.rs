@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::announcement::{fields, maps, refusals, resolvers, rules, stick_tables};
+use crate::announcement::{fields, maps, peers, refusals, resolvers, rules, stick_tables};
 use crate::support::client::{short_name, tables};
 use crate::{lifecycle, protocols, resources, runtime_objects, sections, stored};
 
@@ -14,6 +14,7 @@ const COVERED: &[&[&str]] = &[
     lifecycle::transactions::COVERS,
     maps::maps::COVERS,
     maps::stored_maps::COVERS,
+    peers::pushed_tables::COVERS,
     protocols::credentials::COVERS,
     refusals::bad_input::COVERS,
     refusals::haproxy_away::COVERS,

@@ -1,6 +1,7 @@
 //! Stick tables that a live HAProxy pushes by the peers protocol, against what it shows itself.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -70,12 +71,12 @@ impl Live {
         let mut socket = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.port))).unwrap();
         let all: Vec<_> = requests.collect();
         for some in all.chunks(200) {
-            let text: String = some
-                .iter()
-                .map(|(key, number)| format!("GET / HTTP/1.1\r\nhost: x\r\nx-key: {key}\r\nx-number: {number}\r\n\r\n"))
-                .collect();
+            let mut text = String::new();
+            for (key, number) in some {
+                write!(text, "GET / HTTP/1.1\r\nhost: x\r\nx-key: {key}\r\nx-number: {number}\r\n\r\n").unwrap();
+            }
             socket.write_all(text.as_bytes()).unwrap();
-            let (mut seen, mut buffer, mut answers) = (0, [0; 65536], Vec::new());
+            let (mut seen, mut buffer, mut answers) = (0, vec![0; 65536], Vec::new());
             while seen < some.len() {
                 let read = socket.read(&mut buffer).unwrap();
                 assert!(read > 0, "closed after {seen} answers");
@@ -111,7 +112,8 @@ impl Live {
                 return;
             }
             if Instant::now() > deadline {
-                let differ: Vec<_> = shown.iter().filter(|(key, data)| mirrored.get(*key) != Some(data)).take(3).collect();
+                let differ: Vec<_> =
+                    shown.iter().filter(|(key, data)| mirrored.get(*key) != Some(data)).take(3).collect();
                 let more: Vec<_> = mirrored.keys().filter(|key| !shown.contains_key(*key)).take(3).collect();
                 panic!("{why}: {} of {} in {table}; {differ:?}; {more:?}", mirrored.len(), shown.len());
             }
@@ -151,7 +153,7 @@ async fn the_mirror_is_what_haproxy_shows_through_load_clears_reloads_and_kills(
     live.haproxy.ask("clear table numbers").unwrap();
     live.haproxy.ask("set table names key \"a b\" data.gpc0 5").unwrap();
     live.haproxy.ask("clear table names key key\\ 7\\ =\\ 17").unwrap();
-    live.haproxy.reload();
+    let mut old = live.haproxy.reload();
     live.requests((0..100).map(|n| (format!("later {n}"), n)));
     for table in ["names", "numbers"] {
         live.same(table, "after a reload").await;
@@ -160,6 +162,8 @@ async fn the_mirror_is_what_haproxy_shows_through_load_clears_reloads_and_kills(
     assert!(live.mirrored("names").len() > 20_000, "{}", live.mirrored("names").len());
 
     live.haproxy.stop();
+    old.kill().unwrap();
+    old.wait().unwrap();
     live.haproxy.start();
     live.requests((0..100).map(|n| (format!("last {n}"), n)));
     for table in ["names", "numbers"] {

@@ -9,6 +9,7 @@ mod map_entries;
 mod maps;
 mod native_stats;
 mod paging;
+mod peers;
 mod raw;
 mod registry;
 mod reloads;
@@ -26,6 +27,7 @@ mod stored;
 mod transactions;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::registry::Handler;
@@ -41,7 +43,7 @@ use crate::runtime::Runtime;
 use crate::schema::Schema;
 use crate::schema::tables::MethodId;
 use crate::spoe::SpoeStore;
-use crate::stick_table::Hub;
+use crate::stick_table::{Hub, Push};
 use crate::storage::{FileStore, MapSync};
 
 /// Everything that methods work on.
@@ -60,6 +62,10 @@ pub struct Rooms {
     pub runtime: Runtime,
     /// Watches of stick tables.
     pub hub: Hub,
+    /// Sessions with HAProxy as one of its peers.
+    pub push: Arc<Push>,
+    /// Where HAProxy is to listen for us as a peer.
+    pub peers_socket: PathBuf,
     /// Map files.
     pub maps: FileStore,
     /// Certificates with their private keys.

@@ -10,8 +10,9 @@ use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::{
-    Context, acl_files, cluster, info, map_entries, maps, native_stats, raw, reloads, runtime_servers, spoe_files,
-    spoe_scopes, spoe_transactions, stick_tables, storage_certificates, storage_general, storage_maps, transactions,
+    Context, acl_files, cluster, info, map_entries, maps, native_stats, peers, raw, reloads, runtime_servers,
+    spoe_files, spoe_scopes, spoe_transactions, stick_tables, storage_certificates, storage_general, storage_maps,
+    transactions,
 };
 use crate::configuration::ports::Pending;
 use crate::error::{Error, Result};
@@ -98,6 +99,8 @@ impl Table {
         self.unary("runtime.v2.StickTableService/GetStickTable", stick_tables::get);
         self.stream("runtime.v2.StickTableService/WatchStickTable", stick_tables::watch);
         self.unary("runtime.v2.StickTableService/ClearStickTable", stick_tables::clear);
+        self.unary("runtime.v2.StickTableService/AddStickTablePeer", peers::add);
+        self.unary("runtime.v2.StickTableService/ListPeerSessions", peers::sessions);
         self.reply("runtime.v2.StickTableEntryService/ListStickTableEntries", stick_tables::entries);
         self.unary("runtime.v2.StickTableEntryService/SetStickTableEntry", stick_tables::set_entry);
     }

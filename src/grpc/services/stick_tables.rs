@@ -1,5 +1,6 @@
 //! Stick tables: what they are, their entries, and watches.
 
+use std::cmp::Reverse;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use super::registry::{Items, Reply};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::Transport;
 use crate::proto::runtime as pb;
-use crate::runtime::{DataType, Datum, DatumValue, Filter, TableEntry, TableInfo, TableType};
-use crate::stick_table::{Cleared, Event, RemovalReason, Revision, Scope, SourceKind, Update, WatchOptions};
+use crate::runtime::{self, DataType, Datum, DatumValue, Filter, TableEntry, TableInfo, TableType};
+use crate::stick_table::{
+    Cleared, Entry, Event, Listing, Query, RemovalReason, Revision, Scope, SourceKind, Update, WatchOptions,
+};
 
 /// The only process that HAProxy has since version 2.5.
 const PROCESS: i64 = 1;
@@ -78,6 +81,49 @@ fn field(item: &str) -> pb::StickTableField {
     }
 }
 
+/// What is asked of a list of entries.
+struct Asked {
+    table: String,
+    query: Query,
+    page: Page,
+    /// Entries that the caller leaves out.
+    offset: usize,
+    /// Most entries in all, whatever the page; 0 for no limit.
+    count: usize,
+}
+
+impl Asked {
+    fn read(context: &Context, request: &pb::ListStickTableEntriesRequest) -> Result<Asked> {
+        let offset = usize::try_from(request.offset).map_err(|_| wrong("offset", "should be 0 or more"))?;
+        let count = usize::try_from(request.count).map_err(|_| wrong("count", "should be 0 or more"))?;
+        let page = Page::new(i64::from(request.page_size), &request.page_token, context.transport)?;
+        let limit = [Some(count).filter(|count| *count > 0), page.size].into_iter().flatten().min();
+        let query = Query {
+            scope: Scope { filters: filters(&request.filter)?, key_prefix: request.key_prefix.clone() },
+            order_by: order(&request.order_by)?,
+            start: offset + page.start,
+            limit: limit.unwrap_or(usize::MAX),
+        };
+        Ok(Asked { table: request.stick_table.clone(), query, page, offset, count })
+    }
+
+    fn wants(&self, entry: &TableEntry) -> bool {
+        entry.key.starts_with(&self.query.scope.key_prefix)
+    }
+
+    /// The answer with the entries of the page, out of so many that there are at least.
+    fn answer(&self, entries: Vec<pb::StickTableEntry>, total: usize) -> Result<pb::ListStickTableEntriesResponse> {
+        if self.offset > total {
+            let message = format!("offset {} is larger than the number of entries, {total}", self.offset);
+            return Err(Error::new(Reason::IndexOutOfRange, message).with("length", total));
+        }
+        let paged = self.page.size.is_some_and(|size| self.count == 0 || size < self.count);
+        let more = paged && self.query.start + entries.len() < total;
+        let next_page_token = if more { self.page.next(0) } else { String::new() };
+        Ok(pb::ListStickTableEntriesResponse { entries, next_page_token })
+    }
+}
+
 pub(super) async fn entries(
     context: Context,
     request: pb::ListStickTableEntriesRequest,
@@ -85,53 +131,86 @@ pub(super) async fn entries(
     if require_process(&context, request.process)? != PROCESS {
         return Ok(Reply::One(pb::ListStickTableEntriesResponse::default()));
     }
-    let table = request.stick_table.as_str();
     if !request.key.is_empty() {
-        let entries = match context.runtime.table_entry(table, &request.key).await {
-            Ok(entry) => vec![message(entry)],
-            Err(error) if error.reason() == Reason::ObjectNotFound && error.message().starts_with("no entry") => {
-                Vec::new()
-            }
-            Err(error) => return Err(error),
-        };
-        return Ok(Reply::One(pb::ListStickTableEntriesResponse { entries, next_page_token: String::new() }));
+        return entry_of_key(&context, &request.stick_table, &request.key).await.map(Reply::One);
     }
-    let filters = filters(&request.filter)?;
-    let offset = usize::try_from(request.offset).map_err(|_| wrong("offset", "should be 0 or more"))?;
-    let count = usize::try_from(request.count).map_err(|_| wrong("count", "should be 0 or more"))?;
-    let mut listing = context.runtime.table_entries(table, &filters).await?;
-    if context.transport == Transport::Rest && offset == 0 && count == 0 && request.page_size == 0 {
-        let chunks = listing.into_stream().map(|chunk| {
-            Ok(pb::ListStickTableEntriesResponse {
-                entries: chunk?.into_iter().map(message).collect(),
-                next_page_token: String::new(),
-            })
+    let asked = Asked::read(&context, &request)?;
+    let rest = context.transport == Transport::Rest;
+    // Clients of REST know entries by the ids that HAProxy alone has.
+    if !rest && let Some(Listing { entries, total }) = context.hub.list(&asked.table, &asked.query)? {
+        return asked.answer(entries.into_iter().map(mirrored).collect(), total).map(Reply::One);
+    }
+    let mut listing = context.runtime.table_entries(&asked.table, &asked.query.scope.filters).await?;
+    if let Some(kind) = &asked.query.order_by {
+        return ordered(&asked, kind, listing).await.map(Reply::One);
+    }
+    if rest && asked.query.start == 0 && asked.query.limit == usize::MAX {
+        let chunks = listing.into_stream().map(move |chunk| {
+            let entries = chunk?.into_iter().filter(|entry| asked.wants(entry)).map(message).collect();
+            Ok(pb::ListStickTableEntriesResponse { entries, next_page_token: String::new() })
         });
         return Ok(Reply::Many(Box::pin(chunks)));
     }
-    let page = Page::new(i64::from(request.page_size), &request.page_token, context.transport)?;
-    let start = offset + page.start;
-    let limit = [Some(count).filter(|c| *c > 0), page.size].into_iter().flatten().min().unwrap_or(usize::MAX);
-    let (mut seen, mut entries, mut more) = (0, Vec::new(), false);
-    while let Some(items) = listing.next().await? {
-        for entry in items {
-            if seen >= start && entries.len() < limit {
+    let (mut seen, mut entries) = (0, Vec::new());
+    let end = asked.query.start.saturating_add(asked.query.limit);
+    while seen <= end
+        && let Some(items) = listing.next().await?
+    {
+        for entry in items.into_iter().filter(|entry| asked.wants(entry)) {
+            if (asked.query.start..end).contains(&seen) {
                 entries.push(message(entry));
-            } else if seen >= start {
-                more = true;
             }
             seen += 1;
         }
-        if more {
-            break;
+    }
+    asked.answer(entries, seen).map(Reply::One)
+}
+
+async fn entry_of_key(context: &Context, table: &str, key: &str) -> Result<pb::ListStickTableEntriesResponse> {
+    let entries = match context.runtime.table_entry(table, key).await {
+        Ok(entry) => vec![message(entry)],
+        Err(error) if error.reason() == Reason::ObjectNotFound && error.message().starts_with("no entry") => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    Ok(pb::ListStickTableEntriesResponse { entries, next_page_token: String::new() })
+}
+
+/// The entries with the most of a data type; of all others no more are held than make one page.
+async fn ordered(
+    asked: &Asked,
+    kind: &DataType,
+    mut listing: runtime::Listing<TableEntry>,
+) -> Result<pb::ListStickTableEntriesResponse> {
+    let Query { start, limit, .. } = asked.query;
+    let end = start.saturating_add(limit);
+    let (mut first, mut total) = (Vec::new(), 0);
+    while let Some(items) = listing.next().await? {
+        let before = first.len();
+        first.extend(items.into_iter().filter(|entry| asked.wants(entry)).map(|entry| (rank(&entry, kind), entry)));
+        total += first.len() - before;
+        if first.len() / 2 > end.max(1_000) {
+            first.select_nth_unstable_by(end, |one, other| (&one.0, &one.1.key).cmp(&(&other.0, &other.1.key)));
+            first.truncate(end);
         }
     }
-    if offset > seen {
-        let message = format!("offset {offset} is larger than the number of entries, {seen}");
-        return Err(Error::new(Reason::IndexOutOfRange, message).with("length", seen));
+    first.sort_unstable_by(|one, other| (&one.0, &one.1.key).cmp(&(&other.0, &other.1.key)));
+    let entries = first.into_iter().skip(start).take(limit).map(|(_, entry)| message(entry)).collect();
+    asked.answer(entries, total)
+}
+
+/// The data type that comes first.
+fn order(text: &str) -> Result<Option<DataType>> {
+    match DataType::parse(text) {
+        _ if text.is_empty() => Ok(None),
+        DataType::Other(_) | DataType::ServerKey => Err(wrong("order_by", "should be a data type, such as gpc0")),
+        kind => Ok(Some(kind)),
     }
-    let next_page_token = if more && page.size.is_some() { page.next(0) } else { String::new() };
-    Ok(Reply::One(pb::ListStickTableEntriesResponse { entries, next_page_token }))
+}
+
+/// Orders entries by what they have most of.
+fn rank(entry: &TableEntry, kind: &DataType) -> Reverse<u64> {
+    let value = entry.data.iter().find(|datum| datum.kind == *kind).map(|datum| &datum.value);
+    Reverse(if let Some(DatumValue::Number(number)) = value { *number } else { 0 })
 }
 
 pub(super) async fn set_entry(
@@ -188,18 +267,7 @@ pub(super) async fn watch(
 
 fn event(update: Update) -> pb::WatchStickTableResponse {
     use pb::watch_stick_table_response::Event as Kind;
-    let entries = |entries: Vec<crate::stick_table::Entry>| {
-        entries.into_iter().map(|entry| {
-            let mut message = pb::StickTableEntry {
-                key: Some(entry.key),
-                r#use: Some(entry.uses > 0),
-                exp: entry.expires_in.and_then(|ms| i64::try_from(ms).ok()),
-                ..pb::StickTableEntry::default()
-            };
-            fill(&mut message, entry.data);
-            message
-        })
-    };
+    let entries = |entries: Vec<Entry>| entries.into_iter().map(mirrored);
     let kind = match update.event {
         Event::Snapshot { entries: all, last } => {
             Kind::Snapshot(pb::StickTableSnapshot { entries: entries(all).collect(), last })
@@ -262,6 +330,18 @@ fn require_process(context: &Context, process: Option<i64>) -> Result<i64> {
 /// Conditions joined by ` AND `.
 fn filters(text: &str) -> Result<Vec<Filter>> {
     text.split(" AND ").map(str::trim).filter(|term| !term.is_empty()).map(Filter::from_str).collect()
+}
+
+/// An entry of a mirror.
+fn mirrored(entry: Entry) -> pb::StickTableEntry {
+    let mut message = pb::StickTableEntry {
+        key: Some(entry.key),
+        r#use: Some(entry.uses > 0),
+        exp: entry.expires_in.and_then(|ms| i64::try_from(ms).ok()),
+        ..pb::StickTableEntry::default()
+    };
+    fill(&mut message, entry.data);
+    message
 }
 
 fn message(entry: TableEntry) -> pb::StickTableEntry {

@@ -1,5 +1,5 @@
-use super::super::{Closed, Column, KeyType, Malformed, Message, Phase, Rate, Table, Value};
 use super::super::data::put_values;
+use super::super::{Closed, Column, KeyType, Malformed, Message, Phase, Rate, Table, Value};
 use super::{Notes, open};
 
 fn table() -> Table {
@@ -18,7 +18,9 @@ fn table() -> Table {
 
 fn put(messages: &[Message<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
-    messages.iter().for_each(|message| message.put(&mut out));
+    for message in messages {
+        message.put(&mut out);
+    }
     out
 }
 
@@ -49,10 +51,7 @@ fn a_session_asks_for_everything_answers_what_haproxy_waits_for_and_acknowledges
         Message::ResyncFinished,
     ]);
     session.receive(&stream, 3, &mut notes).unwrap();
-    assert_eq!(
-        notes.lines,
-        ["resync", "table t", "t a #7 for 500: 1 5/2/1", "t b #8: 2 5/2/1", "resynced"]
-    );
+    assert_eq!(notes.lines, ["resync", "table t", "t a #7 for 500: 1 5/2/1", "t b #8: 2 5/2/1", "resynced"]);
     let ack = Message::Ack { table: 3, update: 8 };
     assert_eq!(session.output(), put(&[Message::ResyncFinished, Message::ResyncConfirm, ack]));
     assert_eq!(session.phase(), Phase::Live);
@@ -104,7 +103,10 @@ fn what_ends_a_session_is_told() {
             Closed::Malformed(Malformed::UnknownTable),
         ),
         (
-            put(&[Message::Define(table()), Message::Update { number: Some(1), expires_in: None, body: &undescribed[..3] }]),
+            put(&[
+                Message::Define(table()),
+                Message::Update { number: Some(1), expires_in: None, body: &undescribed[..3] },
+            ]),
             Closed::Malformed(Malformed::Truncated),
         ),
         (vec![10, 0x80, 0xff, 0xff, 0xff, 0xff, 0x7f], Closed::Malformed(Malformed::TooLarge)),

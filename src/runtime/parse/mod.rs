@@ -15,7 +15,8 @@ pub(super) use server::parse_servers;
 pub use server::{AdminState, OperationalState, ServerState};
 pub use stats::{StatRow, StatsReader};
 pub use table::{
-    DataType, Datum, DatumValue, Filter, Operator, RawTableEntry, TableEntry, TableInfo, TableType, escape_bytes, escape_key,
+    DataType, Datum, DatumValue, Filter, Operator, RawTableEntry, TableEntry, TableInfo, TableType, escape_bytes,
+    escape_key,
 };
 pub(crate) use table::{number, split_period, unescape};
 pub(super) use table::{parse_entry as parse_table_entry, parse_info as parse_table_info};

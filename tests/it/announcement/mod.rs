@@ -2,6 +2,7 @@
 
 pub(crate) mod fields;
 pub(crate) mod maps;
+pub(crate) mod peers;
 pub(crate) mod refusals;
 pub(crate) mod resolvers;
 pub(crate) mod rules;
