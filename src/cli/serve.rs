@@ -177,6 +177,7 @@ pub async fn run(
         spoe,
         map_sync,
         presence,
+        health_by_command: settings.profile == Profile::DropIn,
         show_system_info: settings.show_system_info,
     };
     let protocols = protocols(&settings, &schema, rooms, authenticator, stop.clone())?;

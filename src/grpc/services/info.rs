@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::error::Result;
+use crate::process::strategy;
 use crate::proto::runtime as pb;
 use crate::runtime::{Info, InfoValue};
 use crate::schema::tables::Kind;
@@ -23,12 +24,14 @@ fn machine() -> pb::SystemInfo {
     let bytes = |units: u64| i64::try_from(units).unwrap_or(i64::MAX).saturating_mul(unit);
     pb::SystemInfo {
         cpu_info: Some(pb::CpuInfo {
-            model: None,
+            model: line_of("/proc/cpuinfo", "model name").map(|line| line.trim().to_owned()),
             num_cpus: std::thread::available_parallelism().ok().and_then(|n| i64::try_from(n.get()).ok()),
         }),
         hostname: Some(text(name.nodename())),
         mem_info: Some(pb::MemoryInfo {
-            dataplaneapi_memory: None,
+            dataplaneapi_memory: line_of("/proc/self/status", "VmRSS")
+                .and_then(|line| line.split_ascii_whitespace().next()?.parse::<i64>().ok())
+                .map(|kibibytes| kibibytes.saturating_mul(1024)),
             free_memory: Some(bytes(memory.freeram)),
             total_memory: Some(bytes(memory.totalram)),
         }),
@@ -36,6 +39,13 @@ fn machine() -> pb::SystemInfo {
         time: Some(jiff::Timestamp::now().as_second()),
         uptime: Some(memory.uptime),
     }
+}
+
+/// What stands behind the colon in the first line of that name.
+fn line_of(file: &str, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_once(':').map(|(_, value)| value.to_owned())
 }
 
 pub(super) async fn processes(context: Context, _: pb::GetProcessInfoRequest) -> Result<pb::GetProcessInfoResponse> {
@@ -76,11 +86,13 @@ fn key(name: &str) -> String {
 
 pub(super) async fn health(context: Context, _: pb::GetHealthRequest) -> Result<pb::GetHealthResponse> {
     let presence = &context.presence;
-    let can_ask = presence.master.is_some() || presence.stats.is_some() || presence.status_cmd.is_some();
-    let status = match (can_ask, presence.running().await) {
-        (false, _) => pb::HealthStatus::Unknown,
-        (true, true) => pb::HealthStatus::Up,
-        (true, false) => pb::HealthStatus::Down,
+    let up = |running| if running { pb::HealthStatus::Up } else { pb::HealthStatus::Down };
+    let can_ask = presence.master.is_some() || presence.stats.is_some();
+    let status = match &presence.status_cmd {
+        // Who gives a command wants its answer, whatever a socket says.
+        Some(command) => up(strategy::status(command).await),
+        None if can_ask && !context.health_by_command => up(presence.running().await),
+        None => pb::HealthStatus::Unknown,
     };
     let detail = context.configuration.trouble().map(|error| error.to_string());
     Ok(pb::GetHealthResponse { haproxy: status.into(), detail })

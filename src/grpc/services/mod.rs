@@ -78,6 +78,8 @@ pub struct Rooms {
     pub map_sync: Arc<MapSync>,
     /// How to find out whether HAProxy runs.
     pub presence: Presence,
+    /// Whether health is only known by a status command, as callers of the Data Plane API expect.
+    pub health_by_command: bool,
     /// Whether `GetInfo` tells of the machine.
     pub show_system_info: bool,
 }

@@ -227,6 +227,28 @@ async fn an_own_command_checks_instead_of_haproxy() {
     assert!(!knows(&client, "refused").await);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_is_what_the_status_command_says() {
+    let mut bench = Bench::running();
+    for (flags, health) in
+        [(&["--status-cmd=true", "-i"][..], "up"), (&["--status-cmd=false"], "down"), (&[], "unknown")]
+    {
+        bench.start(flags);
+        let client = bench.client(Transport::Rest);
+        let answer = client.call("HealthService.GetHealth", &json!({})).await.unwrap().message;
+        assert_eq!(answer["haproxy"], health, "{flags:?}");
+        if flags.contains(&"-i") {
+            let info = client.call("InfoService.GetInfo", &json!({})).await.unwrap().message;
+            let memory = &info["system"]["mem_info"];
+            for name in ["dataplaneapi_memory", "free_memory", "total_memory"] {
+                assert!(memory[name].as_i64().is_some_and(|bytes| bytes > 1 << 20), "{info}");
+            }
+            assert!(info["system"]["cpu_info"]["num_cpus"].as_i64().is_some_and(|count| count > 0), "{info}");
+        }
+        assert_eq!(bench.end(Signal::TERM), Some(0));
+    }
+}
+
 /// An HAProxy with a master process, as the one that starts us as its `program`.
 struct Master(Child);
 
