@@ -3,13 +3,14 @@
 #   make run           an API and a live HAProxy in ./.backstay
 #   make test          format, lints, all tests with the system's haproxy
 #   make test-matrix   the tests against a live HAProxy with 2.8, 3.0 and 3.2
+#   make vectors       replays a folder of recorded requests (VECTORS=folder) and prints passed/total per resource
 #   make test-full     both, and the tests that are left out for their time
 
 MATRIX := 2.8 3.0 3.2
 CACHE := $(or $(BACKSTAY_CACHE),$(CURDIR)/.cache)
 export PATH := $(CACHE)/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: run test test-matrix test-full lint fmt bench
+.PHONY: run test test-matrix test-full vectors lint fmt bench
 
 run:
 	deploy/tools.sh run
@@ -43,6 +44,10 @@ test-full: test test-matrix
 	cargo test --locked -- --ignored
 	BACKSTAY_FULL=1 cargo test --locked --test it sweep::
 	@cat $(or $(CARGO_TARGET_DIR),target)/sweep.txt
+
+VECTORS := $(CURDIR)/tests/data/vectors
+vectors:
+	BACKSTAY_VECTORS=$(abspath $(VECTORS)) cargo test --locked --test it vectors:: -- --nocapture
 
 fmt:
 	cargo fmt

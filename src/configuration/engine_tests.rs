@@ -253,3 +253,65 @@ fn a_last_rule_goes_behind_lines_that_begin_with_no() {
     case.create("LogTarget", &place, r#"{"index":2,"global":true}"#).unwrap();
     assert_eq!(case.text(), "frontend f\n  log global\n  no log\n  log global\n  bind :80\n");
 }
+
+#[test]
+fn a_value_that_is_set_replaces_what_nobody_could_read_in_its_place() {
+    let file = "fcgi-app a\n  docroot /srv/a b # mine\n  index x\n\nhttp-errors e\n  errorfile 407\n  errorfile 503 /a\n  errorfile 0 /b\n  errorfile 599 /c\n\nbackend b\n  option foo x\n  timeout connect never\n  stats scope .\n";
+    let mut case = Case::new(file);
+    let nowhere = Place::default();
+    case.replace("FcgiApp", &nowhere, &named("a"), r#"{"name":"a","docroot":"/srv/www","index":"x"}"#).unwrap();
+    let list = r#"{"name":"e","error_files":[{"code":503,"file":"/a"},{"code":404,"file":"/d"}]}"#;
+    case.replace("HttpErrorsSection", &nowhere, &named("e"), list).unwrap();
+    case.replace("Backend", &nowhere, &named("b"), r#"{"name":"b","connect_timeout":5,"adv_check":"httpchk"}"#)
+        .unwrap();
+    assert_eq!(
+        case.text(),
+        "fcgi-app a\n  docroot /srv/www # mine\n  index x\n\nhttp-errors e\n  errorfile 503 /a\n  errorfile 404 /d\n  errorfile 599 /c\n\nbackend b\n  option httpchk\n  option foo x\n  timeout connect 5\n  stats scope .\n"
+    );
+
+    // What is not set, or says what is wanted already, touches nothing.
+    let mut case = Case::new(file);
+    case.replace("FcgiApp", &nowhere, &named("a"), r#"{"name":"a","index":"x"}"#).unwrap();
+    case.replace(
+        "HttpErrorsSection",
+        &nowhere,
+        &named("e"),
+        r#"{"name":"e","error_files":[{"code":503,"file":"/a"}]}"#,
+    )
+    .unwrap();
+    case.replace("Backend", &nowhere, &named("b"), r#"{"name":"b"}"#).unwrap();
+    assert_eq!(case.text(), file);
+}
+
+#[test]
+fn a_condition_comes_whole_or_not_at_all() {
+    let case = Case::new("");
+    let tables = &case.engine.schema.tables;
+    let faults = |resource: &str, text: &str| {
+        let object = case.object(resource, text);
+        let found = crate::schema::check::check(tables, case.id(resource), &object, "body");
+        found.into_iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect::<Vec<_>>().join("; ")
+    };
+    for (resource, mut json) in [
+        ("BackendSwitchingRule", serde_json::json!({"index": 0, "name": "b"})),
+        ("HttpRequestRule", serde_json::json!({"index": 0, "type": "deny"})),
+        ("HttpResponseRule", serde_json::json!({"index": 0, "type": "deny"})),
+        ("HttpAfterResponseRule", serde_json::json!({"index": 0, "type": "allow"})),
+        ("TcpRequestRule", serde_json::json!({"index": 0, "type": "content", "action": "reject"})),
+        ("TcpResponseRule", serde_json::json!({"index": 0, "type": "content", "action": "reject"})),
+        ("StickRule", serde_json::json!({"index": 0, "type": "on", "pattern": "src"})),
+        ("ServerSwitchingRule", serde_json::json!({"index": 0, "target_server": "s"})),
+    ] {
+        assert_eq!(faults(resource, &json.to_string()), "", "{resource}");
+        json["cond"] = "unless".into();
+        assert_eq!(faults(resource, &json.to_string()), "cond: needs cond_test to be set too", "{resource}");
+        json["cond_test"] = "".into();
+        assert_eq!(faults(resource, &json.to_string()), "cond: needs cond_test to be set too", "{resource}");
+        json["cond_test"] = "TRUE".into();
+        assert_eq!(faults(resource, &json.to_string()), "", "{resource}");
+        json.as_object_mut().unwrap().remove("cond");
+        assert_eq!(faults(resource, &json.to_string()), "cond_test: needs cond to be set too", "{resource}");
+    }
+    let stats = r#"{"name":"b","stats_options":{"stats_admin":true,"stats_admin_cond":"if"}}"#;
+    assert_eq!(faults("Backend", stats), "stats_options.stats_admin_cond: needs stats_admin_cond_test to be set too");
+}

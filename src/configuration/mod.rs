@@ -21,6 +21,7 @@ mod journal;
 mod laws;
 pub mod layout;
 mod options;
+mod placing;
 pub mod plan;
 pub mod ports;
 mod raw;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::address::{Key, Place};
 use super::engine::{Edited, Engine, outside, refused};
 use super::layout::{SectionLayout, said};
+use super::placing::place_for_new;
 use crate::document::{Document, Section};
 use crate::error::{Error, Reason, Result};
 use crate::schema::tables::{FieldIndex, Kind, MessageId, Resource};
@@ -71,8 +72,9 @@ impl Engine {
         self.check_from(document, resource, object)?;
         let header = self.schema.grammar.print_line(resource, object).map_err(refused)?;
         let section = Section::new(&header.text, document.style())?;
+        let base = self.schema.tables.messages[resource].field_named("from").and_then(|from| object.str(from));
+        let at = if rules.first { 0 } else { place_for_new(document, &rules.keyword, name, base) };
         let mut document = document.clone();
-        let at = if rules.first { 0 } else { document.place_for_new(&rules.keyword) };
         document.insert_section(at, section);
         self.write_fields(&document, resource, at, object)
     }
@@ -90,8 +92,8 @@ impl Engine {
             (Some(at), _) => at,
             (None, true) => {
                 let section = Section::new(&rules.keyword, document.style())?;
+                let at = if rules.first { 0 } else { place_for_new(document, &rules.keyword, "", None) };
                 let mut document = document.clone();
-                let at = if rules.first { 0 } else { document.place_for_new(&rules.keyword) };
                 document.insert_section(at, section);
                 return self.write_fields(&document, resource, at, object);
             }
@@ -149,11 +151,11 @@ impl Engine {
         let layout = self.layout(document, at)?;
         let section = &document.sections()[at];
         let mut old: BTreeMap<SlotId, Vec<usize>> = BTreeMap::new();
-        for line in said(section) {
-            if layout.child_of(&line.words).is_none()
-                && let Some(slot) = grammar.owner(&line.words)
-            {
-                old.entry(slot).or_default().push(line.at);
+        let mut unread = Vec::new();
+        for line in said(section).filter(|line| layout.child_of(&line.words).is_none()) {
+            match grammar.owner(&line.words) {
+                Some(slot) => old.entry(slot).or_default().push(line.at),
+                None => unread.push(line),
             }
         }
         let mut wanted: BTreeMap<SlotId, Vec<String>> = BTreeMap::new();
@@ -168,6 +170,17 @@ impl Engine {
                 // A successor may own what a deprecated field writes.
                 let owner = grammar.owner(&words).unwrap_or(slot);
                 wanted.entry(owner).or_default().push(text);
+            }
+        }
+        // A value that is set replaces what nobody could read in its place: of a list only what can mean nothing.
+        for line in unread {
+            if let Some((slot, dead)) = grammar.meant(&line.words)
+                && wanted.contains_key(&slot)
+                && (dead || !self.is_list(resource, &grammar.path(slot)))
+            {
+                let lines = old.entry(slot).or_default();
+                lines.push(line.at);
+                lines.sort_unstable();
             }
         }
         let mut edit = FieldEdit::new(section);

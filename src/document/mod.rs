@@ -132,11 +132,16 @@ impl Document {
     pub fn place_for_new(&self, kind: &str) -> usize {
         let count = self.sections.len();
         let behind = self.sections.iter().rposition(|s| s.kind() == kind).map_or(count, |at| at + 1);
-        let outside = |at: &usize| match self.sections.get(*at) {
+        let outside = |at: &usize| self.is_outside(*at);
+        (behind..=count).find(outside).or_else(|| (0..behind).rev().find(outside)).unwrap_or(count)
+    }
+
+    /// True when a section that is inserted before the one at `at`, or at the end, is not inside an `.if` block.
+    pub fn is_outside(&self, at: usize) -> bool {
+        match self.sections.get(at) {
             Some(section) => section.entry == 0,
             None => self.sections.last().is_none_or(|last| last.exit() == 0),
-        };
-        (behind..=count).find(outside).or_else(|| (0..behind).rev().find(outside)).unwrap_or(count)
+        }
     }
 
     /// Puts another section in the place of one; the names may differ. Gives the old one back, or nothing when there

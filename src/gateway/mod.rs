@@ -180,7 +180,7 @@ impl Gateway {
             Found::Route(route, values) => self.call(head, body, route, &values).await,
             _ => match page {
                 Some(page) => page.response(),
-                None => json(discovery::list(&self.on.tables, &self.routes, path)),
+                None => json(discovery::list(&self.on.tables, &self.routes, &self.on.pages, path)),
             },
         }
     }
@@ -257,7 +257,7 @@ impl Gateway {
         }
         compat::check_target(tables, method, &request)?;
         let facts = facts(tables, method, route, &head.headers, &request);
-        let mirrors = view::take_mirrors(tables, method, &mut request);
+        let mirrors = view::normalize(tables, method, &mut request);
         let call = Call { method: route.method, request, transport: Transport::Rest, upload: rest.upload };
         match self.on.api.call(call).await {
             Ok(Answer::Message(mut message)) => {

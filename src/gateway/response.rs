@@ -257,6 +257,7 @@ pub(super) fn write_value(tables: &Tables, kind: Kind, value: &Value, out: &mut 
         (Value::Bytes(bytes), _) => write_json(&String::from_utf8_lossy(bytes), out),
         (Value::Enum(number), Kind::Enum(id)) => match tables.enums[id].value(*number) {
             Some(value) => write_json(&value.token, out),
+            None if *number == 0 => write_json("", out),
             None => out.extend_from_slice(number.to_string().as_bytes()),
         },
         _ => out.extend_from_slice(b"null"),

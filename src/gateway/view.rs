@@ -31,7 +31,7 @@ use When::{Always, Is, Without};
 type Row = (&'static str, &'static str, When, Filler);
 
 /// All such fields, in messages inside others too.
-const SHOWN: [Row; 18] = [
+const SHOWN: [Row; 20] = [
     // Groups of settings that the peer's answer always holds.
     ("Global", "device_atlas_options", Always, Filler::Object),
     ("Global", "fifty_one_degrees_options", Always, Filler::Object),
@@ -46,6 +46,8 @@ const SHOWN: [Row; 18] = [
     ("Defaults", "smtpchk_params", Is("adv_check", &["smtpchk"]), Filler::Object),
     // Required by the model, so never left out, whatever the line says.
     ("FcgiApp", "docroot", Always, Text),
+    ("SpoeEvent", "name", Always, Text),
+    ("SpoeMessage", "event", Always, Filler::Object),
     ("SslEngine", "algorithms", Always, Text),
     ("ServerTemplate", "port", Always, Zero),
     // A user without a password is shown as one whose empty password is encrypted.
@@ -82,6 +84,28 @@ const MIRRORS: [(&str, Mirror); 6] = [
     ("Backend", Enabled("http_connection_mode", "http-keep-alive", "http_keep_alive")),
     ("Global", Inner("tune_options", "ssl_default_dh_param", "tune_ssl_default_dh_param")),
 ];
+
+/// Words that a request may leave out, as a field that only they use says them: message, field, other field, word.
+const IMPLIED: [(&str, &str, &str, &str); 1] = [("Source", "address_second", "usesrc", "address")];
+
+/// Says what a request implies.
+fn imply(tables: &Tables, message: MessageId, object: &mut Object) {
+    let table = &tables.messages[message];
+    for (_, field, other, word) in IMPLIED.iter().filter(|row| row.0 == short(table)) {
+        let (Some(field), Some(other)) = (table.field_named(field), table.field_named(other)) else { continue };
+        if let (Some(_), None, Kind::Enum(id)) = (object.get(field), object.get(other), table.fields[other].kind)
+            && let Some(number) = tables.enums[id].number(word)
+        {
+            object.set(other, Value::Enum(number));
+        }
+    }
+    let set: Vec<FieldIndex> = object.iter().map(|(at, _)| at).collect();
+    for at in set {
+        if let (Kind::Message(inner), Some(Value::Object(part))) = (table.fields[at].kind, object.get_mut(at)) {
+            imply(tables, inner, part);
+        }
+    }
+}
 
 impl Mirror {
     /// The successor and the deprecated field.
@@ -121,11 +145,13 @@ fn short(table: &MessageType) -> &str {
     table.full_name.rsplit('.').next().unwrap_or_default()
 }
 
-/// Takes deprecated fields out of a request whose successors are set, and returns them for the answer.
-pub fn take_mirrors(tables: &Tables, method: &Method, request: &mut Object) -> Vec<(FieldIndex, Value)> {
+/// Makes a request what our own API would be sent: says what it implies, and takes deprecated fields out whose successors
+/// are set. Returns these for the answer.
+pub fn normalize(tables: &Tables, method: &Method, request: &mut Object) -> Vec<(FieldIndex, Value)> {
     let Some((resource, body)) = place(tables, method, method.input) else { return Vec::new() };
     let table = &tables.messages[resource];
     let Some(Value::Object(object)) = request.get_mut(body) else { return Vec::new() };
+    imply(tables, resource, object);
     let mut taken = Vec::new();
     for (_, mirror) in MIRRORS.iter().filter(|(message, _)| *message == short(table)) {
         let (from, to) = mirror.names();
@@ -229,7 +255,13 @@ fn fill(tables: &Tables, table: &MessageType, rows: &[Row], object: &mut Object)
         };
         if holds {
             let value = match filler {
-                Filler::Object => Value::Object(Object::new()),
+                Filler::Object => {
+                    let mut inner = Object::new();
+                    if let Kind::Message(id) = table.fields[field].kind {
+                        fill(tables, &tables.messages[id], rows, &mut inner);
+                    }
+                    Value::Object(inner)
+                }
                 Text => Value::Str("".into()),
                 Zero => Value::Int(0),
                 True => Value::Bool(true),

@@ -56,6 +56,8 @@ pub fn write_field(tables: &Tables, field: &Field, value: &Value, out: &mut Vec<
             };
             match token {
                 Some(token) => write_text(token, out),
+                // Present without a word of its own, such as a keyword whose argument was left out.
+                None if *number == 0 => write_text("", out),
                 None => write_int((*number).into(), out),
             }
         }

@@ -308,7 +308,9 @@ impl<'t> Compiler<'t> {
         let wrong = |what: &str| Err(Broken::new("A12", format!("`{}` {what}", field.json)));
         match (field.kind, unit) {
             (Kind::String, None) => Ok(Leaf::Text),
-            (Kind::String, Some(Unit::Address)) => Ok(Leaf::Address),
+            (Kind::String, Some(unit @ (Unit::Address | Unit::Listen))) => {
+                Ok(Leaf::Address { listen: unit == Unit::Listen })
+            }
             (
                 Kind::Int32 | Kind::Int64,
                 None | Some(Unit::Milliseconds | Unit::Seconds | Unit::MillisecondsOfSeconds | Unit::Size),

@@ -62,7 +62,7 @@ pub(super) enum Leaf {
     /// Any word.
     Text,
     /// An address.
-    Address,
+    Address { listen: bool },
     /// A word that is joined with a comma when it occurs again.
     Joined,
     /// A number.

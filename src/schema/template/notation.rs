@@ -67,8 +67,10 @@ pub(super) enum Unit {
     MillisecondsOfSeconds,
     /// Bytes.
     Size,
-    /// An address.
+    /// An address that something connects to: an IPv6 literal has brackets in the line only.
     Address,
+    /// An address that something listens on: the same behind a family too, as in `mptcp@[::1]`.
+    Listen,
     /// Items joined by commas.
     Csv,
 }
@@ -81,6 +83,7 @@ impl Unit {
             "ms/s" => Unit::MillisecondsOfSeconds,
             "size" => Unit::Size,
             "addr" => Unit::Address,
+            "listen" => Unit::Listen,
             "csv" => Unit::Csv,
             _ => return None,
         })

@@ -402,7 +402,7 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
         match leaf {
             Leaf::Text => Some(Event::Text(target, Cow::Borrowed(text))),
             Leaf::Joined => Some(Event::Join(target, text)),
-            Leaf::Address => units::address(text, whole).map(|text| Event::Text(target, Cow::Borrowed(text))),
+            Leaf::Address { listen } => units::address(text, whole, *listen).map(|text| Event::Text(target, text)),
             Leaf::Number(number) => {
                 let value = units::read(text, number.unit)?;
                 let narrow = !number.narrow || i32::try_from(value).is_ok();

@@ -161,8 +161,9 @@ impl<'o> Printer<'o> {
         self.enabled.extend(print_only);
         self.events.push(match (&slot.leaf, value) {
             // Brackets are the line's, not the value's.
-            (Leaf::Address, Value::Str(text)) => {
-                Event::Text(slot.target, Cow::Borrowed(units::address(text, true).unwrap_or(text)))
+            (Leaf::Address { listen }, Value::Str(value)) => {
+                let read = units::address(&text, true, *listen).map(Cow::into_owned);
+                Event::Text(slot.target, read.map_or(Cow::Borrowed(&**value), Cow::Owned))
             }
             _ => event(slot.target, value),
         });

@@ -8,7 +8,7 @@ use super::check::Program;
 use super::compile::{Broken, Compiler, Context};
 use super::event::{Source, build};
 use super::names::{Names, Step};
-use super::node::{Empty, Node, Part, PrintOnly, Target, Words};
+use super::node::{Empty, Leaf, Node, Part, PrintOnly, Target, Words};
 use super::overlap::{self, Link, Tail, Token, steps};
 use super::parse::Parser;
 use super::print::lists_itself;
@@ -68,6 +68,8 @@ struct Dispatch {
 
 /// Words of a line that dispatch looks at.
 const DISPATCH_DEPTH: usize = 3;
+/// So many words may be missing at the end of a line.
+const MISSING: usize = 2;
 /// A slot that can go on in more ways is not followed further.
 const DISPATCH_WIDTH: usize = 100;
 
@@ -87,6 +89,12 @@ impl Dispatch {
                 self.words.entry((*word).into()).or_default().add(after, slot, depth + 1);
             }
         }
+    }
+
+    /// All slots from here on.
+    fn slots_below(&self, into: &mut BTreeSet<u16>) {
+        into.extend(&self.slots);
+        self.words.values().for_each(|next| next.slots_below(into));
     }
 }
 
@@ -205,6 +213,18 @@ fn slot(
     })
 }
 
+/// A number that a program would take where it takes only listed ones.
+fn listed(nodes: &[Node]) -> Option<i64> {
+    nodes.iter().find_map(|node| match node {
+        Node::Slot(slot) => match &slot.leaf {
+            Leaf::Number(number) => number.listed.first().copied(),
+            _ => None,
+        },
+        Node::Message(message) => listed(&message.nodes),
+        _ => None,
+    })
+}
+
 fn ends_in_star(nodes: &[Node]) -> bool {
     match nodes.last() {
         Some(Node::Star(_)) => true,
@@ -305,6 +325,29 @@ impl SectionGrammar {
         let parser = self.try_slot(slot, words)?;
         self.apply(slot, &parser, into);
         Some(())
+    }
+
+    /// The slot that an unreadable line was meant for: the only one whose lines begin as it does. With it, whether the
+    /// line can never mean anything: words are missing at its end, or 0 stands for a number out of a list, which is
+    /// how an absent one may have been written.
+    pub fn meant<'w>(&self, words: &[&'w str]) -> Option<(SlotId, bool)> {
+        let mut level = &self.dispatch;
+        let mut depth = 0;
+        while let Some(next) = words.get(depth).and_then(|word| level.words.get(*word)) {
+            level = next;
+            depth += 1;
+        }
+        let mut slots = BTreeSet::new();
+        level.slots_below(&mut slots);
+        let slot = usize::from(*slots.first().filter(|_| depth > 0 && slots.len() == 1)?);
+        let number = listed(&self.slots[slot].nodes).map(|number| number.to_string());
+        let filled = |word: &&'w str| number.as_deref().filter(|_| *word == "0").unwrap_or(word);
+        let mut whole: Vec<&str> = words.iter().map(filled).collect();
+        let dead = (0..=MISSING).any(|missing| {
+            whole.resize(words.len() + missing, "x");
+            self.try_slot(slot, &whole).is_some()
+        });
+        Some((slot, dead))
     }
 
     fn matched<'a, 'w>(&self, words: &'a [&'w str]) -> Option<(SlotId, Parser<'_, 'a, 'w>)> {

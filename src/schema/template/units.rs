@@ -81,24 +81,37 @@ fn is_path(text: &str) -> bool {
     text.starts_with('/') || ["unix@", "abns@", "fd@", "sockpair@"].iter().any(|prefix| text.starts_with(prefix))
 }
 
-/// Reads an address. `whole` tells that the text goes to the end of its word.
-pub(super) fn address(text: &str, whole: bool) -> Option<&str> {
+/// Reads an address. `whole` tells that the text goes to the end of its word, `listen` that brackets behind an address
+/// family are not part of the value either.
+pub(super) fn address(text: &str, whole: bool, listen: bool) -> Option<Cow<'_, str>> {
     if is_path(text) {
-        return whole.then_some(text);
+        return whole.then_some(Cow::Borrowed(text));
     }
     if text.strip_prefix(':').is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit() || b == b'-')) {
         return None;
     }
-    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(inner) if inner.parse::<Ipv6Addr>().is_ok() => Some(inner),
-        _ => Some(text),
+    let (family, host) = split_family(text);
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) if (listen || family.is_empty()) && inner.parse::<Ipv6Addr>().is_ok() => {
+            Some(Cow::Owned(format!("{family}{inner}")))
+        }
+        _ => Some(Cow::Borrowed(text)),
+    }
+}
+
+/// The address family with its `@`, such as `ipv6@` or `mptcp@`, and what follows.
+fn split_family(text: &str) -> (&str, &str) {
+    match text.rfind('@') {
+        Some(at) => text.split_at(at + 1),
+        None => ("", text),
     }
 }
 
 /// Text of an address: brackets around an IPv6 literal.
 pub(super) fn address_text(value: &str) -> Cow<'_, str> {
-    if value.contains(':') && value.parse::<Ipv6Addr>().is_ok() {
-        return Cow::Owned(format!("[{value}]"));
+    let (family, host) = split_family(value);
+    if host.contains(':') && host.parse::<Ipv6Addr>().is_ok() {
+        return Cow::Owned(format!("{family}[{host}]"));
     }
     Cow::Borrowed(value)
 }
@@ -140,14 +153,26 @@ mod tests {
         }
     }
 
+    fn read_address(text: &str, whole: bool) -> Option<String> {
+        address(text, whole, true).map(Cow::into_owned)
+    }
+
     #[test]
     fn an_address_is_never_a_bare_port_and_loses_its_brackets() {
-        assert_eq!(address(":80", true), None);
-        assert_eq!(address(":80-90", true), None);
-        assert_eq!(address(":", true), None);
-        assert_eq!(address("[::1]", false), Some("::1"));
-        assert_eq!(address("[x]", false), Some("[x]"));
-        assert_eq!(address("/run/a", false), None);
+        assert_eq!(read_address(":80", true), None);
+        assert_eq!(read_address(":80-90", true), None);
+        assert_eq!(read_address(":", true), None);
+        assert_eq!(read_address("[::1]", false), Some("::1".to_owned()));
+        for (word, value) in
+            [("mptcp@[::]", "mptcp@::"), ("quic6@[fd00::1]", "quic6@fd00::1"), ("ipv4@1.2.3.4", "ipv4@1.2.3.4")]
+        {
+            assert_eq!(read_address(word, false), Some(value.to_owned()));
+            assert_eq!(address_text(value), word);
+        }
+        assert_eq!(address("mptcp@[::]", false, false).as_deref(), Some("mptcp@[::]"));
+        assert_eq!(address("[::]", false, false).as_deref(), Some("::"));
+        assert_eq!(read_address("[x]", false), Some("[x]".to_owned()));
+        assert_eq!(read_address("/run/a", false), None);
         assert_eq!(address_text("::1"), "[::1]");
         assert_eq!(address_text("h:+1"), "h:+1");
     }
