@@ -37,6 +37,18 @@
 //! the mirror, the journal) takes bytes and a clock as arguments, never a socket, a file or the time of day.
 //! `build.rs` compiles [`error`] and [`schema`] in, so that a fault of `proto/` ends the build and names its element.
 //!
+//! Where the configuration needs code because no line template can say it:
+//!
+//! | file | why |
+//! |---|---|
+//! | `configuration/site.rs` | a site has no line: it is a view of a frontend, its backends and their lines |
+//! | `configuration/tree.rs` | a section with all its lines in one message; which lines, its message says |
+//! | `configuration/any_line.rs` | lines that nobody reads have no template |
+//! | `configuration/placing.rs` | what a `defaults` section is for follows from where it stands |
+//! | `configuration/engine.rs` | `defaults` without a name are numbered; `listen` may be shown as its two parts |
+//! | `configuration/section_edit.rs` | new lines of a section stand before its servers |
+//! | `spoe/` | files of their own, cut into scopes |
+//!
 //! # How a call flows
 //!
 //! ```text

@@ -205,6 +205,16 @@ impl Engine {
             if farm.is_default && farms.iter().any(|other| other.is_default) {
                 return fault("a site has one default farm");
             }
+            // One section cannot be two things.
+            let backend = |farm: &Farm<'_>| {
+                let mut object = farm.object.clone();
+                object.retain(|field, _| ![use_as, cond, cond_test].contains(&field));
+                object
+            };
+            if let Some(other) = farms.iter().find(|other| other.name == farm.name && backend(other) != backend(&farm))
+            {
+                return fault(&format!("{} is another one in {}", farm.name, other.path));
+            }
             if !farm.is_default && (object.get(cond).is_none() || object.get(cond_test).is_none()) {
                 return fault("a conditional farm needs cond and cond_test");
             }

@@ -118,6 +118,10 @@ fn what_a_site_cannot_be_is_refused() {
             "farms[1]: a site has one default farm",
         ),
         (
+            r#"{"name":"x","farms":[{"name":"a","use_as":"default"},{"name":"a","mode":"tcp","use_as":"conditional","cond":"if","cond_test":"TRUE"}]}"#,
+            "farms[1]: a is another one in farms[0]",
+        ),
+        (
             r#"{"name":"x","service":{"http_connection_mode":"forced-close"}}"#,
             "service.http_connection_mode: forced-close",
         ),

@@ -325,30 +325,41 @@ fn not_allowed(method: &HttpMethod, known: &[&str]) -> Response<Body> {
 
 /// True when an `Accept` header lets one of the types through. No header lets everything through.
 fn accepts_any(headers: &HeaderMap, offered: &[&str]) -> bool {
-    let mut ranges =
-        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let mut given = false;
-    let accepted = ranges.any(|range| {
-        given = true;
-        let mut parts = range.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default();
-        let refused = parts.any(|parameter| {
-            parameter
-                .strip_prefix("q=")
-                .and_then(|weight| weight.parse::<f32>().ok())
-                .is_some_and(|weight| weight <= 0.0)
-        });
-        !refused && offered.iter().any(|offer| matches(name, offer))
-    });
-    accepted || !given
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges: Vec<Range<'_>> = values.flat_map(|value| value.split(',')).map(Range::read).collect();
+    // Of several ranges that a type is in the narrowest counts.
+    let accepted = |offer: &&str| {
+        let best = ranges.iter().filter_map(|range| Some((range.width(offer)?, range.refused))).min();
+        best.is_some_and(|(_, refused)| !refused)
+    };
+    ranges.is_empty() || offered.iter().any(accepted)
 }
 
-fn matches(range: &str, offer: &str) -> bool {
-    if range.is_empty() || range == "*/*" || range.eq_ignore_ascii_case(offer) {
-        return true;
+/// A part of an `Accept` header.
+struct Range<'h> {
+    name: &'h str,
+    refused: bool,
+}
+
+impl<'h> Range<'h> {
+    fn read(text: &'h str) -> Self {
+        let mut parts = text.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let weight = parts.find_map(|parameter| parameter.strip_prefix("q=")?.parse::<f32>().ok());
+        Range { name, refused: weight.is_some_and(|weight| weight <= 0.0) }
     }
-    let family = |text: &str| text.split('/').next().unwrap_or_default().to_ascii_lowercase();
-    range.ends_with("/*") && family(range) == family(offer)
+
+    /// How much else is in the range, the narrowest first; nothing when the type is not in it.
+    fn width(&self, offer: &str) -> Option<u8> {
+        if self.name.eq_ignore_ascii_case(offer) {
+            return Some(0);
+        }
+        if self.name.is_empty() || self.name == "*/*" {
+            return Some(2);
+        }
+        let family = |text: &str| text.split('/').next().unwrap_or_default().to_ascii_lowercase();
+        (self.name.ends_with("/*") && family(self.name) == family(offer)).then_some(1)
+    }
 }
 
 /// Request headers that are request fields.

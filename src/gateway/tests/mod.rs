@@ -2,6 +2,7 @@
 
 mod fake;
 mod grpc;
+mod odd;
 mod rest;
 mod schema;
 

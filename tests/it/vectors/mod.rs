@@ -7,6 +7,7 @@
 //! value brings a line of its own into the file.
 
 mod class;
+mod faults;
 mod replay;
 mod server;
 mod text;

@@ -103,7 +103,7 @@ pub(super) fn replay(server: &mut Server, record: &Value) -> Outcome {
 fn get(server: &mut Server, record: &Value) -> Outcome {
     let mut headers = String::new();
     for (name, value) in record["request_headers"].as_object().into_iter().flatten() {
-        headers.push_str(&format!("{name}: {}\r\n", value.as_str().unwrap_or_default()));
+        headers = format!("{headers}{name}: {}\r\n", value.as_str().unwrap_or_default());
     }
     if record["kind"] == "get" {
         headers = format!("authorization: {}\r\n", super::server::CREDENTIALS);

@@ -132,7 +132,7 @@ impl Server {
             match line.trim_end().split_once(": ") {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().unwrap(),
                 Some((name, value)) if name.eq_ignore_ascii_case("www-authenticate") => {
-                    value.clone_into(&mut challenge)
+                    value.clone_into(&mut challenge);
                 }
                 Some(_) => {}
                 None => break,

@@ -210,7 +210,9 @@ fn count(change: &mut Change, line: &Line, times: i64) {
 fn add(change: &mut Change, sections: &[(Line, Vec<Line>)], times: i64) {
     for (head, lines) in sections {
         count(change, head, times);
-        lines.iter().for_each(|line| count(change, line, times));
+        for line in lines {
+            count(change, line, times);
+        }
     }
 }
 
@@ -246,12 +248,11 @@ pub(super) fn expected(record: &Value) -> Vec<Change> {
     let (before, after) = (sections(record["config_before"].as_str().unwrap_or_default()), sections(text));
     let mut by_text = Change::new();
     add(&mut by_text, &after, 1);
-    match &after[..] {
-        [(head, _)] => {
-            add(&mut by_text, &before.into_iter().filter(|(h, _)| h == head).take(1).collect::<Vec<_>>(), -1)
-        }
-        _ => add(&mut by_text, &before, -1),
-    }
+    let kept: Vec<_> = match &after[..] {
+        [(head, _)] => before.into_iter().filter(|(h, _)| h == head).take(1).collect(),
+        _ => before,
+    };
+    add(&mut by_text, &kept, -1);
     vec![by_text, by_lines]
 }
 
