@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -13,6 +14,9 @@ use crate::support::haproxy::{eventually, free_port};
 
 /// HAProxy that accepts everything, as when the records were made.
 const STUB: &str = "#!/bin/sh\ncase \"$1\" in -v|-vv) echo 'HAProxy version 2.9.0-stub 2023/12/05';; esac\nexit 0\n";
+
+/// A connection that rested for so long is not used again: the server closes it after ten seconds.
+const IDLE: Duration = Duration::from_secs(3);
 
 /// What the credentials of the records say: `admin:pw`.
 pub(super) const CREDENTIALS: &str = "Basic YWRtaW46cHc=";
@@ -31,6 +35,8 @@ pub(super) struct Server {
     port: u16,
     child: Child,
     connection: Option<BufReader<TcpStream>>,
+    /// When the connection was used last.
+    used: Instant,
 }
 
 impl Drop for Server {
@@ -67,7 +73,7 @@ impl Server {
             .stderr(std::fs::File::create(at("log")).unwrap())
             .spawn()
             .unwrap();
-        let server = Server { dir, port, child, connection: None };
+        let server = Server { dir, port, child, connection: None, used: Instant::now() };
         eventually("the server listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         server
     }
@@ -119,6 +125,9 @@ impl Server {
         let length = body.len();
         let head = format!("{method} {target} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {length}\r\n\r\n");
         let port = self.port;
+        if self.used.elapsed() > IDLE {
+            self.connection = None;
+        }
         let connection =
             self.connection.get_or_insert_with(|| BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap()));
         connection.get_mut().write_all(&[head.as_bytes(), body].concat()).unwrap();
@@ -144,6 +153,7 @@ impl Server {
             "" => Value::Null,
             text => Value::String(text.to_owned()),
         };
+        self.used = Instant::now();
         Reply { status, body: serde_json::from_slice(&answer).unwrap_or_else(|_| text()), challenge }
     }
 }
