@@ -39,7 +39,7 @@ const DEVIATIONS: [(&str, &str, &str); 10] = [
     ("", "sc-add-gpc(", "the operand is shown: without it the rule could not be put back"),
     ("", "no-verifyhost", "the keyword is shown"),
     ("", "stats http-request", "the rule is shown in every section that has it"),
-    ("", "stats scope", "a line that no field reads makes no empty object"),
+    ("", "stats scope", "what only our own API says makes no empty object of /v2"),
     ("", "stats admin", "what is shown of a section and not sent back goes"),
     ("", "127.0.0.1:+", "a port that is an offset is not the port of that number"),
 ];
