@@ -27,6 +27,7 @@
 //! | [`peers`] | HAProxy's peers protocol: messages, and one conversation without its socket | what is done with updates |
 //! | [`stick_table`] | one source per watched table, a mirror, any number of watchers with bounded memory | how watchers are reached |
 //! | [`spoe`] | SPOE files: scopes, sections, transactions | requests |
+//! | [`discovery`] | Consul agents and regions of AWS that are searched for services: instances, their files, the loop | requests |
 //! | [`auth`] | users, passwords, a cache of verified ones | transports: it takes the bytes of a header |
 //! | [`grpc`] | one handler for every method; `services/` for the few methods written by hand; health, reflection | REST |
 //! | [`gateway`] | REST /v2 from the method table, and the port that all protocols share; `compat` holds the oddities of /v2 | any resource by name |
@@ -95,6 +96,7 @@
 //! | another data type of stick tables | its bit in `peers/data.rs`, its name in `runtime/parse/table.rs` |
 //! | another way to reload or to check | `process/strategy.rs`, `process/check.rs` |
 //! | a setting | a row in `settings/rows.rs`; help, YAML and README follow |
+//! | a registry of services | a kind in `discovery/instance.rs`, its questions and answers beside `discovery/consul.rs` |
 //! | an error | a row in `error.rs` (names stay for ever); README follows |
 //! | the steps of a write | `configuration/write.rs` with `recovery.rs`: each pair of steps has a crash test |
 //!
@@ -107,6 +109,7 @@
 pub mod auth;
 pub mod cli;
 pub mod configuration;
+pub mod discovery;
 pub mod document;
 pub mod error;
 pub mod gateway;

@@ -18,6 +18,11 @@ pub mod configuration {
     include!(concat!(env!("OUT_DIR"), "/backstay.configuration.v2.rs"));
 }
 
+/// Package `backstay.discovery.v2`.
+pub mod discovery {
+    include!(concat!(env!("OUT_DIR"), "/backstay.discovery.v2.rs"));
+}
+
 /// Package `backstay.runtime.v2`.
 pub mod runtime {
     include!(concat!(env!("OUT_DIR"), "/backstay.runtime.v2.rs"));

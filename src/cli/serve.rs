@@ -18,6 +18,7 @@ use crate::auth::Authenticator;
 use crate::configuration::engine::Engine;
 use crate::configuration::ports::{Check as _, Pending};
 use crate::configuration::{Configuration, HeaderPolicy, StoreSettings};
+use crate::discovery::{Directory, DirectorySettings};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
 use crate::gateway::listen::Sockets;
@@ -161,6 +162,15 @@ pub async fn run(
         tasks.spawn(keep_maps(Arc::clone(&map_sync), runtime.clone(), period, stop.clone()));
     }
 
+    let store = store(&settings);
+    let discovery = DirectorySettings {
+        yaml: settings.yaml_file.clone(),
+        state_dir: settings.state_dir.clone(),
+        clock: Arc::clone(&store.clock),
+    };
+    let discovery =
+        Directory::open(discovery, engine.clone(), Arc::clone(&configuration), tasks.clone(), stop.clone()).await?;
+
     let rooms = Rooms {
         schema: Arc::clone(&schema),
         v2_engine: engine.for_v2().showing_listens(settings.rest_listen_sections),
@@ -175,6 +185,7 @@ pub async fn run(
         certificates,
         general,
         spoe,
+        discovery,
         map_sync,
         presence,
         health_by_command: settings.profile == Profile::DropIn,

@@ -132,6 +132,12 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32, steps: &Steps) -> Re
     outcome
 }
 
+/// As [`replace`], and the new file survives a power cut. For files besides the configuration. Blocks.
+pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    replace(path, bytes, mode, &Steps::NONE)?;
+    sync_folder_of(&resolved(path))
+}
+
 fn write_temporary(path: &Path, temporary: &Path, bytes: &[u8], mode: u32, steps: &Steps) -> Result<()> {
     let fail = |error: &io::Error| failed("write", temporary, error);
     remove(temporary)?;

@@ -35,6 +35,7 @@ mod transaction_log;
 mod tree;
 mod write;
 
+pub use disk::replace_durably;
 pub use external::External;
 pub use options::{ChangeOptions, Clock, HeaderPolicy, Outcome, Snapshot, StoreSettings, Target};
 pub use raw::{RawOptions, RawSource, RawText};

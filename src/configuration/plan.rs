@@ -154,10 +154,14 @@ impl Engine {
             names.iter().filter(|name| others.contains(name)).cloned().collect()
         };
         (kept(&old_names, &new_names) == kept(&new_names, &old_names)).then_some(())?;
+        let inherits = |section: &Section| lines(section).any(|line| begins_with(&line, "default-server"));
+        let mut defaults = document.sections().iter().filter(|section| section.kind() == "defaults");
+        // Nothing but its own line says what a server is.
+        let plain = live == Live::Everything && !inherits(after) && !defaults.any(|section| inherits(section));
         for (line, name) in olds.iter().zip(&old_names) {
             match new_names.iter().position(|other| other == name).and_then(|at| news.get(at)) {
                 Some(now) if now.words().words == line.words().words => {}
-                Some(now) => self.server(backend, line, now, live, changes)?,
+                Some(now) => self.server(backend, line, now, live, plain, changes)?,
                 None if live == Live::Everything => {
                     changes.push(Change::DeleteServer { backend: backend.to_owned(), server: name.clone()? });
                 }
@@ -169,11 +173,7 @@ impl Engine {
                 continue;
             }
             // A server that is added while HAProxy runs inherits nothing.
-            let inherits = |section: &Section| lines(section).any(|line| begins_with(&line, "default-server"));
-            let mut defaults = document.sections().iter().filter(|section| section.kind() == "defaults");
-            if live != Live::Everything || inherits(after) || defaults.any(|section| inherits(section)) {
-                return None;
-            }
+            plain.then_some(())?;
             changes.push(self.addition(backend, name.as_ref()?, line)?);
         }
         Some(())
@@ -199,6 +199,7 @@ impl Engine {
         before: &LineRef<'_>,
         after: &LineRef<'_>,
         live: Live,
+        plain: bool,
         changes: &mut Vec<Change>,
     ) -> Option<()> {
         let fields = Fields::new(self)?;
@@ -220,8 +221,10 @@ impl Engine {
         };
         let mut sets = Vec::new();
         for name in &differing {
-            // A value that was taken away falls back to one that only a reload knows.
-            fields.get(&new, name)?;
+            // A value that was taken away falls back to one that only a reload knows; without `disabled` a server that
+            // inherits nothing takes traffic.
+            let enabled = plain && *name == "maintenance";
+            (enabled || fields.get(&new, name).is_some()).then_some(())?;
             let set = match *name {
                 "weight" => ServerChange::Weight(int(name)?.try_into().ok().filter(|weight| *weight <= 256)?),
                 "port" if differing.contains(&"address") => continue,
@@ -229,7 +232,7 @@ impl Engine {
                     let port = int("port").map(u16::try_from).transpose().ok()?;
                     ServerChange::Address(text("address")?, port)
                 }
-                "maintenance" => ServerChange::Maintenance(toggle(name)?),
+                "maintenance" => ServerChange::Maintenance(toggle(name).or(enabled.then_some(false))?),
                 "agent_check" => ServerChange::AgentCheck(toggle(name)?),
                 "agent_addr" => ServerChange::AgentAddress(text(name)?),
                 "agent_send" => ServerChange::AgentSend(text(name)?),
@@ -240,6 +243,12 @@ impl Engine {
             };
             sets.push(set);
         }
+        // No request meets a server that is half changed.
+        sets.sort_by_key(|set| match set {
+            ServerChange::Maintenance(true) => 0,
+            ServerChange::Maintenance(false) => 2,
+            _ => 1,
+        });
         let server = (*after.words().words.get(1)?).to_owned();
         let change = |set| Change::Server { backend: backend.to_owned(), server: server.clone(), set };
         changes.extend(sets.into_iter().map(change));

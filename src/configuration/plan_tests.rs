@@ -47,11 +47,30 @@ fn several_values_keep_their_server() {
 }
 
 #[test]
+fn a_server_is_changed_while_it_takes_no_traffic() {
+    let server = |set| Change::Server { backend: "b".into(), server: "s1".into(), set };
+    let address = || server(ServerChange::Address("127.0.0.9".into(), Some(7)));
+    let (on, off) = ("127.0.0.1:1 check weight 3 disabled", "127.0.0.9:7 check weight 3");
+    let up = vec![address(), server(ServerChange::Maintenance(false))];
+    assert_eq!(plan(on, off, Live::Everything), Plan::Live(up));
+    assert_eq!(plan(on, off, Live::Values), Plan::Reload);
+    let engine = Engine::new(Arc::new(Schema::compile(crate::proto::SCHEMA).unwrap()));
+    let (old, new) = (FILE.replace(on, off), FILE);
+    let back = |old: &str, new: &str| {
+        engine.plan(&Document::parse(old.as_bytes()), &Document::parse(new.as_bytes()), Live::Everything)
+    };
+    let address = server(ServerChange::Address("127.0.0.1".into(), Some(1)));
+    assert_eq!(back(&old, new), Plan::Live(vec![server(ServerChange::Maintenance(true)), address]));
+    // What is not on the line may be inherited.
+    let inheriting = |text: &str| text.replace("  balance", "  default-server disabled\n  balance");
+    assert_eq!(back(&inheriting(new), &inheriting(&old)), Plan::Reload);
+}
+
+#[test]
 fn what_haproxy_cannot_take_over_is_a_reload() {
     for (from, to) in [
         (" weight 3", ""),
         ("127.0.0.1:2", "127.0.0.1"),
-        (" disabled", ""),
         ("weight 3", "weight 3 inter 5s"),
         ("weight 3", "weight 4 inter 5s"),
         ("weight 3", "weight 3 brandnew unknown-word"),

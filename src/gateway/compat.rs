@@ -302,7 +302,37 @@ pub fn empty_list_body(tables: &Tables, field: &Field) -> &'static [u8] {
         Kind::Message(id) => &*tables.messages[id].full_name,
         _ => "",
     };
-    if of.ends_with(".FcgiApp") { b"null" } else { b"[]" }
+    if of.ends_with(".FcgiApp") || of.contains(".discovery.") { b"null" } else { b"[]" }
+}
+
+/// Paths of service discovery.
+const DISCOVERY: &str = "/v2/service_discovery/";
+
+/// Whether what is read is in an envelope that has no version: instances of service discovery are in no configuration.
+pub fn is_in_data(path: &str, method: &str) -> bool {
+    method == "GET" && path.starts_with(DISCOVERY)
+}
+
+/// Of service discovery, the replacement of an instance carries its id, a UUID, in the body too.
+pub fn check_identity(path: &str, tables: &Tables, method: &Method, request: &Object) -> Result<(), Error> {
+    let input = &tables.messages[method.input];
+    let body = input.fields.iter().enumerate().find_map(|(at, field)| match field.kind {
+        Kind::Message(inner) => Some((request.object(at)?, &tables.messages[inner])),
+        _ => None,
+    });
+    let (true, Some(own), Some((object, message))) = (path.starts_with(DISCOVERY), input.field_named("id"), body)
+    else {
+        return Ok(());
+    };
+    let id = message.field_named("id").and_then(|at| object.str(at)).unwrap_or_default();
+    let refuse = |words: String| Err(Error::new(Reason::InvalidValue, words).with("field", "id"));
+    if uuid::Uuid::try_parse(id).is_err() {
+        return refuse(format!("id: expected the UUID of the instance, got {id:?}"));
+    }
+    match request.str(own) {
+        Some(own) if own != id => refuse(format!("id: expected {own}, which the path names, got {id}")),
+        _ => Ok(()),
+    }
 }
 
 /// Changes that answer without a body: the peer never fills in the object of an SPOE file, and no client reads it.

@@ -256,6 +256,7 @@ impl Gateway {
             return Err(Error::new(Reason::MalformedRequest, format!("unknown fields or parameters: {what}")));
         }
         compat::check_target(tables, method, &request)?;
+        compat::check_identity(&route.rule.path, tables, method, &request)?;
         let facts = facts(tables, method, route, &head.headers, &request);
         let mirrors = view::normalize(tables, method, &mut request);
         let call = Call { method: route.method, request, transport: Transport::Rest, upload: rest.upload };

@@ -34,6 +34,8 @@ const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 enum Shape {
     /// `{"_version":N,"data":...}` around a field.
     Envelope(FieldIndex),
+    /// `{"data":...}` around a field.
+    Data(FieldIndex),
     /// The value of a field.
     Field(FieldIndex),
     /// The bytes of a field.
@@ -51,6 +53,9 @@ impl Shape {
             return Shape::Nothing;
         }
         if let Some(field) = route.response {
+            if compat::is_in_data(&route.rule.path, &route.rule.method) {
+                return Shape::Data(field);
+            }
             // A download is a GET; elsewhere text is a JSON string.
             let bytes = output.fields[field].kind == Kind::Bytes
                 && !output.fields[field].repeated
@@ -209,6 +214,11 @@ fn message_body(
             write_field(tables, method, field, object, &mut out);
             out.push(b'}');
         }
+        Shape::Data(field) => {
+            out.extend_from_slice(b"{\"data\":");
+            write_field(tables, method, field, object, &mut out);
+            out.push(b'}');
+        }
         Shape::Field(field) => write_field(tables, method, field, object, &mut out),
         Shape::Whole => json::write(tables, method.output, object, &mut out),
     }
@@ -281,7 +291,7 @@ fn joined(tables: &Arc<Tables>, method: &Method, shape: Shape, first: Object, me
         Shape::Envelope(field) => {
             (JSON, Form::Array { field, head: envelope_head(tables, method, &first), tail: b"}\n" })
         }
-        Shape::Whole | Shape::Nothing => (JSON, Form::Lines(Piece::Message)),
+        Shape::Data(_) | Shape::Whole | Shape::Nothing => (JSON, Form::Lines(Piece::Message)),
     };
     let body = JsonBody::new(tables.clone(), output, form, Some(first), messages);
     response(StatusCode::OK, HeaderMap::new(), Some(kind), Body::new(body))

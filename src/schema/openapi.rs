@@ -287,6 +287,11 @@ impl Writer<'_> {
         let field = output.fields.iter().find(|field| *field.name == *rule.response_body);
         match field {
             Some(field) if field.kind == Kind::Bytes => Body::Text,
+            // These are in an envelope without a version.
+            Some(field) if rule.path.starts_with("/v2/service_discovery/") && &*rule.method == "GET" => {
+                let data = self.schemas.field(field);
+                Body::Json(json!({"type": "object", "properties": {"data": data}}))
+            }
             Some(field) => Body::Json(self.schemas.field(field)),
             None if output.fields.is_empty() => Body::None,
             None => Body::Json(self.schemas.reference(method.output)),

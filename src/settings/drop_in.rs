@@ -9,7 +9,7 @@ use super::{Profile, Reading, Settings, serve_command, yaml};
 use crate::error::{Error, Reason, Result};
 
 /// Where its YAML file is.
-const FILE: &str = "/etc/haproxy/dataplaneapi.yaml";
+pub(super) const FILE: &str = "/etc/haproxy/dataplaneapi.yaml";
 
 /// The whole program under the name `dataplaneapi`: no subcommands.
 pub fn drop_in_command() -> Command {
@@ -25,8 +25,7 @@ pub fn drop_in_command() -> Command {
 }
 
 /// Reads the YAML file, which is made when it is absent.
-pub(super) fn read_file(path: Option<&Path>) -> Result<yaml::File> {
-    let path = path.unwrap_or(Path::new(FILE));
+pub(super) fn read_file(path: &Path) -> Result<yaml::File> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(yaml::read_as(&text, true)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -103,6 +103,8 @@ pub enum Profile {
 pub struct Settings {
     /// Whose defaults and manners.
     pub profile: Profile,
+    /// The YAML file that the settings come from.
+    pub yaml_file: Option<PathBuf>,
     /// User to run as once the port is bound.
     pub uid: Option<u32>,
     /// Group to run as once the port is bound.
@@ -223,7 +225,11 @@ pub fn table() -> Vec<TableRow> {
         meaning: "users of the API: name, insecure, password",
     };
     let row = |row: &Row| TableRow {
-        flag: row.short.map_or_else(|| format!("--{}", row.flag), |c| format!("-{c}, --{}", row.flag)),
+        flag: match row.short {
+            _ if row.flag.is_empty() => String::new(),
+            None => format!("--{}", row.flag),
+            Some(letter) => format!("-{letter}, --{}", row.flag),
+        },
         key: row.key,
         default: row.default,
         meaning: row.meaning,
@@ -297,8 +303,10 @@ pub fn resolve_as(
     matches: &ArgMatches,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded> {
-    let file = match matches.get_one::<PathBuf>("file") {
-        given if profile == Profile::DropIn => drop_in::read_file(given.map(PathBuf::as_path))?,
+    let given = matches.get_one::<PathBuf>("file").map(PathBuf::as_path);
+    let path = if profile == Profile::DropIn { Some(given.unwrap_or(Path::new(drop_in::FILE))) } else { given };
+    let file = match path {
+        Some(path) if profile == Profile::DropIn => drop_in::read_file(path)?,
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|error| {
                 Error::new(Reason::InvalidValue, format!("-f: {} cannot be read: {error}", path.display()))
@@ -341,7 +349,8 @@ pub fn resolve_as(
         }
     }
     reading.take_master_environment(environment);
-    let settings = reading.settings(file.users, environment);
+    let mut settings = reading.settings(file.users, environment);
+    settings.yaml_file = path.map(Path::to_owned);
     if reading.problems.is_empty() {
         Ok(Loaded { settings, warnings })
     } else {
@@ -475,6 +484,7 @@ impl Reading {
         let cors = if drop_in { vec!["*".to_owned()] } else { Vec::new() };
         let settings = Settings {
             profile: self.profile,
+            yaml_file: None,
             uid,
             gid,
             pid_file: self.path("dataplaneapi.pid_file"),

@@ -549,7 +549,13 @@ pub(super) const ROWS: &[Row] = &[
     later("", "cluster.description"),
     later("", "cluster.cluster_id"),
     later("", "cluster.cluster_log_targets"),
-    later("", "service_discovery.consuls"),
+    row(
+        "",
+        "service_discovery.consuls",
+        Kind::Any,
+        "",
+        "Consul agents that are searched for services; the API keeps the list up to date",
+    ),
     later("", "service_discovery.aws_regions"),
 ];
 

@@ -104,6 +104,12 @@ impl File {
                 if path == LOG_TARGETS {
                     self.log_targets(line, node);
                     self.entries.push(Entry { key: row.key, line, values: Vec::new() });
+                } else if row.supported() && row.kind == Kind::Any {
+                    // Another room reads the list.
+                    match node {
+                        Node::Sequence(_) => self.entries.push(Entry { key: row.key, line, values: Vec::new() }),
+                        _ => self.problems.push(format!("{path} (line {line}): expected a list")),
+                    }
                 } else if !row.supported() {
                     self.unsupported.push((path, line));
                 } else if let Some(values) = values(node, row.kind) {

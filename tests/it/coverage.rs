@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::announcement::{fields, maps, peers, refusals, resolvers, rules, stick_tables};
 use crate::support::client::{short_name, tables};
-use crate::{lifecycle, protocols, resources, runtime_objects, sections, stored};
+use crate::{discovery, lifecycle, protocols, resources, runtime_objects, sections, stored};
 
 /// What the scenarios claim; each run of one checks its own claim. Every scenario runs over both transports.
 const COVERED: &[&[&str]] = &[
+    discovery::consul_agents::COVERS,
     fields::fields::COVERS,
     lifecycle::changed_from_outside::COVERS,
     lifecycle::raw::COVERS,

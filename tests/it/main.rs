@@ -7,6 +7,7 @@ mod announcement;
 mod contract;
 mod coverage;
 mod digest;
+mod discovery;
 mod drop_in;
 mod edits;
 mod keywords;

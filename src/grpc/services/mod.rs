@@ -3,6 +3,7 @@
 
 mod acl_files;
 mod cluster;
+mod discovery;
 mod filter;
 mod info;
 mod map_entries;
@@ -36,6 +37,7 @@ use crate::configuration::Configuration;
 use crate::configuration::address::Plan;
 use crate::configuration::engine::Engine;
 use crate::configuration::ports::Pending;
+use crate::discovery::Directory;
 use crate::error::{Error, Reason, Result};
 use crate::process::reload::ReloadQueue;
 use crate::process::strategy::Presence;
@@ -74,6 +76,8 @@ pub struct Rooms {
     pub general: FileStore,
     /// SPOE files.
     pub spoe: SpoeStore,
+    /// Instances of service discovery.
+    pub discovery: Arc<Directory>,
     /// Writes runtime changes of maps to their files.
     pub map_sync: Arc<MapSync>,
     /// How to find out whether HAProxy runs.

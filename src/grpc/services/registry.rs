@@ -10,11 +10,12 @@ use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::{
-    Context, acl_files, cluster, info, map_entries, maps, native_stats, peers, raw, reloads, runtime_servers,
+    Context, acl_files, cluster, discovery, info, map_entries, maps, native_stats, peers, raw, reloads, runtime_servers,
     spoe_files, spoe_scopes, spoe_transactions, stick_tables, storage_certificates, storage_general, storage_maps,
     transactions,
 };
 use crate::configuration::ports::Pending;
+use crate::discovery::Kind;
 use crate::error::{Error, Result};
 use crate::grpc::call::{Answer, Call, Chunks, Upload};
 use crate::schema::Schema;
@@ -44,6 +45,7 @@ pub(super) fn handlers(schema: &Arc<Schema>) -> HashMap<MethodId, Handler> {
     table.storage();
     table.spoe();
     table.cluster();
+    table.discovery();
     table.handlers
 }
 
@@ -146,6 +148,16 @@ impl Table {
         self.unary("cluster.v2.ClusterService/ReplaceCluster", cluster::replace);
         self.unary("cluster.v2.ClusterService/LeaveCluster", cluster::leave);
         self.unary("cluster.v2.ClusterService/RenewClusterCertificate", cluster::renew);
+    }
+
+    fn discovery(&mut self) {
+        let consul = Kind::Consul;
+        self.objects("discovery.v2.ConsulService/ListConsuls", move |c, q| discovery::list(c, consul, q));
+        self.objects("discovery.v2.ConsulService/GetConsul", move |c, q| discovery::get(c, consul, q));
+        self.objects("discovery.v2.ConsulService/CreateConsul", move |c, q| discovery::create(c, consul, q));
+        self.objects("discovery.v2.ConsulService/ReplaceConsul", move |c, q| discovery::replace(c, consul, q));
+        self.objects("discovery.v2.ConsulService/DeleteConsul", move |c, q| discovery::delete(c, consul, q));
+        self.stream("discovery.v2.ConsulService/WatchConsul", discovery::watch_consul);
     }
 
     /// A method with one answer.

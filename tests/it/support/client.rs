@@ -410,6 +410,9 @@ fn message(method: &Method, rule: &HttpRule, answer: &Http) -> Json {
             assert!(body["_version"].is_i64(), "no envelope: {body}");
             json!({&*field.json: body["data"], "version": body["_version"]})
         }
+        (Some(field), _) if rule.path.starts_with("/v2/service_discovery/") && &*rule.method == "GET" => {
+            json!({&*field.json: body()["data"]})
+        }
         (Some(field), _) | (None, Some(field)) => json!({&*field.json: body()}),
         (None, None) => body(),
     };

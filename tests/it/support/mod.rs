@@ -8,4 +8,5 @@ pub(crate) mod client;
 pub(crate) mod dns;
 #[allow(dead_code, reason = "not every test needs everything")]
 pub(crate) mod haproxy;
+pub(crate) mod registry;
 pub(crate) mod world;

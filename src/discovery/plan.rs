@@ -1,0 +1,356 @@
+//! From services to a document: which backends and servers have to change. Pure.
+//!
+//! A backend of discovery holds slots: servers named `SRV_` and five letters or digits. Only they are touched. A slot in use
+//! has the address of an instance; a free one is `127.0.0.1:80 disabled`. An instance keeps its slot as long as it is there, so
+//! that the order of servers stays and hardly anything of a change needs a reload.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::slots::Slots;
+use super::status::Discovered;
+use crate::configuration::address::{Key, Place};
+use crate::configuration::engine::Engine;
+use crate::document::Document;
+use crate::error::{Error, Reason, Result};
+use crate::schema::tables::{FieldIndex, Kind, MessageId, Tables};
+use crate::schema::value::{Object, Value};
+
+/// Address and port of a free slot.
+const NOWHERE: (&str, i64) = ("127.0.0.1", 80);
+/// Weight of a new slot.
+const WEIGHT: i64 = 128;
+/// Most problems that are told.
+const TOLD: usize = 20;
+/// `Toggle` in the schema.
+const ENABLED: i32 = 1;
+
+/// Where an instance listens.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Endpoint {
+    pub(super) address: String,
+    pub(super) port: i64,
+}
+
+/// A service with the instances that take traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Service {
+    pub(super) name: String,
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+/// What a search wants of the configuration.
+pub(super) struct Wish<'a> {
+    /// The services that there are.
+    pub(super) services: &'a [Service],
+    /// What the names of its backends begin with.
+    pub(super) prefix: &'a str,
+    /// Section that new backends start from.
+    pub(super) from: Option<&'a str>,
+    pub(super) slots: Slots,
+    /// Who else made a backend of that name.
+    pub(super) owner: &'a (dyn Fn(&str) -> Option<String> + Sync),
+    /// Whether a backend without a service is left over from this search.
+    pub(super) left_over: &'a (dyn Fn(&str) -> bool + Sync),
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// The document with all changes; nothing when there are none.
+    pub(super) document: Option<Document>,
+    /// The services that have a backend.
+    pub(super) services: Vec<Discovered>,
+    /// What was left out, and why.
+    pub(super) problems: Vec<String>,
+}
+
+/// Plans over the documents of one schema.
+pub(super) struct Planner {
+    engine: Engine,
+    ids: Ids,
+}
+
+/// Places of the fields that slots are made of.
+struct Ids {
+    tree: MessageId,
+    backend: FieldIndex,
+    backend_name: FieldIndex,
+    backend_from: FieldIndex,
+    servers: FieldIndex,
+    name: FieldIndex,
+    address: FieldIndex,
+    port: FieldIndex,
+    params: FieldIndex,
+    check: FieldIndex,
+    maintenance: FieldIndex,
+    weight: FieldIndex,
+}
+
+impl Planner {
+    pub(super) fn new(engine: Engine) -> Result<Planner> {
+        let ids = Ids::new(&engine.schema().tables).ok_or_else(|| Error::internal("the schema has no servers"))?;
+        Ok(Planner { engine, ids })
+    }
+
+    /// Plans the changes of one answer. `names` gives names of slots, again and again.
+    pub(super) fn plan(
+        &self,
+        document: &Document,
+        wish: &Wish<'_>,
+        names: &mut dyn FnMut() -> String,
+    ) -> Result<Planned> {
+        if let Some(from) = wish.from.filter(|from| document.find("defaults", from).is_none()) {
+            let text = format!("defaults: there is no section defaults {from}");
+            return Err(Error::new(Reason::InvalidValue, text));
+        }
+        let mut changed = None;
+        let mut planned = Planned { document: None, services: Vec::new(), problems: Vec::new() };
+        let mut kept = HashSet::new();
+        for service in wish.services {
+            let backend = format!("{}{}", wish.prefix, service.name);
+            kept.insert(backend.clone());
+            let endpoints = usable(service, &mut planned.problems);
+            let present = changed.as_ref().unwrap_or(document);
+            match self.backend(present, &backend, &endpoints, wish, names) {
+                Ok((next, slots)) => {
+                    changed = next.or(changed);
+                    let (name, instances) = (service.name.clone(), endpoints.len());
+                    planned.services.push(Discovered { name, backend, instances, slots });
+                }
+                Err(error) => planned.problems.push(format!("service {}: {error}", service.name)),
+            }
+        }
+        for section in document.sections().iter().filter(|section| section.kind() == "backend") {
+            let name = section.name();
+            if kept.contains(name) || !(wish.left_over)(name) {
+                continue;
+            }
+            let present = changed.as_ref().unwrap_or(document);
+            // One that has no slots is not ours, whatever its name.
+            if let Ok((next, _)) = self.backend(present, name, &[], &Wish { from: None, ..*wish }, names) {
+                changed = next.or(changed);
+            }
+        }
+        planned.document = changed;
+        planned.problems.truncate(TOLD);
+        Ok(planned)
+    }
+
+    /// The document in which a backend has these instances, if it is another one, and the number of its slots.
+    fn backend(
+        &self,
+        document: &Document,
+        name: &str,
+        endpoints: &[Endpoint],
+        wish: &Wish<'_>,
+        names: &mut dyn FnMut() -> String,
+    ) -> Result<(Option<Document>, usize)> {
+        let refuse = |words: String| Err(Error::new(Reason::InvalidValue, words));
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte)) {
+            return refuse(format!("haproxy takes no backend named {name:?}"));
+        }
+        if let Some(owner) = (wish.owner)(name) {
+            return refuse(format!("backend {name} is that of {owner}"));
+        }
+        if document.find("listen", name).is_some() {
+            return refuse(format!("a section listen {name} is there already"));
+        }
+        let ids = &self.ids;
+        let count = wish.slots.count(endpoints.len());
+        let (place, key) = (Place::default(), Key::Name(name.to_owned()));
+        if document.find("backend", name).is_none() {
+            let mut tree = Object::new();
+            let backend = tree.object_mut(ids.backend);
+            backend.set(ids.backend_name, Value::Str(name.into()));
+            if let Some(from) = wish.from {
+                backend.set(ids.backend_from, Value::Str(from.into()));
+            }
+            let mut servers = Vec::new();
+            self.fill(&mut servers, endpoints, count, names);
+            tree.set(ids.servers, Value::List(servers.into_iter().map(Value::Object).collect()));
+            let edited = self.engine.create(document, ids.tree, &place, &tree)?;
+            return Ok((Some(edited.document), count));
+        }
+        let mut tree = self.engine.get(document, ids.tree, &place, &key)?;
+        let mut servers: Vec<Object> = Vec::new();
+        for value in tree.list(ids.servers) {
+            if let Value::Object(server) = value {
+                servers.push(server.clone());
+            }
+        }
+        if !servers.iter().any(|server| self.is_slot(server)) {
+            return refuse(format!("backend {name} is not made by discovery: it has no server named SRV_xxxxx"));
+        }
+        let mut same = !self.fill(&mut servers, endpoints, count, names);
+        if let Some(from) = wish.from
+            && tree.object(ids.backend).and_then(|backend| backend.str(ids.backend_from)) != Some(from)
+        {
+            tree.object_mut(ids.backend).set(ids.backend_from, Value::Str(from.into()));
+            same = false;
+        }
+        let slots = servers.iter().filter(|server| self.is_slot(server)).count();
+        if same {
+            return Ok((None, slots));
+        }
+        tree.set(ids.servers, Value::List(servers.into_iter().map(Value::Object).collect()));
+        let edited = self.engine.replace(document, ids.tree, &place, &key, &tree)?;
+        Ok((Some(edited.document), slots))
+    }
+
+    /// Puts instances into slots, and makes or removes free ones until there are `count`. True when something changed.
+    fn fill(
+        &self,
+        servers: &mut Vec<Object>,
+        endpoints: &[Endpoint],
+        count: usize,
+        names: &mut dyn FnMut() -> String,
+    ) -> bool {
+        let mut changed = false;
+        let mut missing: HashMap<&Endpoint, usize> = endpoints.iter().zip(0..).collect();
+        let mut free = VecDeque::new();
+        let mut slots = 0;
+        for (at, server) in servers.iter().enumerate().filter(|(_, server)| self.is_slot(server)) {
+            slots += 1;
+            // A slot that someone put into maintenance holds its instance all the same.
+            let held = self.endpoint(server).filter(|endpoint| missing.remove(endpoint).is_some());
+            if held.is_none() {
+                free.push_back(at);
+            }
+        }
+        let mut coming: Vec<(usize, &Endpoint)> = missing.into_iter().map(|(endpoint, at)| (at, endpoint)).collect();
+        coming.sort_unstable();
+        let mut taken: HashSet<String> = servers.iter().map(|server| self.name(server).to_owned()).collect();
+        while slots < count {
+            let name = names();
+            if taken.insert(name.clone()) {
+                free.push_back(servers.len());
+                servers.push(self.new_slot(&name));
+                slots += 1;
+                changed = true;
+            }
+        }
+        for (_, endpoint) in coming {
+            // There are as many slots as instances, and more.
+            let Some(server) = free.pop_front().and_then(|at| servers.get_mut(at)) else { break };
+            self.occupy(server, endpoint);
+            changed = true;
+        }
+        let mut gone = HashSet::new();
+        for at in free.into_iter().rev() {
+            if slots > count {
+                slots -= 1;
+                gone.insert(at);
+            } else if let Some(server) = servers.get_mut(at) {
+                changed |= self.vacate(server);
+            }
+        }
+        if !gone.is_empty() {
+            changed = true;
+            let mut at = 0..;
+            servers.retain(|_| at.next().is_none_or(|at| !gone.contains(&at)));
+        }
+        changed
+    }
+
+    fn name<'o>(&self, server: &'o Object) -> &'o str {
+        server.str(self.ids.name).unwrap_or_default()
+    }
+
+    fn is_slot(&self, server: &Object) -> bool {
+        let rest = self.name(server).strip_prefix("SRV_");
+        rest.is_some_and(|rest| rest.len() == 5 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    }
+
+    fn endpoint(&self, server: &Object) -> Option<Endpoint> {
+        let address = server.str(self.ids.address)?.to_owned();
+        let endpoint = Endpoint { address, port: server.int(self.ids.port)? };
+        let free = (endpoint.address.as_str(), endpoint.port) == NOWHERE && self.is_off(server);
+        (!free).then_some(endpoint)
+    }
+
+    fn is_off(&self, server: &Object) -> bool {
+        let params = server.object(self.ids.params);
+        params.and_then(|params| params.enum_number(self.ids.maintenance)) == Some(ENABLED)
+    }
+
+    fn new_slot(&self, name: &str) -> Object {
+        let mut server = Object::new();
+        server.set(self.ids.name, Value::Str(name.into()));
+        let params = server.object_mut(self.ids.params);
+        // Checks cannot be switched on while HAProxy runs; in maintenance there are none.
+        params.set(self.ids.check, Value::Enum(ENABLED));
+        params.set(self.ids.weight, Value::Int(WEIGHT));
+        self.vacate(&mut server);
+        server
+    }
+
+    fn occupy(&self, server: &mut Object, endpoint: &Endpoint) {
+        server.set(self.ids.address, Value::Str(endpoint.address.as_str().into()));
+        server.set(self.ids.port, Value::Int(endpoint.port));
+        let params = server.object_mut(self.ids.params);
+        params.take(self.ids.maintenance);
+        if params.get(self.ids.check).is_none() {
+            params.set(self.ids.check, Value::Enum(ENABLED));
+        }
+    }
+
+    /// True when the slot was not free.
+    fn vacate(&self, server: &mut Object) -> bool {
+        let (address, port) = NOWHERE;
+        if server.str(self.ids.address) == Some(address)
+            && server.int(self.ids.port) == Some(port)
+            && self.is_off(server)
+        {
+            return false;
+        }
+        server.set(self.ids.address, Value::Str(address.into()));
+        server.set(self.ids.port, Value::Int(port));
+        server.object_mut(self.ids.params).set(self.ids.maintenance, Value::Enum(ENABLED));
+        true
+    }
+}
+
+impl Ids {
+    fn new(tables: &Tables) -> Option<Ids> {
+        let find =
+            |name: &str| tables.message_by_name.get(format!("backstay.configuration.v2.{name}").as_str()).copied();
+        let (tree, server, params) = (find("BackendTree")?, find("Server")?, find("ServerParams")?);
+        let field = |message: MessageId, name: &str| tables.messages[message].field_named(name);
+        let backend = 0;
+        let Kind::Message(section) = tables.messages[tree].fields.get(backend)?.kind else { return None };
+        Some(Ids {
+            tree,
+            backend,
+            backend_name: field(section, "name")?,
+            backend_from: field(section, "from")?,
+            servers: field(tree, "servers")?,
+            name: field(server, "name")?,
+            address: field(server, "address")?,
+            port: field(server, "port")?,
+            params: field(server, "params")?,
+            check: field(params, "check")?,
+            maintenance: field(params, "maintenance")?,
+            weight: field(params, "weight")?,
+        })
+    }
+}
+
+/// The instances of a service that a server line can hold, each once, in the order in which they were given.
+fn usable(service: &Service, problems: &mut Vec<String>) -> Vec<Endpoint> {
+    let mut seen = HashSet::new();
+    let mut endpoints = Vec::new();
+    for endpoint in &service.endpoints {
+        let Endpoint { address, port } = endpoint;
+        let letters = address.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:-_".contains(&byte));
+        if !letters || address.is_empty() || !(1..=65_535).contains(port) {
+            problems.push(format!("service {}: {address:?} port {port} is no address of a server", service.name));
+        } else if seen.insert(endpoint) {
+            endpoints.push(endpoint.clone());
+        }
+    }
+    endpoints
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
