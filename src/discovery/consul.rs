@@ -9,6 +9,7 @@ use http::{HeaderValue, Request};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde_json::Value as Json;
 
 use super::client::{Answer, Client, PATIENCE, Trouble};
 use super::instance::Fields;
@@ -183,7 +184,7 @@ impl Agent {
 
     /// Names of the services that are wanted, out of the answer of the catalog.
     fn wanted(&self, body: &[u8]) -> Result<Vec<String>, Trouble> {
-        let services: BTreeMap<String, serde::de::IgnoredAny> = parse(body, "list of services")?;
+        let services: BTreeMap<String, Json> = parse(body, "list of services")?;
         let wanted = |name: &String| {
             if self.allowed.is_empty() { !self.denied.contains(name) } else { self.allowed.contains(name) }
         };

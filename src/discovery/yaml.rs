@@ -340,36 +340,28 @@ fn comment(line: &str) -> &str {
 /// The text with the whole list written anew.
 fn rewrite(tables: &Tables, text: &str, kind: Kind, all: &[Map<String, Json>]) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    let mut others: Vec<String> = Vec::new();
     let mut out: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-    let place = match key_block(&lines, 0..lines.len(), 0, TOP) {
-        Some(top) => {
-            let inner = (top.start + 1..top.end).find(|at| !silent(lines[*at])).map(|at| indent(lines[at]));
-            let block_style = lines[top.start].split('#').next().unwrap_or_default().trim_end().ends_with(':');
-            match inner.filter(|_| block_style) {
-                Some(inner) => match key_block(&lines, top.clone(), inner, kind.list()) {
-                    Some(list) => (list, inner),
-                    None => (top.end..top.end, inner),
-                },
-                None => {
-                    // `service_discovery:` without anything, or on one line: its other lists are written anew too.
-                    out.splice(top.clone(), [format!("{TOP}:")]);
-                    for other in Kind::ALL.into_iter().filter(|other| *other != kind) {
-                        let message = &tables.messages[other.message(tables)];
-                        let found: Vec<_> = items(text, other).iter().map(|item| item.values(message)).collect();
-                        others.extend(list_lines(other, &found, 2));
-                    }
-                    (top.start + 1..top.start + 1, 2)
-                }
-            }
-        }
-        None => {
-            out.push(format!("{TOP}:"));
-            (out.len()..out.len(), 2)
-        }
+    let Some(top) = key_block(&lines, 0..lines.len(), 0, TOP) else {
+        out.push(format!("{TOP}:"));
+        out.extend(list_lines(kind, all, 2));
+        return joined(text, &out);
     };
-    let (range, inner) = place;
-    out.splice(range, list_lines(kind, all, inner).into_iter().chain(others));
+    let inner = (top.start + 1..top.end).find(|at| !silent(lines[*at])).map(|at| indent(lines[at]));
+    let block_style = lines[top.start].split('#').next().unwrap_or_default().trim_end().ends_with(':');
+    if let Some(inner) = inner.filter(|_| block_style) {
+        let list = key_block(&lines, top.clone(), inner, kind.list());
+        out.splice(list.unwrap_or(top.end..top.end), list_lines(kind, all, inner));
+    } else {
+        // `service_discovery:` without anything, or on one line: its other lists are written anew too.
+        let mut anew = vec![format!("{TOP}:")];
+        anew.extend(list_lines(kind, all, 2));
+        for other in Kind::ALL.into_iter().filter(|other| *other != kind) {
+            let message = &tables.messages[other.message(tables)];
+            let found: Vec<_> = items(text, other).iter().map(|item| item.values(message)).collect();
+            anew.extend(list_lines(other, &found, 2));
+        }
+        out.splice(top, anew);
+    }
     joined(text, &out)
 }
 

@@ -62,10 +62,10 @@ fn answer(context: &Context, kind: Kind, verb: &str, listed: Listed) -> Result<O
     Ok(out)
 }
 
-pub(super) async fn list(context: Context, kind: Kind, request: Object) -> Result<Object> {
+pub(super) fn list(context: Context, kind: Kind, request: &Object) -> Result<Object> {
     let (input, output) = (format!("List{}Request", names(kind).many), format!("List{}Response", names(kind).many));
     let size = request.int(field(&context, &input, "page_size")).unwrap_or(0);
-    let page = paging::Page::new(size, text(&context, &input, "page_token", &request), context.transport)?;
+    let page = paging::Page::new(size, text(&context, &input, "page_token", request), context.transport)?;
     let (all, revision) = context.discovery.list(kind);
     let (all, next) = page.cut(all, revision)?;
     let mut out = Object::new();
@@ -78,8 +78,8 @@ pub(super) async fn list(context: Context, kind: Kind, request: Object) -> Resul
     Ok(out)
 }
 
-pub(super) async fn get(context: Context, kind: Kind, request: Object) -> Result<Object> {
-    let id = text(&context, &format!("Get{}Request", names(kind).one), "id", &request);
+pub(super) fn get(context: Context, kind: Kind, request: &Object) -> Result<Object> {
+    let id = text(&context, &format!("Get{}Request", names(kind).one), "id", request);
     answer(&context, kind, "Get", context.discovery.get(kind, id)?)
 }
 

@@ -1,7 +1,7 @@
 //! Which function answers which hand-written method.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::{
-    Context, acl_files, cluster, discovery, info, map_entries, maps, native_stats, peers, raw, reloads, runtime_servers,
-    spoe_files, spoe_scopes, spoe_transactions, stick_tables, storage_certificates, storage_general, storage_maps,
-    transactions,
+    Context, acl_files, cluster, discovery, info, map_entries, maps, native_stats, peers, raw, reloads,
+    runtime_servers, spoe_files, spoe_scopes, spoe_transactions, stick_tables, storage_certificates, storage_general,
+    storage_maps, transactions,
 };
 use crate::configuration::ports::Pending;
 use crate::discovery::Kind;
@@ -152,8 +152,8 @@ impl Table {
 
     fn discovery(&mut self) {
         let consul = Kind::Consul;
-        self.objects("discovery.v2.ConsulService/ListConsuls", move |c, q| discovery::list(c, consul, q));
-        self.objects("discovery.v2.ConsulService/GetConsul", move |c, q| discovery::get(c, consul, q));
+        self.objects("discovery.v2.ConsulService/ListConsuls", move |c, q| ready(discovery::list(c, consul, &q)));
+        self.objects("discovery.v2.ConsulService/GetConsul", move |c, q| ready(discovery::get(c, consul, &q)));
         self.objects("discovery.v2.ConsulService/CreateConsul", move |c, q| discovery::create(c, consul, q));
         self.objects("discovery.v2.ConsulService/ReplaceConsul", move |c, q| discovery::replace(c, consul, q));
         self.objects("discovery.v2.ConsulService/DeleteConsul", move |c, q| discovery::delete(c, consul, q));
