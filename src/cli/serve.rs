@@ -130,7 +130,7 @@ pub async fn run(
     let follower = Follower {
         engine: engine.clone(),
         settings: settings.clone(),
-        environment,
+        environment: Arc::clone(&environment),
         stats,
         runtime: runtime.clone(),
         push: Arc::clone(&push),
@@ -167,6 +167,7 @@ pub async fn run(
         yaml: settings.yaml_file.clone(),
         state_dir: settings.state_dir.clone(),
         clock: Arc::clone(&store.clock),
+        environment: Arc::clone(&environment),
     };
     let discovery =
         Directory::open(discovery, engine.clone(), Arc::clone(&configuration), tasks.clone(), stop.clone()).await?;

@@ -13,6 +13,7 @@ use super::instance::{self, Kind, Settings};
 use super::plan::Planner;
 use super::search::{Search, Shared};
 use super::status::Status;
+use super::surroundings::{Environment, Surroundings};
 use crate::configuration::engine::Engine;
 use crate::configuration::{Clock, Configuration};
 use crate::error::{Error, Reason, Result};
@@ -27,6 +28,8 @@ pub struct DirectorySettings {
     pub state_dir: PathBuf,
     /// The time.
     pub clock: Clock,
+    /// The environment of the process.
+    pub environment: Environment,
 }
 
 /// An instance as it is shown.
@@ -87,7 +90,7 @@ impl Directory {
         let shared = Shared {
             planner: Planner::new(engine)?,
             configuration,
-            clock: settings.clock,
+            around: Surroundings { clock: settings.clock, environment: settings.environment },
             writes: tokio::sync::Mutex::default(),
             prefixes: Mutex::default(),
             claims: Mutex::default(),

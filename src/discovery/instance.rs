@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::aws;
 use super::consul;
 use super::slots::{Growth, LEAST, Slots};
 use crate::error::{Error, Reason, Result};
@@ -17,16 +18,19 @@ const YEAR: i64 = 31_536_000;
 pub enum Kind {
     /// A Consul agent.
     Consul,
+    /// A region of AWS.
+    Aws,
 }
 
 impl Kind {
     /// All of them.
-    pub(super) const ALL: [Kind; 1] = [Kind::Consul];
+    pub(super) const ALL: [Kind; 2] = [Kind::Consul, Kind::Aws];
 
     /// The message of its objects.
     pub fn message(self, tables: &Tables) -> MessageId {
         let name = match self {
             Kind::Consul => "backstay.discovery.v2.Consul",
+            Kind::Aws => "backstay.discovery.v2.AwsRegion",
         };
         tables.message_by_name.get(name).copied().unwrap_or_default()
     }
@@ -35,6 +39,7 @@ impl Kind {
     pub(super) fn list(self) -> &'static str {
         match self {
             Kind::Consul => "consuls",
+            Kind::Aws => "aws_regions",
         }
     }
 
@@ -42,6 +47,7 @@ impl Kind {
     pub(super) fn noun(self) -> &'static str {
         match self {
             Kind::Consul => "consul",
+            Kind::Aws => "aws region",
         }
     }
 
@@ -49,12 +55,14 @@ impl Kind {
     pub fn secrets(self) -> &'static [&'static str] {
         match self {
             Kind::Consul => &["token"],
+            Kind::Aws => &["secret_access_key"],
         }
     }
 
     fn default_growth(self) -> &'static str {
         match self {
             Kind::Consul => "linear",
+            Kind::Aws => "exponential",
         }
     }
 }
@@ -63,6 +71,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
     Consul(consul::Agent),
+    Aws(aws::Region),
 }
 
 /// What the loop has to know.
@@ -110,6 +119,14 @@ impl<'a> Fields<'a> {
         let items = self.at(name).map(|at| self.object.list(at)).unwrap_or_default();
         let text = |item: &Value| if let Value::Str(text) = item { Some(text.to_string()) } else { None };
         items.iter().filter_map(text).collect()
+    }
+
+    /// The objects of a list, with their message.
+    pub(super) fn objects(&self, name: &str) -> Vec<(MessageId, &'a Object)> {
+        let Some(at) = self.at(name) else { return Vec::new() };
+        let FieldKind::Message(message) = self.message.fields[at].kind else { return Vec::new() };
+        let object = |item: &'a Value| if let Value::Object(object) = item { Some((message, object)) } else { None };
+        self.object.list(at).iter().filter_map(object).collect()
     }
 
     /// A number.
@@ -183,6 +200,7 @@ pub(super) fn settings(tables: &Tables, kind: Kind, object: &Object) -> Settings
     };
     let source = match kind {
         Kind::Consul => Source::Consul(consul::Agent::new(&fields)),
+        Kind::Aws => Source::Aws(aws::Region::new(tables, &fields)),
     };
     Settings {
         enabled: fields.flag("enabled"),
@@ -191,6 +209,7 @@ pub(super) fn settings(tables: &Tables, kind: Kind, object: &Object) -> Settings
         from: fields.some("defaults"),
         prefix: match &source {
             Source::Consul(agent) => agent.prefix(),
+            Source::Aws(region) => region.prefix(),
         },
         source,
     }

@@ -11,14 +11,16 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::aws;
 use super::client::{Client, Trouble};
 use super::consul;
 use super::instance::{Settings, Source};
 use super::pace;
 use super::plan::{Planned, Planner, Service, Wish};
 use super::status::{State, Status};
+use super::surroundings::Surroundings;
 use crate::configuration::plan::Live;
-use crate::configuration::{ChangeOptions, Clock, Configuration, Target};
+use crate::configuration::{ChangeOptions, Configuration, Target};
 use crate::error::{Error, Reason};
 
 /// How often a change is planned anew because the configuration changed meanwhile.
@@ -28,7 +30,7 @@ const TRIES: usize = 8;
 pub(super) struct Shared {
     pub(super) planner: Planner,
     pub(super) configuration: Arc<Configuration>,
-    pub(super) clock: Clock,
+    pub(super) around: Surroundings,
     /// One search writes at a time, so that they do not get in each other's way.
     pub(super) writes: tokio::sync::Mutex<()>,
     /// Prefixes of all instances, by their ids.
@@ -51,6 +53,7 @@ pub(super) struct Search {
 struct Memory {
     client: Option<Client>,
     consul: consul::Memory,
+    aws: aws::Memory,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -118,7 +121,7 @@ impl Search {
             let result = self.attempt(&mut memory).await;
             let failures = self.note(result);
             let time = pace::wait(self.settings.period, failures, rand::random());
-            let next = (self.shared.clock)().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            let next = self.shared.around.now().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
             self.status.send_modify(|status| status.next_attempt_time = Some(next));
             if failures == 0 {
                 self.wait(&mut memory, time).await;
@@ -140,10 +143,19 @@ impl Search {
     async fn ask(&self, memory: &mut Memory) -> Result<Vec<Service>, Trouble> {
         let client = match &memory.client {
             Some(client) => client.clone(),
-            None => memory.client.insert(Client::new(self.settings.source.tls())?).clone(),
+            None => memory.client.insert(Client::new(self.tls()?)?).clone(),
         };
         match &self.settings.source {
             Source::Consul(agent) => agent.ask(&client, &mut memory.consul).await,
+            Source::Aws(region) => region.ask(&client, &self.shared.around, &mut memory.aws).await,
+        }
+    }
+
+    /// Whether the source is asked over TLS.
+    fn tls(&self) -> Result<bool, Trouble> {
+        match &self.settings.source {
+            Source::Consul(agent) => Ok(agent.tls),
+            Source::Aws(region) => Ok(region.endpoint(&self.shared.around)?.scheme_str() == Some("https")),
         }
     }
 
@@ -151,7 +163,7 @@ impl Search {
     async fn wait(&self, memory: &mut Memory, time: Duration) {
         match (&self.settings.source, &memory.client) {
             (Source::Consul(agent), Some(client)) => agent.wait(client, &mut memory.consul, time).await,
-            (_, None) => tokio::time::sleep(time).await,
+            (Source::Aws(_), _) | (_, None) => tokio::time::sleep(time).await,
         }
     }
 
@@ -194,7 +206,7 @@ impl Search {
 
     /// Notes how an attempt went, and returns how many have failed in a row.
     fn note(&self, result: Result<Planned, Trouble>) -> u32 {
-        let now = Some((self.shared.clock)());
+        let now = Some(self.shared.around.now());
         self.status.send_modify(|status| match result {
             Ok(planned) => {
                 if status.failures > 0 {
@@ -215,14 +227,6 @@ impl Search {
             }
         });
         self.status.borrow().failures
-    }
-}
-
-impl Source {
-    fn tls(&self) -> bool {
-        match self {
-            Source::Consul(agent) => agent.tls,
-        }
     }
 }
 

@@ -179,3 +179,33 @@ fn every_notation_can_be_edited() {
         assert_eq!(read(&tables, &gone).entries.len(), before, "{gone}");
     }
 }
+
+#[test]
+fn lists_of_filters_are_edited_too() {
+    let tables = tables();
+    let id = "44444444-4444-4444-8444-444444444444";
+    let text = format!(
+        "service_discovery:\n  aws_regions:\n  - accesskeyid: \"\"\n    allowlist:\n    - key: tag:Stage # one\n      value: live\n    \
+         denylist: []\n    enabled: true\n    id: {id}\n    ipv4address: private\n    name: main\n    region: us-east-1\n    \
+         retrytimeout: 60\n  consuls: []\n"
+    );
+    let read = read(&tables, &text);
+    assert_eq!(read.problems, Vec::<String>::new());
+    let mut values = shown(&tables, &read.entries[0]);
+    assert_eq!(values["allowlist"], json!([{"key": "tag:Stage", "value": "live"}]));
+    assert_eq!(
+        (&values["server_slots_growth_type"], &values["server_slots_base"]),
+        (&json!("exponential"), &json!(10))
+    );
+    values["denylist"] = json!([{"key": "tag:A", "value": "x y"}, {"key": "vpc-id", "value": "v1"}]);
+    let message = Kind::Aws.message(&tables);
+    let object = json::read_value(&tables, message, &values, JsonRules::default()).unwrap().object;
+    let changed = with(&tables, &text, Kind::Aws, id, Some(&object)).unwrap();
+    let denied = "    denylist:\n    - key: \"tag:A\"\n      value: \"x y\"\n    - key: vpc-id\n      value: v1\n";
+    assert_eq!(changed, text.replace("    denylist: []\n", denied));
+    // Another kind has a list of its own.
+    let agent = super::tests::object(&tables, &consul(id));
+    let both = with(&tables, &changed, Kind::Consul, id, Some(&agent)).unwrap();
+    assert!(both.starts_with(changed.strip_suffix("  consuls: []\n").unwrap()), "{both}");
+    assert_eq!(super::read(&tables, &both).entries.len(), 2);
+}

@@ -556,7 +556,13 @@ pub(super) const ROWS: &[Row] = &[
         "",
         "Consul agents that are searched for services; the API keeps the list up to date",
     ),
-    later("", "service_discovery.aws_regions"),
+    row(
+        "",
+        "service_discovery.aws_regions",
+        Kind::Any,
+        "",
+        "regions of AWS that are searched for services; the API keeps the list up to date",
+    ),
 ];
 
 /// The users of the YAML file have no flag: passwords do not belong on a command line.

@@ -8,6 +8,7 @@ use crate::{discovery, lifecycle, protocols, resources, runtime_objects, section
 
 /// What the scenarios claim; each run of one checks its own claim. Every scenario runs over both transports.
 const COVERED: &[&[&str]] = &[
+    discovery::aws_regions::COVERS,
     discovery::consul_agents::COVERS,
     fields::fields::COVERS,
     lifecycle::changed_from_outside::COVERS,

@@ -6,8 +6,10 @@ use serde_json::{Value as Json, json};
 
 use backstay::error::Reason;
 
+use crate::drop_in::wire::Authority;
 use crate::support::backstay::Backstay;
 use crate::support::client::{Client, Transport, basic, request};
+use crate::support::ec2::{Ec2, Machine};
 use crate::support::registry::Consul;
 use crate::support::world::{World, holds, over_both, refused, refused_saying, until};
 
@@ -327,6 +329,36 @@ async fn health_and_settings_decide_what_takes_traffic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_asked_over_tls_if_its_certificate_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trusted, other) = (Authority::new("trusted"), Authority::new("other"));
+    for (name, authority) in [("trusted", &trusted), ("other", &other)] {
+        authority.issue(folder.path(), name);
+    }
+    let roots = folder.path().join("roots.pem");
+    std::fs::write(&roots, trusted.pem()).unwrap();
+    let world = World::start(Transport::Grpc, &[&format!("env:SSL_CERT_FILE={}", roots.display())]);
+    let mut ids = Vec::new();
+    for name in ["trusted", "other"] {
+        let consul = Consul::start_tls(folder.path(), name).await;
+        consul.set(name, &[(8001, UP)]);
+        let wanted = agent(consul.address.port(), json!({"mode": "https", "token": "s3cret"}));
+        let created = world.ok("ConsulService.CreateConsul", json!({"consul": wanted})).await;
+        ids.push((created["consul"]["id"].clone(), consul));
+    }
+    let status = async |at: usize| {
+        world.ok("ConsulService.GetConsul", json!({"id": ids[at].0})).await["consul"]["status"].clone()
+    };
+    until("the trusted one is asked", async || status(0).await["state"] == "running").await;
+    until("the other one is refused", async || status(1).await["state"] == "failing").await;
+    let words = status(1).await["last_error"].to_string();
+    assert!(words.contains("certificate"), "{words}");
+    assert!(ids[1].1.questions().is_empty(), "it has heard the token");
+    let text = world.backstay.text();
+    assert!(text.contains("-trusted\n") && !text.contains("-other\n"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn instances_stand_in_the_yaml_file_of_settings() {
     let id = "11111111-1111-4111-8111-111111111111";
     let text = format!(
@@ -377,4 +409,180 @@ async fn instances_stand_in_the_yaml_file_of_settings() {
     assert_eq!((answer.status, answer.text().as_str()), (200, "{\"data\":null}\n"));
     let file = std::fs::read_to_string(backstay.dir().join("d.yaml")).unwrap();
     assert!(file.starts_with("# mine\ndataplaneapi:\n  show_system_info: true # yes\n"), "{file}");
+}
+
+/// A region that is asked every second.
+fn region(more: Json) -> Json {
+    let mut region = json!({
+        "name": "main", "region": "us-east-1", "enabled": true, "retry_timeout": 1, "ipv4_address": "private",
+    });
+    region.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    region
+}
+
+over_both!(
+    aws_regions,
+    covers [
+        "AwsRegionService.ListAwsRegions",
+        "AwsRegionService.GetAwsRegion",
+        "AwsRegionService.CreateAwsRegion",
+        "AwsRegionService.ReplaceAwsRegion",
+        "AwsRegionService.DeleteAwsRegion",
+        "AwsRegionService.WatchAwsRegion"
+    ]
+);
+
+async fn aws_regions(world: &mut World) {
+    let create = "AwsRegionService.CreateAwsRegion";
+    let with = |more: Json| json!({"region": region(more)});
+    world
+        .cases([
+            ("AwsRegionService.ListAwsRegions", json!({}), holds(json!({"regions": null}))),
+            (create, with(json!({"ipv4_address": "v6"})), refused(Reason::InvalidField)),
+            (create, with(json!({"name": null})), refused(Reason::InvalidField)),
+            (create, with(json!({"region": null})), refused(Reason::InvalidField)),
+            (create, with(json!({"allowlist": [{"key": "k"}]})), refused(Reason::InvalidField)),
+            (create, with(json!({"retry_timeout": 0})), refused(Reason::InvalidField)),
+            ("AwsRegionService.GetAwsRegion", json!({"id": NOBODY}), refused(Reason::ObjectNotFound)),
+            ("AwsRegionService.DeleteAwsRegion", json!({"id": NOBODY}), refused(Reason::ObjectNotFound)),
+        ])
+        .await;
+    let first = region(json!({
+        "enabled": false, "access_key_id": "AKID", "secret_access_key": "s3cret", "description": "d",
+        "allowlist": [{"key": "tag:Stage", "value": "live"}], "denylist": [{"key": "tag:Old", "value": "yes"}],
+    }));
+    let id = world.ok(create, json!({"region": first})).await["region"]["id"].as_str().unwrap().to_owned();
+    let mut shown = first.clone();
+    shown["id"] = json!(id);
+    shown["server_slots_base"] = json!(10);
+    shown["server_slots_growth_type"] = json!("exponential");
+    shown["server_slots_growth_increment"] = Json::Null;
+    if !world.is_rest() {
+        shown["secret_access_key"] = Json::Null;
+        shown["status"] = json!({"state": "disabled"});
+    }
+    let read = ("AwsRegionService.GetAwsRegion", json!({"id": id}), holds(json!({"region": shown})));
+    let list = ("AwsRegionService.ListAwsRegions", json!({}), holds(json!({"regions": [{"id": id}]})));
+    // An agent of Consul has another list.
+    let consuls = ("ConsulService.ListConsuls", json!({}), holds(json!({"consuls": null})));
+    world.cases([read.clone(), list.clone(), consuls]).await;
+    world.restart();
+    world.cases([read, list]).await;
+    let mut watched = world.stream("AwsRegionService.WatchAwsRegion", json!({"id": id})).await;
+    assert_eq!(watched.next().await.unwrap()["status"]["state"], "disabled");
+    let changed = region(json!({"id": id, "enabled": false, "ipv4_address": "public"}));
+    world.ok("AwsRegionService.ReplaceAwsRegion", json!({"id": id, "region": changed})).await;
+    world
+        .cases([
+            (
+                "AwsRegionService.GetAwsRegion",
+                json!({"id": id}),
+                holds(json!({"region": {"ipv4_address": "public", "allowlist": null, "description": null}})),
+            ),
+            ("AwsRegionService.DeleteAwsRegion", json!({"id": id}), holds(json!({}))),
+            ("AwsRegionService.ListAwsRegions", json!({}), holds(json!({"regions": null}))),
+        ])
+        .await;
+    while watched.next().await.is_some() {}
+}
+
+const WEB: &[(&str, &str)] = &[("HAProxy:Service:Name", "web"), ("HAProxy:Service:Port", "80"), ("Stage", "live")];
+
+const OLD: &[(&str, &str)] =
+    &[("HAProxy:Service:Name", "web"), ("HAProxy:Service:Port", "80"), ("Stage", "live"), ("Old", "yes")];
+
+fn machine(address: &'static str, tags: &'static [(&'static str, &'static str)]) -> Machine {
+    Machine { address, state: "running", tags }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_of_aws_come_change_and_go() {
+    let ec2 = Ec2::start().await;
+    ec2.set(&[
+        machine("10.0.0.1", WEB),
+        machine("10.0.0.2", &[("HAProxy:Service:Name", "web"), ("HAProxy:Service:Port", "80"), ("Stage", "test")]),
+        machine(
+            "10.0.0.3",
+            &[
+                ("HAProxy:Service:Name", "web"),
+                ("HAProxy:Service:Port", "80"),
+                ("HAProxy:Instance:Port", "8080"),
+                ("Stage", "live"),
+            ],
+        ),
+        Machine { address: "10.0.0.4", state: "stopped", tags: WEB },
+        machine("10.0.0.5", &[("Stage", "live")]),
+        machine("10.0.0.6", OLD),
+        machine("10.0.0.7", &[("HAProxy:Service:Name", "db"), ("HAProxy:Service:Port", "5432"), ("Stage", "live")]),
+    ]);
+    let endpoint = format!("env:AWS_ENDPOINT_URL=http://{}", ec2.address);
+    let world = World::start(Transport::Grpc, &[&endpoint]);
+    let wanted = region(json!({
+        "access_key_id": "AKID", "secret_access_key": "s3cret key",
+        "allowlist": [{"key": "tag:Stage", "value": "live"}], "denylist": [{"key": "tag:Old", "value": "yes"}],
+    }));
+    let created = world.ok("AwsRegionService.CreateAwsRegion", json!({"region": wanted})).await;
+    let id = created["region"]["id"].as_str().unwrap().to_owned();
+    let status =
+        async || world.ok("AwsRegionService.GetAwsRegion", json!({"id": id})).await["region"]["status"].clone();
+    let runs = async |service: &str, addresses: &[&str]| {
+        until(&format!("{service} is {addresses:?}"), async || {
+            let backend = format!("aws-us-east-1-main-{service}");
+            let state = world.backstay.ask(&format!("show servers state {backend}")).unwrap_or_default();
+            let words = state.lines().map(|line| line.split(' ').collect::<Vec<_>>()).filter(|words| words.len() > 18);
+            let ready = words.filter(|words| words[3].starts_with("SRV_") && words[6].parse::<u32>().unwrap() & 1 == 0);
+            let mut ready: Vec<String> = ready.map(|words| format!("{}:{}", words[4], words[18])).collect();
+            ready.sort();
+            ready == addresses
+        })
+        .await;
+    };
+    runs("web-80", &["10.0.0.1:80", "10.0.0.3:8080"]).await;
+    runs("db-5432", &["10.0.0.7:5432"]).await;
+    let asked = ec2.questions();
+    let begin = "AWS4-HMAC-SHA256 Credential=AKID/";
+    let names = "/us-east-1/ec2/aws4_request, SignedHeaders=content-type;host;x-amz-date, Signature=";
+    assert!(asked.iter().all(|q| q.authorization.starts_with(begin) && q.authorization.contains(names)), "{asked:?}");
+    assert!(asked.iter().any(|question| question.form.contains_key("NextToken")), "there is more than one page");
+
+    world.settled().await;
+    let worker = world.worker();
+    ec2.set(&[machine("10.0.0.8", WEB)]);
+    runs("web-80", &["10.0.0.8:80"]).await;
+    runs("db-5432", &[]).await;
+    assert_eq!(world.worker(), worker, "haproxy was reloaded");
+
+    ec2.break_down(true);
+    ec2.set(&[]);
+    until("the status tells of it", async || status().await["state"] == "failing").await;
+    let words = status().await["last_error"].as_str().unwrap().to_owned();
+    assert!(words.contains("answers 401: AuthFailure: not for ***"), "{words}");
+    assert!(!world.backstay.log().contains("s3cret"));
+    runs("web-80", &["10.0.0.8:80"]).await;
+    ec2.break_down(false);
+    ec2.set(&[machine("10.0.0.9", WEB)]);
+    runs("web-80", &["10.0.0.9:80"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_of_aws_come_from_the_environment_or_from_the_instance() {
+    for (variables, id, token) in [
+        (&["AWS_ACCESS_KEY_ID=ENVID", "AWS_SECRET_ACCESS_KEY=x", "AWS_SESSION_TOKEN=session"][..], "ENVID", "session"),
+        (&[][..], "ROLEID", "t0ken"),
+    ] {
+        let ec2 = Ec2::start().await;
+        ec2.set(&[machine("10.0.0.1", WEB)]);
+        let mut flags: Vec<String> = variables.iter().map(|variable| format!("env:{variable}")).collect();
+        for name in ["AWS_ENDPOINT_URL_EC2", "AWS_EC2_METADATA_SERVICE_ENDPOINT"] {
+            flags.push(format!("env:{name}=http://{}", ec2.address));
+        }
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let world = World::start(Transport::Grpc, &flags);
+        world.ok("AwsRegionService.CreateAwsRegion", json!({"region": region(json!({}))})).await;
+        until("it is found", async || world.backstay.text().contains("server SRV_")).await;
+        let asked = ec2.questions();
+        let signed = |q: &crate::support::ec2::Question| q.authorization.contains(&format!("Credential={id}/"));
+        assert!(asked.iter().all(|question| signed(question) && question.token == token), "{asked:?}");
+        assert!(!world.backstay.log().contains("r0le"));
+    }
 }

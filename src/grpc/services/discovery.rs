@@ -26,6 +26,7 @@ struct Names {
 fn names(kind: Kind) -> Names {
     match kind {
         Kind::Consul => Names { one: "Consul", many: "Consuls", field: "consul", list: "consuls" },
+        Kind::Aws => Names { one: "AwsRegion", many: "AwsRegions", field: "region", list: "regions" },
     }
 }
 
@@ -117,6 +118,14 @@ pub(super) async fn watch_consul(
 ) -> Result<Items<pb::WatchConsulResponse>> {
     let statuses = WatchStream::new(context.discovery.watch(Kind::Consul, &request.id)?);
     Ok(Box::pin(statuses.map(|status| Ok(pb::WatchConsulResponse { status: Some(message_of(status)) }))))
+}
+
+pub(super) async fn watch_region(
+    context: Context,
+    request: pb::WatchAwsRegionRequest,
+) -> Result<Items<pb::WatchAwsRegionResponse>> {
+    let statuses = WatchStream::new(context.discovery.watch(Kind::Aws, &request.id)?);
+    Ok(Box::pin(statuses.map(|status| Ok(pb::WatchAwsRegionResponse { status: Some(message_of(status)) }))))
 }
 
 fn message_of(status: Status) -> pb::DiscoveryStatus {

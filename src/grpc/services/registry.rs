@@ -151,13 +151,19 @@ impl Table {
     }
 
     fn discovery(&mut self) {
-        let consul = Kind::Consul;
-        self.objects("discovery.v2.ConsulService/ListConsuls", move |c, q| ready(discovery::list(c, consul, &q)));
-        self.objects("discovery.v2.ConsulService/GetConsul", move |c, q| ready(discovery::get(c, consul, &q)));
-        self.objects("discovery.v2.ConsulService/CreateConsul", move |c, q| discovery::create(c, consul, q));
-        self.objects("discovery.v2.ConsulService/ReplaceConsul", move |c, q| discovery::replace(c, consul, q));
-        self.objects("discovery.v2.ConsulService/DeleteConsul", move |c, q| discovery::delete(c, consul, q));
+        for (kind, service, one, many) in [
+            (Kind::Consul, "discovery.v2.ConsulService", "Consul", "Consuls"),
+            (Kind::Aws, "discovery.v2.AwsRegionService", "AwsRegion", "AwsRegions"),
+        ] {
+            let path = |verb: &str, noun: &str| format!("{service}/{verb}{noun}");
+            self.objects(&path("List", many), move |c, q| ready(discovery::list(c, kind, &q)));
+            self.objects(&path("Get", one), move |c, q| ready(discovery::get(c, kind, &q)));
+            self.objects(&path("Create", one), move |c, q| discovery::create(c, kind, q));
+            self.objects(&path("Replace", one), move |c, q| discovery::replace(c, kind, q));
+            self.objects(&path("Delete", one), move |c, q| discovery::delete(c, kind, q));
+        }
         self.stream("discovery.v2.ConsulService/WatchConsul", discovery::watch_consul);
+        self.stream("discovery.v2.AwsRegionService/WatchAwsRegion", discovery::watch_region);
     }
 
     /// A method with one answer.

@@ -5,7 +5,7 @@ mod listeners;
 mod logs;
 mod process;
 mod settings;
-mod wire;
+pub(crate) mod wire;
 
 use std::io::Write as _;
 use std::net::SocketAddr;

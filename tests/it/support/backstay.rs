@@ -13,6 +13,9 @@ use super::haproxy::{binary, free_port};
 /// A binary, given as `--haproxy-bin`, that checks configurations but does not start while [`Backstay::hinder`] is on.
 pub(crate) const HINDERED: &str = "{dir}/haproxy";
 
+/// Before `NAME=value` a flag is a variable of the environment.
+const VARIABLE: &str = "env:";
+
 fn hindered_haproxy(dir: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     let path = dir.join("haproxy");
@@ -104,7 +107,12 @@ impl Backstay {
             command.args(["--reload-delay", "20ms"]);
         }
         let dir = self.dir.path().display().to_string();
-        command.args(self.flags.iter().map(|flag| flag.replace("{dir}", &dir)));
+        for flag in &self.flags {
+            match flag.strip_prefix(VARIABLE).and_then(|pair| pair.split_once('=')) {
+                Some((name, value)) => command.env(name, value),
+                None => command.arg(flag.replace("{dir}", &dir)),
+            };
+        }
         command.stdin(Stdio::null()).stdout(log("out")).stderr(log("log"));
         self.child = Some(command.spawn().expect("backstay"));
     }

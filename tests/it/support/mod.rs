@@ -7,6 +7,7 @@ pub(crate) mod blessed;
 pub(crate) mod client;
 pub(crate) mod dns;
 #[allow(dead_code, reason = "not every test needs everything")]
+pub(crate) mod ec2;
 pub(crate) mod haproxy;
 pub(crate) mod registry;
 pub(crate) mod world;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,11 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// An instance of a service: port, and the states of its checks.
 pub(crate) type Instance = (u16, &'static [&'static str]);
@@ -44,6 +50,23 @@ pub(crate) struct Question {
 
 impl Consul {
     pub(crate) async fn start() -> Self {
+        Consul::start_with(None).await
+    }
+
+    /// Starts one that speaks TLS with the certificate and key of that name in a folder.
+    pub(crate) async fn start_tls(folder: &Path, name: &str) -> Self {
+        let certificate = CertificateDer::from_pem_file(folder.join(format!("{name}.crt"))).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(folder.join(format!("{name}.key"))).expect("a key");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("a certificate with its key");
+        Consul::start_with(Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a socket");
         let consul = Consul {
             address: listener.local_addr().expect("an address"),
@@ -58,9 +81,17 @@ impl Consul {
                     let server = server.clone();
                     async move { Ok::<_, Infallible>(server.answer(request).await) }
                 });
-                let connection =
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                tokio::spawn(connection);
+                let (tls, http) = (tls.clone(), hyper::server::conn::http1::Builder::new());
+                tokio::spawn(async move {
+                    match tls {
+                        None => drop(http.serve_connection(TokioIo::new(stream), service).await),
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                drop(http.serve_connection(TokioIo::new(stream), service).await);
+                            }
+                        }
+                    }
+                });
             }
         });
         consul
