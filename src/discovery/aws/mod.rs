@@ -41,7 +41,8 @@ type Filters = BTreeMap<String, Vec<String>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Region {
     name: String,
-    region: String,
+    /// As AWS calls it.
+    code: String,
     key_id: String,
     key: Secret,
     public: bool,
@@ -70,7 +71,7 @@ impl Region {
         };
         Region {
             name: fields.text("name").to_owned(),
-            region: fields.text("region").to_owned(),
+            code: fields.text("region").to_owned(),
             key_id: fields.text("access_key_id").to_owned(),
             key: Secret::new(fields.text("secret_access_key").to_owned()),
             public: fields.word("ipv4_address") == "public",
@@ -81,19 +82,19 @@ impl Region {
 
     /// What the names of its backends begin with.
     pub(super) fn prefix(&self) -> String {
-        format!("aws-{}-{}-", self.region, self.name)
+        format!("aws-{}-{}-", self.code, self.name)
     }
 
     /// Where the API is.
     pub(super) fn endpoint(&self, around: &Surroundings) -> Result<Uri, Trouble> {
         let set = ["AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL"].iter().find_map(|name| around.variable(name));
-        let plain = self.region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let plain = self.code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         if !plain {
-            return Err(Trouble(format!("region: {:?} is no region", self.region)));
+            return Err(Trouble(format!("region: {:?} is no region", self.code)));
         }
         let text = set.unwrap_or_else(|| {
-            let end = if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-            format!("{}://ec2.{}.{end}", "https", self.region)
+            let end = if self.code.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+            format!("{}://ec2.{}.{end}", "https", self.code)
         });
         let uri: Option<Uri> = text.trim_end_matches('/').parse().ok();
         uri.filter(|uri| uri.authority().is_some())
@@ -186,7 +187,7 @@ impl Call<'_> {
             headers: &headers,
             body: form.as_bytes(),
             date: &date,
-            region: &self.region.region,
+            region: &self.region.code,
             service: "ec2",
         };
         let authorization = signed.authorization(self.credentials);
@@ -286,7 +287,7 @@ mod tests {
     fn region() -> Region {
         Region {
             name: "main".into(),
-            region: "us-east-1".into(),
+            code: "us-east-1".into(),
             key_id: "AKID".into(),
             key: Secret::new("s3cret".into()),
             public: false,
@@ -367,13 +368,10 @@ mod tests {
                 list.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
             }),
         };
-        let of = |region: &str, list| {
-            let endpoint = Region { region: region.into(), ..region_of() }.endpoint(&with(list));
+        let of = |code: &str, list| {
+            let endpoint = Region { code: code.into(), ..region() }.endpoint(&with(list));
             endpoint.map(|uri| uri.authority().unwrap().to_string())
         };
-        fn region_of() -> Region {
-            region()
-        }
         assert_eq!(of("us-east-1", &[]).unwrap(), "ec2.us-east-1.amazonaws.com");
         assert_eq!(of("cn-north-1", &[]).unwrap(), "ec2.cn-north-1.amazonaws.com.cn");
         assert_eq!(of("x", &[("AWS_ENDPOINT_URL", "http://127.0.0.1:9/")]).unwrap(), "127.0.0.1:9");

@@ -31,7 +31,7 @@ impl Signed<'_> {
         let scope = format!("{day}/{}/{}/aws4_request", self.region, self.service);
         let names: Vec<&str> = self.headers.iter().map(|(name, _)| *name).collect();
         let names = names.join(";");
-        let headers: String = self.headers.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
+        let headers: String = self.headers.iter().flat_map(|(name, value)| [name, ":", value.trim(), "\n"]).collect();
         let body = hex(&Sha256::digest(self.body));
         let request = format!("{}\n{}\n{}\n{headers}\n{names}\n{body}", self.method, self.path, self.query);
         let text = format!("{ALGORITHM}\n{}\n{scope}\n{}", self.date, hex(&Sha256::digest(&request)));
