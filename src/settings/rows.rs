@@ -549,20 +549,8 @@ pub(super) const ROWS: &[Row] = &[
     later("", "cluster.description"),
     later("", "cluster.cluster_id"),
     later("", "cluster.cluster_log_targets"),
-    row(
-        "",
-        "service_discovery.consuls",
-        Kind::Any,
-        "",
-        "Consul agents that are searched for services; the API keeps the list up to date",
-    ),
-    row(
-        "",
-        "service_discovery.aws_regions",
-        Kind::Any,
-        "",
-        "regions of AWS that are searched for services; the API keeps the list up to date",
-    ),
+    row("", "service_discovery.consuls", Kind::Any, "", "Consul agents that are searched; the API keeps the list"),
+    row("", "service_discovery.aws_regions", Kind::Any, "", "AWS regions that are searched; the API keeps the list"),
 ];
 
 /// The users of the YAML file have no flag: passwords do not belong on a command line.
