@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     let matches = match (profile, matches.subcommand()) {
         (Profile::DropIn, _) => &matches,
         (Profile::Own, Some(("serve", matches))) => matches,
+        (Profile::Own, Some(("watch", matches))) => return watch(matches),
         (Profile::Own, Some(("migrate", matches))) => return migrate(matches.get_one::<PathBuf>("file")),
         (Profile::Own, _) => return ExitCode::from(EXIT_USAGE),
     };
@@ -59,6 +60,28 @@ fn main() -> ExitCode {
 
 /// Reads the settings once more.
 type Read = Arc<dyn Fn() -> backstay::error::Result<Loaded> + Send + Sync>;
+
+/// Follows a stick table until it is interrupted.
+fn watch(matches: &clap::ArgMatches) -> ExitCode {
+    Log::begin(&[LogTarget::stderr()]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let followed = match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            tokio::select! {
+                followed = cli::watch::watch(matches) => followed,
+                interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into),
+            }
+        }),
+        Err(error) => Err(error.into()),
+    };
+    match followed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 fn migrate(file: Option<&PathBuf>) -> ExitCode {
     let Some(file) = file else { return ExitCode::from(EXIT_USAGE) };

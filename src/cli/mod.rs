@@ -6,6 +6,7 @@ mod owner;
 mod pid_file;
 pub mod serve;
 mod users;
+pub mod watch;
 mod welcome;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(crate::settings::serve_command())
+        .subcommand(watch::command())
         .subcommand(
             Command::new("migrate")
                 .about("Explain how each key of a YAML file of the Data Plane API is understood")

@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -23,7 +24,7 @@ const SHOWN: usize = 200;
 
 /// Why an attempt failed, in one sentence without secrets. It is shown to callers and logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble(pub(super) String);
+pub(crate) struct Trouble(pub(super) String);
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,13 +50,13 @@ impl Answer {
 
 /// A client with connections that are kept open.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(crate) struct Client {
     inner: Legacy<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl Client {
     /// A client. Certificates that the system trusts are read here, which fails only for `tls`.
-    pub(super) fn new(tls: bool) -> Result<Client, Trouble> {
+    pub(crate) fn new(tls: bool) -> Result<Client, Trouble> {
         let mut tcp = HttpConnector::new();
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.set_nodelay(true);
@@ -78,6 +79,12 @@ impl Client {
             .pool_max_idle_per_host(8)
             .build(connector);
         Ok(Client { inner })
+    }
+
+    /// Sends a request; its answer may go on for ever.
+    pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Trouble> {
+        let target = shown(request.uri());
+        self.inner.request(request).await.map_err(|error| Trouble(format!("{target}: {}", causes(&error))))
     }
 
     /// Sends a request and reads the whole answer.

@@ -8,7 +8,7 @@
 //! Nothing here knows who asks for the lists, and nothing writes to the file or to HAProxy but `configuration`.
 
 mod aws;
-mod client;
+pub(crate) mod client;
 mod consul;
 mod directory;
 mod files;

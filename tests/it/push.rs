@@ -13,7 +13,9 @@ use backstay::stick_table::{
 };
 use tokio::time::timeout;
 
+use crate::support::client::Transport;
 use crate::support::haproxy::{Haproxy, free_port};
+use crate::support::world::World;
 
 const BODY: &str = "
 global
@@ -252,6 +254,35 @@ async fn a_table_without_peers_and_one_whose_session_is_gone_are_polled() {
         }
     }
     live.haproxy.stop();
+}
+
+/// `backstay watch` prints what a watch tells, one message a line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_follows_a_table() {
+    use std::io::BufRead as _;
+    let world = World::start(Transport::Rest, &[]);
+    let watch = |password: &str, more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_backstay"));
+        command.args(["watch", "clients", "--server", &format!("http://{}", world.client.api)]).args(more);
+        command.env("BACKSTAY_PASSWORD", password).stdout(std::process::Stdio::piped());
+        command.stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let mut child = watch(&world.backstay.password, &["--key-prefix", "127."]);
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["snapshot"]["last"], true);
+    world.visit("/").await;
+    let changed = next();
+    assert_eq!(changed["changed"]["entries"][0]["key"], "127.0.0.1", "{changed}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let refused = watch("wrong", &[]).wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("401"), "{said}");
+    let refused = watch(&world.backstay.password, &["--filter", "gpc0 above 3"]).wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("filter"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["configuration"],
     &["runtime"],
     &["storage", "process"],
+    &["peers"],
     &["stick_table", "spoe", "auth", "discovery"],
     &["grpc"],
     &["gateway"],
