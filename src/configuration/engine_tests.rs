@@ -256,7 +256,7 @@ fn a_last_rule_goes_behind_lines_that_begin_with_no() {
 
 #[test]
 fn a_value_that_is_set_replaces_what_nobody_could_read_in_its_place() {
-    let file = "fcgi-app a\n  docroot /srv/a b # mine\n  index x\n\nhttp-errors e\n  errorfile 407\n  errorfile 503 /a\n  errorfile 0 /b\n  errorfile 599 /c\n\nbackend b\n  option foo x\n  timeout connect never\n  stats scope .\n";
+    let file = "fcgi-app a\n  docroot /srv/a b # mine\n  index x\n\nhttp-errors e\n  errorfile 407\n  errorfile 503 /a\n  errorfile 0 /b\n  errorfile 599 /c\n\nbackend b\n  option foo x\n  timeout connect never\n  stats foo\n";
     let mut case = Case::new(file);
     let nowhere = Place::default();
     case.replace("FcgiApp", &nowhere, &named("a"), r#"{"name":"a","docroot":"/srv/www","index":"x"}"#).unwrap();
@@ -266,7 +266,7 @@ fn a_value_that_is_set_replaces_what_nobody_could_read_in_its_place() {
         .unwrap();
     assert_eq!(
         case.text(),
-        "fcgi-app a\n  docroot /srv/www # mine\n  index x\n\nhttp-errors e\n  errorfile 503 /a\n  errorfile 404 /d\n  errorfile 599 /c\n\nbackend b\n  option httpchk\n  option foo x\n  timeout connect 5\n  stats scope .\n"
+        "fcgi-app a\n  docroot /srv/www # mine\n  index x\n\nhttp-errors e\n  errorfile 503 /a\n  errorfile 404 /d\n  errorfile 599 /c\n\nbackend b\n  option httpchk\n  option foo x\n  timeout connect 5\n  stats foo\n"
     );
 
     // What is not set, or says what is wanted already, touches nothing.
