@@ -1,6 +1,6 @@
 //! `backstay watch TABLE`: a stick table as it changes, in the terminal or as lines of JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -194,12 +194,8 @@ impl View {
         }
         rows.truncate(self.top);
         let shown = |name: &&String| !matches!(name.as_str(), "key" | "id" | "use") && !name.ends_with("_array");
-        let mut columns: Vec<&String> = Vec::new();
-        for name in rows.iter().flat_map(|(_, fields)| fields.keys()).filter(shown) {
-            if !columns.contains(&name) {
-                columns.push(name);
-            }
-        }
+        // In an order that stays while rows come and go.
+        let columns: BTreeSet<&String> = rows.iter().flat_map(|(_, fields)| fields.keys()).filter(shown).collect();
         let mut table = vec![
             std::iter::once("key".to_owned()).chain(columns.iter().map(|name| (*name).clone())).collect::<Vec<_>>(),
         ];
@@ -255,12 +251,9 @@ mod tests {
         view.apply(
             &json!({"source": "push", "snapshot": {"entries": [{"key": "b", "gpc0": 30, "exp": 9}], "last": true}}),
         );
-        assert_eq!(view.render(), "t: 2 entries, push\nkey  exp  gpc0\nb      9    30\na             1\n");
+        assert_eq!(view.render(), "t: 2 entries, push\nkey  exp  gpc0\nb      9    30\na            1\n");
         view.apply(&json!({"changed": {"entries": [{"key": "c\u{1b}[2J", "gpc0": "31"}]}}));
-        assert_eq!(
-            view.render(),
-            "t: 3 entries, push\nkey     exp  gpc0\nc\u{fffd}[2J         31\nb         9    30\n"
-        );
+        assert_eq!(view.render(), "t: 3 entries, push\nkey    exp  gpc0\nc\u{fffd}[2J         31\nb        9    30\n");
         view.apply(&json!({"removed": {"entries": [{"key": "b", "reason": "expired"}]}}));
         view.apply(&json!({"progress": {}}));
         assert_eq!(view.entries.keys().collect::<Vec<_>>(), ["a", "c\u{1b}[2J"]);

@@ -46,7 +46,7 @@ pub struct Bounds {
     pub write: Option<Duration>,
     /// Silence after which a connection is probed, 3 min unless set. With `None` each connection has one request.
     pub keep_alive: Option<Duration>,
-    /// How long a connection may be without a request, 10 s unless set.
+    /// How long a connection may be without a request, 60 s unless set.
     pub idle: Option<Duration>,
     /// Bytes of the head of a request, 1 MiB unless set; at least 8 KiB.
     pub max_header: usize,
@@ -59,7 +59,7 @@ impl Default for Bounds {
             read: Some(Duration::from_secs(30)),
             write: Some(Duration::from_secs(30)),
             keep_alive: Some(Duration::from_mins(3)),
-            idle: Some(Duration::from_secs(10)),
+            idle: Some(Duration::from_mins(1)),
             max_header: 1 << 20,
         }
     }

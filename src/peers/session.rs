@@ -102,7 +102,7 @@ pub trait Sink {
     fn resync(&mut self);
     /// All have come.
     fn resynced(&mut self);
-    /// A table, new or stored in another way than before.
+    /// A table: after each [`Sink::resync`], and when it is stored in another way than before.
     fn table(&mut self, table: &Table);
     /// An entry. Not called for tables with unknown data.
     fn update(&mut self, table: &Table, update: Update<'_>);
@@ -115,6 +115,8 @@ struct Known {
     last: u32,
     /// Whether it is to be acknowledged.
     moved: bool,
+    /// Whether it was told since all entries were asked for.
+    told: bool,
 }
 
 /// A conversation.
@@ -163,7 +165,15 @@ impl Session {
         if self.phase == Phase::Live {
             self.phase = Phase::Resync;
             Message::ResyncRequest.put(&mut self.out);
+            for known in self.tables.values_mut() {
+                known.told = false;
+            }
             sink.resync();
+            // The table that was spoken of last is not described again before another one was.
+            if let Some(known) = self.current.and_then(|id| self.tables.get_mut(&id)) {
+                known.told = true;
+                sink.table(&known.table);
+            }
         }
     }
 
@@ -231,14 +241,16 @@ impl Session {
                 Message::Define(table) => {
                     *current = Some(table.id);
                     match tables.entry(table.id) {
-                        Entry::Occupied(mut known) if known.get().table != table => {
-                            sink.table(&table);
-                            known.get_mut().table = table;
+                        Entry::Occupied(mut known) => {
+                            let known = known.get_mut();
+                            if !known.told || known.table != table {
+                                sink.table(&table);
+                                (known.table, known.told) = (table, true);
+                            }
                         }
-                        Entry::Occupied(_) => {}
                         Entry::Vacant(free) => {
                             sink.table(&table);
-                            free.insert(Known { table, last: 0, moved: false });
+                            free.insert(Known { table, last: 0, moved: false, told: true });
                         }
                     }
                 }

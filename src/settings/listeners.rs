@@ -13,7 +13,8 @@ pub struct Listeners {
     pub each: Vec<Listener>,
     /// Bytes of the head of a request. Default 1 MiB, at least 8 KiB.
     pub max_header: usize,
-    /// A connection without a request is closed after this; `None` for never. Default 10 s.
+    /// A connection without a request is closed after this; `None` for never. Default 60 s; called as
+    /// `dataplaneapi`: 10 s.
     pub idle: Option<Duration>,
     /// Time that open requests have to end after the stop. Default 15 s.
     pub grace: Duration,
@@ -95,7 +96,8 @@ impl Reading {
         Listeners {
             each,
             max_header: usize::try_from(max_header).unwrap_or(usize::MAX).clamp(8 << 10, 1 << 30),
-            idle: self.span("dataplaneapi.cleanup_timeout", Duration::from_secs(10)),
+            // Simple clients do not notice that a connection was closed while they had a rest.
+            idle: self.span("dataplaneapi.cleanup_timeout", Duration::from_secs(if drop_in { 10 } else { 60 })),
             grace: self.time("dataplaneapi.graceful_timeout", Duration::from_secs(15)),
         }
     }

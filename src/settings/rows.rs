@@ -372,7 +372,7 @@ pub(super) const ROWS: &[Row] = &[
         "cleanup-timeout",
         "dataplaneapi.cleanup_timeout",
         SECONDS,
-        "10s",
+        "60s",
         "connections without a request are closed after this, 0 for never",
     ),
     row(

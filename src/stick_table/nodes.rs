@@ -12,6 +12,8 @@ pub struct Node {
     pub address: Address,
     /// Names that HAProxy may have in the section, the most likely one first.
     pub remotes: Vec<String>,
+    /// Other nodes take part. HAProxy does not pass on what they change but when it is asked for all entries.
+    pub shared: bool,
 }
 
 /// The sections in which `local` is a peer. Those that we cannot join are left out: a listener with TLS, an address that
@@ -46,6 +48,7 @@ fn node(section: &Section, local: &str, named: Option<&str>, host: &str) -> Opti
     if !ours {
         return None;
     }
+    let shared = others.len() > 1;
     // HAProxy is the peer with its own name: what `localpeer` says, else that of the host.
     others.sort_by_key(|(name, _)| (Some(*name) != named, *name != host));
     if named.is_some() {
@@ -57,6 +60,7 @@ fn node(section: &Section, local: &str, named: Option<&str>, host: &str) -> Opti
         section: section.name().to_owned(),
         address,
         remotes: others.into_iter().map(|(name, _)| name.to_owned()).collect(),
+        shared,
     })
 }
 
@@ -72,7 +76,11 @@ mod tests {
 
     fn of(text: &str) -> Vec<String> {
         let nodes = nodes(&Document::parse(text.as_bytes()), "us", "host");
-        nodes.iter().map(|node| format!("{} {} {}", node.section, node.address, node.remotes.join(","))).collect()
+        let shown = |node: &Node| {
+            let shared = if node.shared { " shared" } else { "" };
+            format!("{} {} {}{shared}", node.section, node.address, node.remotes.join(","))
+        };
+        nodes.iter().map(shown).collect()
     }
 
     #[test]
@@ -81,8 +89,8 @@ mod tests {
         assert_eq!(of(&format!("peers a\n    bind *:10001\n    server hap1\n{us}")), ["a ipv4@127.0.0.1:10001 hap1"]);
         assert_eq!(of(&format!("peers a\n    peer hap1 10.0.0.1:10001\n{us}")), ["a ipv4@10.0.0.1:10001 hap1"]);
         let two = format!("peers a\n    peer x 10.0.0.1:1\n    peer host 10.0.0.2:2\n{us}");
-        assert_eq!(of(&two), ["a ipv4@10.0.0.2:2 host,x"]);
-        assert_eq!(of(&format!("global\n    localpeer x\n{two}")), ["a ipv4@10.0.0.1:1 x"]);
+        assert_eq!(of(&two), ["a ipv4@10.0.0.2:2 host,x shared"]);
+        assert_eq!(of(&format!("global\n    localpeer x\n{two}")), ["a ipv4@10.0.0.1:1 x shared"]);
         let path =
             format!("peers a\n    bind unix@/run/p.sock mode 600\n    server hap1\n{us}\npeers b\n    server hap1\n");
         assert_eq!(of(&path), ["a /run/p.sock hap1"]);

@@ -27,6 +27,8 @@ const AWAY: Duration = Duration::from_secs(10);
 const BACKOFF: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
 /// How often all entries are asked for, which shows removals that HAProxy does not tell.
 const RESYNC: Duration = Duration::from_mins(5);
+/// The same where other nodes take part: at least this, and so many times as long as it takes.
+const SHARED: (Duration, u32) = (Duration::from_secs(1), 20);
 /// How often time passes for a session, and for entries that expire.
 const TICK: Duration = Duration::from_millis(250);
 /// Bytes that are read at a time: a few milliseconds of work.
@@ -133,6 +135,9 @@ impl Keeper {
         let tables = Tables {
             hub,
             section: node.section.clone(),
+            shared: node.shared,
+            began: Instant::now(),
+            took: Duration::ZERO,
             feeds: HashMap::new(),
             described: Vec::new(),
             touched: Vec::new(),
@@ -175,7 +180,7 @@ impl Keeper {
         let mut buffer = BytesMut::with_capacity(CHUNK);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut synced = Instant::now();
+        let mut asked = Instant::now();
         loop {
             let output = session.output();
             if !output.is_empty() {
@@ -193,8 +198,9 @@ impl Keeper {
                 _ = ticks.tick() => {
                     session.tick(self.now())?;
                     self.tables.expire();
-                    if session.phase() == Phase::Live && synced.elapsed() >= RESYNC {
-                        synced = Instant::now();
+                    let often = if self.node.shared { SHARED.0.max(self.tables.took * SHARED.1) } else { RESYNC };
+                    if session.phase() == Phase::Live && asked.elapsed() >= often {
+                        asked = Instant::now();
                         session.resync(&mut self.tables);
                     }
                 }
@@ -242,6 +248,11 @@ impl std::fmt::Display for Failure {
 struct Tables {
     hub: Hub,
     section: String,
+    /// What other nodes change comes with the next resync only.
+    shared: bool,
+    /// When the resync began, and how long the last one took.
+    began: Instant,
+    took: Duration,
     feeds: HashMap<String, Feed>,
     /// Tables that were described since the resync began.
     described: Vec<String>,
@@ -301,12 +312,14 @@ impl Tables {
 impl Sink for Tables {
     fn resync(&mut self) {
         self.resyncing = true;
+        self.began = Instant::now();
         self.described.clear();
         self.feeds.values().for_each(Feed::begin);
     }
 
     fn resynced(&mut self) {
         self.resyncing = false;
+        self.took = self.began.elapsed();
         // All tables of the section are described, also the empty ones: another one is not there any more.
         let gone: Vec<String> = self.feeds.keys().filter(|name| !self.described.contains(name)).cloned().collect();
         for name in &gone {
@@ -314,7 +327,7 @@ impl Sink for Tables {
         }
         for feed in self.feeds.values() {
             feed.finish();
-            feed.set_live(true);
+            feed.set_live(!self.shared);
         }
         let mut status = locked(&self.status);
         status.live = true;
@@ -344,7 +357,7 @@ impl Sink for Tables {
         if !self.resyncing {
             // It came up meanwhile, and holds nothing yet.
             feed.finish();
-            feed.set_live(true);
+            feed.set_live(!self.shared);
         }
     }
 

@@ -100,7 +100,8 @@ impl Live {
 
     fn mirrored(&self, table: &str) -> BTreeMap<String, Vec<(String, DatumValue)>> {
         let query = Query { limit: usize::MAX, ..Query::default() };
-        let listing = self.hub.list(table, &query).unwrap().expect("a mirror");
+        let listing = self.hub.list(table, &query).unwrap();
+        let listing = listing.unwrap_or_else(|| panic!("no mirror of {table}: {:?}", self.push.statuses()));
         assert_eq!(listing.total, listing.entries.len());
         listing.entries.into_iter().map(|entry| (entry.key, steady(&entry.data))).collect()
     }
@@ -254,6 +255,48 @@ async fn a_table_without_peers_and_one_whose_session_is_gone_are_polled() {
         }
     }
     live.haproxy.stop();
+}
+
+/// HAProxy does not pass on what it learns from another node, so it is asked again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_node_changes_comes_soon() {
+    let body = |local: &str, frontend: &str| {
+        format!(
+            "
+global
+    localpeer {local}
+peers p
+    peer one 127.0.0.1:{{one}}
+    peer two 127.0.0.1:{{two}}
+    server backstay 127.0.0.1:1
+{frontend}
+backend names
+    stick-table type string len 40 size 1m expire 1h store gpc0,http_req_cnt,http_req_rate(10s) peers p
+"
+        )
+    };
+    let (one, two) = (free_port(), free_port());
+    let with_ports = |text: String| text.replace("{one}", &one.to_string()).replace("{two}", &two.to_string());
+    let near = Haproxy::run(&with_ports(body("one", "")));
+    let far = Haproxy::run(&with_ports(body("two", "")));
+    let runtime = |haproxy: &Haproxy| Runtime::new(vec![Address::Unix(haproxy.socket())]);
+    let hub = Hub::new(Poll::new(runtime(&near)));
+    let push = Push::new(hub.clone(), "backstay".into(), "somewhere".into());
+    push.follow(&Document::parse(&std::fs::read(near.config()).unwrap()));
+    let live = Live { runtime: runtime(&near), haproxy: near, port: 0, hub, push };
+    live.synced().await;
+    let mut watch = live.hub.watch("names", WatchOptions::default());
+    assert!(matches!(next(&mut watch).await, (Event::Snapshot { .. }, SourceKind::Push)));
+    set(&runtime(&far), "names", "far", 9).await;
+    // The nodes find each other after some seconds.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while live.shown("names").await.is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", live.haproxy.ask("show peers"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    live.same("names", "what the other node set").await;
+    let (Event::Changed(entries), _) = next(&mut watch).await else { panic!("a change") };
+    assert_eq!((&*entries[0].key, &entries[0].data[0].value), ("far", &DatumValue::Number(9)));
 }
 
 /// `backstay watch` prints what a watch tells, one message a line.

@@ -64,6 +64,17 @@ fn a_session_asks_for_everything_answers_what_haproxy_waits_for_and_acknowledges
     assert_eq!(notes.lines, ["table t"]);
     session.resync(&mut notes);
     assert_eq!((session.phase(), session.output()), (Phase::Resync, put(&[Message::ResyncRequest])));
+    // Each table is told once more: the last one at once, since it may not be described again.
+    assert_eq!(notes.lines, ["table t", "resync", "table t"]);
+    notes.lines.clear();
+    let same = Message::Define(Table { expire: 5, ..table() });
+    let other = Message::Define(Table { id: 4, name: "u".into(), ..table() });
+    session.receive(&put(&[other.clone(), same, Message::ResyncFinished]), 5, &mut notes).unwrap();
+    assert_eq!(notes.lines, ["table u", "resynced"]);
+    notes.lines.clear();
+    session.resync(&mut notes);
+    session.receive(&put(&[other.clone(), other]), 6, &mut notes).unwrap();
+    assert_eq!(notes.lines, ["resync", "table t", "table u"]);
 }
 
 #[test]
