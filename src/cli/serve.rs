@@ -181,7 +181,9 @@ pub async fn run(
         runtime,
         hub,
         push,
-        peers_socket: settings.state_dir.join("peers.sock"),
+        // HAProxy would look for a relative path from its own folder.
+        peers_socket: std::path::absolute(settings.state_dir.join("peers.sock"))
+            .map_err(|error| cannot("use", &settings.state_dir, &error))?,
         maps,
         certificates,
         general,
