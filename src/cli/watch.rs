@@ -82,7 +82,10 @@ pub async fn watch(matches: &ArgMatches) -> anyhow::Result<()> {
             }
             Ok(out.flush()?)
         };
-        match follow(&url, &authorization, &mut show).await {
+        let followed = follow(&url, &authorization, &mut show).await;
+        // What a broken connection left half told begins anew.
+        view.fresh = true;
+        match followed {
             Err(Ended::Refused(text)) => bail!(text),
             Err(Ended::Output(error)) => return Err(error),
             Err(Ended::Away(reason)) => tracing::warn!("{reason}; trying again"),
@@ -165,6 +168,7 @@ impl View {
         if let Some(source) = event["source"].as_str() {
             source.clone_into(&mut self.source);
         }
+        self.fresh |= !event["resync"].is_null();
         let snapshot = &event["snapshot"];
         if !snapshot.is_null() {
             if std::mem::replace(&mut self.fresh, false) {
@@ -257,6 +261,9 @@ mod tests {
         view.apply(&json!({"removed": {"entries": [{"key": "b", "reason": "expired"}]}}));
         view.apply(&json!({"progress": {}}));
         assert_eq!(view.entries.keys().collect::<Vec<_>>(), ["a", "c\u{1b}[2J"]);
+        // A snapshot that breaks off is not mixed with the next one.
+        view.apply(&json!({"snapshot": {"entries": [{"key": "half"}], "last": false}}));
+        view.apply(&json!({"resync": {}}));
         view.apply(&json!({"snapshot": {"last": true}}));
         assert_eq!(view.render(), "t: 0 entries, push\nkey\n");
     }
