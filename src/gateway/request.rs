@@ -1,16 +1,15 @@
 //! The body of a REST request as request fields.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use http_body::Body;
 use serde_json::value::RawValue;
-use tokio_stream::StreamExt as _;
 
 use super::routes::{BodyField, Route};
 use super::{compat, upload};
 use crate::error::{Error, Reason, Result, Violation};
-use crate::grpc::call::{Chunks, Upload};
+use crate::grpc::call::{Upload, collect};
 use crate::schema::json::{self, JsonRules};
 use crate::schema::tables::{FieldIndex, Kind, Method, Tables};
 use crate::schema::value::{Object, Value};
@@ -111,12 +110,13 @@ where
         && form != Form::Json
         && (method.upload || form == Form::Multipart)
     {
+        let limit = if method.upload { limits.upload } else { limits.body };
         let chunks = if form == Form::Multipart {
-            let (name, chunks) = upload::form(headers, body, limits.upload).await?;
+            let (name, chunks) = upload::form(headers, body, limit).await?;
             set_file_name(tables, method, name, request);
             chunks
         } else {
-            upload::plain(headers, body, limits.upload)?
+            upload::plain(headers, body, limit)?
         };
         let chunks = upload::some(chunks).await?;
         if chunks.is_none() && field.check.required {
@@ -256,19 +256,6 @@ fn data_is_required() -> Error {
 
 fn unparsable(error: &serde_json::Error) -> Error {
     Error::new(Reason::MalformedRequest, format!("body cannot be parsed: {error}"))
-}
-
-/// All bytes.
-async fn collect(mut chunks: Chunks) -> Result<Bytes> {
-    let first = chunks.next().await.transpose()?.unwrap_or_default();
-    let mut rest = BytesMut::new();
-    while let Some(chunk) = chunks.next().await.transpose()? {
-        if rest.is_empty() {
-            rest.extend_from_slice(&first);
-        }
-        rest.extend_from_slice(&chunk);
-    }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
 fn set_file_name(tables: &Tables, method: &Method, name: Option<String>, request: &mut Object) {

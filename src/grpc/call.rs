@@ -2,8 +2,8 @@
 
 use std::pin::Pin;
 
-use bytes::Bytes;
-use tokio_stream::Stream;
+use bytes::{Bytes, BytesMut};
+use tokio_stream::{Stream, StreamExt as _};
 
 use crate::configuration::ports::Pending;
 use crate::error::Result;
@@ -34,6 +34,19 @@ pub struct Call {
 
 /// Bytes that are read while they arrive.
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// All of them. A single chunk is not copied.
+pub async fn collect(mut chunks: Chunks) -> Result<Bytes> {
+    let first = chunks.next().await.transpose()?.unwrap_or_default();
+    let mut rest = BytesMut::new();
+    while let Some(chunk) = chunks.next().await.transpose()? {
+        if rest.is_empty() {
+            rest.extend_from_slice(&first);
+        }
+        rest.extend_from_slice(&chunk);
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
 
 /// A field of bytes that is not in the request yet.
 pub struct Upload {

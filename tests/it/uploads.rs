@@ -92,6 +92,11 @@ async fn what_is_too_large_or_cut_off_leaves_nothing() {
         assert_eq!((answer.status, answer.json()["code"].as_i64()), (413, Some(413)), "{}", answer.text());
         assert!(answer.text().contains("1000 bytes"), "{}", answer.text());
     }
+    // A certificate is read whole, so that its limit is the other one.
+    let certificates = "/v2/services/haproxy/storage/ssl_certificates";
+    let answer = world.client.send(request("POST", certificates, multipart, form("x.pem", &bytes(2001)))).await;
+    assert_eq!(answer.status, 413, "{}", answer.text());
+    assert!(answer.text().contains("2000 bytes"), "{}", answer.text());
     let raw = "/v2/services/haproxy/configuration/raw?skip_version=true";
     let answer = world.client.send(request("POST", raw, "text/plain", vec![b'\n'; 2001])).await;
     assert_eq!(answer.status, 413, "{}", answer.text());

@@ -5,7 +5,6 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
@@ -17,7 +16,7 @@ use super::{
 use crate::configuration::ports::Pending;
 use crate::discovery::Kind;
 use crate::error::{Error, Result};
-use crate::grpc::call::{Answer, Call, Chunks, Upload};
+use crate::grpc::call::{Answer, Call, Chunks, Upload, collect};
 use crate::schema::Schema;
 use crate::schema::tables::{Method, MethodId};
 use crate::schema::value::{Object, Value};
@@ -261,12 +260,8 @@ impl Table {
 async fn chunks(schema: &Schema, method: &Method, call: &mut Call) -> Result<Chunks> {
     match call.upload.take() {
         Some(upload) if method.upload => Ok(upload.chunks),
-        Some(Upload { field, mut chunks }) => {
-            let mut data = BytesMut::new();
-            while let Some(chunk) = chunks.next().await.transpose()? {
-                data.extend_from_slice(&chunk);
-            }
-            call.request.set(field, Value::Bytes(data.freeze()));
+        Some(Upload { field, chunks }) => {
+            call.request.set(field, Value::Bytes(collect(chunks).await?));
             Ok(Box::pin(tokio_stream::empty()))
         }
         None => {
