@@ -18,7 +18,7 @@ mod process;
 mod servers;
 mod tables;
 
-pub use address::Address;
+pub use address::{Address, Socket};
 pub use apply::LiveChanges;
 pub use client::{Limits, Runtime};
 pub use command::Command;

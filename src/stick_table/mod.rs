@@ -7,6 +7,7 @@
 //!
 //! `mirror`, `log` and `view` are pure: they take bytes and a clock.
 
+mod dial;
 mod feed;
 mod hub;
 mod join;
@@ -20,6 +21,7 @@ mod pushed;
 mod view;
 mod watch;
 
+pub use dial::{Follower, Lines, Peer, Seat};
 pub use feed::{Feed, Source, SourceKind};
 pub use hub::{Cleared, Hub};
 pub use join::{Joiner, join};

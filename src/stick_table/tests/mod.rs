@@ -1,3 +1,4 @@
+mod dial;
 mod hub;
 mod mirror;
 mod model;

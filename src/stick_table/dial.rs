@@ -1,0 +1,313 @@
+//! Sessions with HAProxy as one of its peers: dialled, kept, and shared by all who want something of them.
+//!
+//! HAProxy takes one session for each of our names in a peers section, and a second one closes the first. So there is
+//! one for an address and a name, and everybody who wants it gets a seat at it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use crate::peers::{Closed, Options, Phase, Session, Sink, Table, Update};
+use crate::runtime::{Address, Socket};
+
+/// Time for a connection to open, and for HAProxy to take what we send.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two attempts: it doubles from the first to the last.
+const BACKOFF: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
+/// How often time passes for a session and for its followers.
+const TICK: Duration = Duration::from_millis(250);
+/// Bytes that are read at a time: a few milliseconds of work.
+const CHUNK: usize = 64 << 10;
+
+/// An HAProxy as we reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it listens for peers.
+    pub address: Address,
+    /// Our name in its peers section.
+    pub local: String,
+    /// Names that it may have there, the most likely one first.
+    pub remotes: Vec<String>,
+}
+
+/// Who wants something of a session.
+pub trait Follower: Sink + Send + 'static {
+    /// What has come so far was told.
+    fn told(&mut self) {}
+    /// Time passes.
+    fn tick(&mut self) {}
+    /// How long after one resync the next one begins, which shows removals that HAProxy does not tell.
+    fn resync_after(&self) -> Duration;
+    /// The session has ended, or could not begin, and was not there for so long. It is dialled again.
+    fn ended(&mut self, reason: &str, away: Duration);
+}
+
+/// All sessions. Cheap to clone; clones share them.
+#[derive(Clone, Default)]
+pub struct Lines {
+    lines: Arc<Mutex<HashMap<(Address, String), Running>>>,
+}
+
+struct Running {
+    task: AbortHandle,
+    line: Arc<Line>,
+}
+
+/// What the keeper of a session shares with its followers.
+#[derive(Default)]
+struct Line {
+    members: Mutex<Vec<Member>>,
+    next: AtomicU64,
+    /// Somebody has come.
+    joined: Notify,
+}
+
+struct Member {
+    id: u64,
+    remotes: Vec<String>,
+    /// No resync has begun since it came, so that it must not be told of anything.
+    fresh: bool,
+    follower: Box<dyn Follower>,
+}
+
+/// A place at a session, which ends with its last one.
+pub struct Seat {
+    lines: Lines,
+    key: (Address, String),
+    id: u64,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lines {
+    /// Takes a place at the session with a peer. Its follower begins with a resync. Needs a Tokio runtime.
+    pub fn join(&self, peer: Peer, follower: Box<dyn Follower>) -> Seat {
+        let key = (peer.address, peer.local);
+        let mut lines = locked(&self.lines);
+        let entry = lines.entry(key.clone());
+        let line = match &entry {
+            Entry::Occupied(running) => Arc::clone(&running.get().line),
+            Entry::Vacant(_) => Arc::default(),
+        };
+        let id = line.next.fetch_add(1, Ordering::Relaxed);
+        locked(&line.members).push(Member { id, remotes: peer.remotes, fresh: true, follower });
+        line.joined.notify_one();
+        entry.or_insert_with_key(|(address, local)| {
+            let keeper = Keeper { address: address.clone(), local: local.clone(), line: Arc::clone(&line) };
+            Running { task: tokio::spawn(keeper.run()).abort_handle(), line }
+        });
+        Seat { lines: self.clone(), key, id }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut lines = locked(&self.lines.lines);
+        let Some(running) = lines.get(&self.key) else { return };
+        let mut members = locked(&running.line.members);
+        let at = members.iter().position(|member| member.id == self.id);
+        let gone = at.map(|at| members.remove(at));
+        let last = members.is_empty();
+        drop(members);
+        if last {
+            running.task.abort();
+            lines.remove(&self.key);
+        }
+        drop(lines);
+        drop(gone);
+    }
+}
+
+/// A connection of any kind.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// Keeps one session.
+struct Keeper {
+    address: Address,
+    local: String,
+    line: Arc<Line>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let zero = Instant::now();
+        let (mut pause, mut since) = (BACKOFF.start, zero);
+        for attempt in 0_usize.. {
+            let mut live = false;
+            let reason = match self.converse(self.remote(attempt), zero, &mut live).await {
+                Ok(never) => match never {},
+                Err(failure) => failure.to_string(),
+            };
+            if live {
+                (pause, since) = (BACKOFF.start, Instant::now());
+            }
+            tracing::debug!(address = %self.address, reason, "the session as a peer of haproxy ended");
+            for member in &mut *self.members() {
+                member.follower.ended(&reason, since.elapsed());
+            }
+            tokio::select! {
+                () = sleep(pause) => pause = (pause * 2).min(BACKOFF.end),
+                () = self.line.joined.notified() => pause = BACKOFF.start,
+            }
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Vec<Member>> {
+        locked(&self.line.members)
+    }
+
+    /// The name to try: those that followers know, in turn.
+    fn remote(&self, attempt: usize) -> String {
+        let mut remotes: Vec<String> = Vec::new();
+        for remote in self.members().iter().flat_map(|member| &member.remotes) {
+            if !remotes.contains(remote) {
+                remotes.push(remote.clone());
+            }
+        }
+        if remotes.is_empty() { String::new() } else { remotes.swap_remove(attempt % remotes.len()) }
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Wire>, Failure> {
+        let socket = timeout(PATIENCE, self.address.connect()).await.map_err(|_| Failure::Late)??;
+        Ok(match socket {
+            Socket::Unix(stream) => Box::new(stream),
+            Socket::Tcp(stream) => Box::new(stream),
+        })
+    }
+
+    /// One session, up to its end.
+    async fn converse(
+        &self,
+        remote: String,
+        zero: Instant,
+        live: &mut bool,
+    ) -> Result<std::convert::Infallible, Failure> {
+        let now = || zero.elapsed().as_millis() as u64;
+        let (mut reader, mut writer) = tokio::io::split(self.connect().await?);
+        let options = Options { local: self.local.clone(), remote, pid: std::process::id() };
+        let mut session = Session::new(&options, now());
+        let (mut input, mut output) = (BytesMut::with_capacity(CHUNK), BytesMut::new());
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // When all entries were last asked for, and when HAProxy last took all or some of what we send.
+        let (mut asked, mut taken) = (Instant::now(), Instant::now());
+        loop {
+            if output.is_empty() {
+                taken = Instant::now();
+            }
+            output.extend_from_slice(&session.output());
+            tokio::select! {
+                read = reader.read_buf(&mut input) => {
+                    if read? == 0 {
+                        return Err(Failure::Hangup);
+                    }
+                    let mut all = All { members: self.members() };
+                    session.receive(&input, now(), &mut all)?;
+                    input.clear();
+                    all.members.iter_mut().for_each(|member| member.follower.told());
+                }
+                written = writer.write_buf(&mut output), if !output.is_empty() => {
+                    if written? == 0 {
+                        return Err(Failure::Hangup);
+                    }
+                    taken = Instant::now();
+                    if output.is_empty() {
+                        timeout(PATIENCE, writer.flush()).await.map_err(|_| Failure::Late)??;
+                    }
+                }
+                () = self.line.joined.notified() => {}
+                _ = ticks.tick() => {
+                    session.tick(now())?;
+                    self.members().iter_mut().for_each(|member| member.follower.tick());
+                    if taken.elapsed() >= PATIENCE {
+                        return Err(Failure::Late);
+                    }
+                }
+            }
+            if session.phase() == Phase::Live {
+                *live = true;
+                let mut all = All { members: self.members() };
+                let due = |member: &Member| member.fresh || asked.elapsed() >= member.follower.resync_after();
+                if all.members.iter().any(due) {
+                    asked = Instant::now();
+                    session.resync(&mut all);
+                }
+            }
+        }
+    }
+}
+
+/// Why a session ended.
+enum Failure {
+    Io(io::Error),
+    Late,
+    Hangup,
+    Closed(Closed),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Io(error)
+    }
+}
+
+impl From<Closed> for Failure {
+    fn from(closed: Closed) -> Self {
+        Failure::Closed(closed)
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Io(error) => error.fmt(f),
+            Failure::Late => write!(f, "haproxy does not take anything for {PATIENCE:?}"),
+            Failure::Hangup => f.write_str("haproxy closed the connection"),
+            Failure::Closed(closed) => closed.fmt(f),
+        }
+    }
+}
+
+/// Tells all followers but those who wait for a resync.
+struct All<'a> {
+    members: MutexGuard<'a, Vec<Member>>,
+}
+
+impl All<'_> {
+    fn each(&mut self, tell: impl FnMut(&mut Box<dyn Follower>)) {
+        let settled = self.members.iter_mut().filter(|member| !member.fresh);
+        settled.map(|member| &mut member.follower).for_each(tell);
+    }
+}
+
+impl Sink for All<'_> {
+    fn resync(&mut self) {
+        self.members.iter_mut().for_each(|member| member.fresh = false);
+        self.each(|follower| follower.resync());
+    }
+
+    fn resynced(&mut self) {
+        self.each(|follower| follower.resynced());
+    }
+
+    fn table(&mut self, table: &Table) {
+        self.each(|follower| follower.table(table));
+    }
+
+    fn update(&mut self, table: &Table, update: Update<'_>) {
+        self.each(|follower| follower.update(table, update));
+    }
+}
