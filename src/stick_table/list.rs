@@ -46,8 +46,8 @@ impl Mirror {
     fn list(&self, query: &Query, now: u64) -> Result<Listing> {
         let view = View::new(&query.scope);
         view.check(self)?;
-        let shown = |at: &u32| self.slots()[*at as usize].revision != 0 && view.matches(self, *at, now);
-        let mut slots: Vec<u32> = (0..self.slots().len() as u32).filter(shown).collect();
+        let shown = |at: &u32| self.slot(*at).revision != 0 && view.matches(self, *at, now);
+        let mut slots: Vec<u32> = self.all().filter(shown).collect();
         let total = slots.len();
         let end = query.start.saturating_add(query.limit).min(total);
         if let Some(kind) = &query.order_by {
@@ -56,7 +56,7 @@ impl Mirror {
                 Error::new(Reason::InvalidValue, message).with("field", "order_by")
             })?;
             // The key breaks ties, so that pages do not overlap.
-            let rank = |at: &u32| (Reverse(self.number(*at, column, now)), &self.slots()[*at as usize].key);
+            let rank = |at: &u32| (Reverse(self.number(*at, column, now)), self.key(*at));
             if end < total {
                 slots.select_nth_unstable_by(end, |one, other| rank(one).cmp(&rank(other)));
                 slots.truncate(end);

@@ -2,16 +2,21 @@
 //!
 //! Only stored data count as a change. When an entry expires and how many sessions use it is kept up to date, but a mere
 //! refresh of these tells watchers nothing: every request that touches an entry would be one.
+//!
+//! An entry is a slot and a row: the cell of its key, and cells of its data. Both stand in parts that never move, so
+//! growth takes no second copy. For a table of addresses with three counters all that is less than 96 bytes an entry.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
+use super::column::{Column, Form, shown};
+use super::keys::{HEAP, Keys, Prefix, in_cell, put_cell};
 use super::log::Log;
 use super::pushed::Timers;
-use crate::peers::Rate;
-use crate::runtime::{DataType, Datum, DatumValue, RawTableEntry, escape_key, number, split_period, unescape};
+use super::rows::Rows;
+use crate::runtime::{Datum, DatumValue, RawTableEntry, number, unescape};
 
 /// Where in the history of a table something is. Numbers grow strictly within an epoch; an epoch ends when continuity
 /// is lost (HAProxy was away, the table stores other data, this process was restarted).
@@ -53,32 +58,8 @@ pub struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayoutChanged;
 
-/// What the cells of a column mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// One cell: the number.
-    Number,
-    /// One cell: the number of a text.
-    Text,
-    /// Two cells: events of the running window in the upper half and of the one before in the lower half; then when the
-    /// running window began, by the mirror's clock, as a signed number. Over so many milliseconds.
-    Rate(u32),
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Column {
-    pub(super) name: Box<[u8]>,
-    pub(super) kind: DataType,
-    pub(super) period: Option<u32>,
-    pub(super) form: Form,
-    /// Its first cell among those of an entry.
-    pub(super) at: usize,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Slot {
-    /// Escaped key.
-    pub(super) key: Box<[u8]>,
     /// Revision of its last change; 0 for a free slot.
     pub(super) revision: u64,
     /// Time of the mirror's clock in milliseconds; 0 if it does not expire.
@@ -86,11 +67,14 @@ pub(super) struct Slot {
     uses: u32,
     /// Dump in which it was last seen.
     seen: u32,
-    /// Number that the sender gave the last update.
+    /// Number that the sender gave the last update; for a free slot the next free one.
     pub(super) update: u32,
-    /// Second in which to look whether it has expired; 0 when nobody looks.
+    /// Second in which to look whether it has expired, also while it is free; 0 when nobody looks.
     pub(super) timer: u32,
 }
+
+/// No slot.
+const NONE: u32 = u32::MAX;
 
 /// A dump in progress.
 #[derive(Debug, Default)]
@@ -101,6 +85,33 @@ struct Dumping {
     void: bool,
 }
 
+/// Texts that entries hold by number. They are names of servers: few, and so never freed within an epoch.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    all: Vec<String>,
+    numbers: HashMap<String, u64>,
+}
+
+impl Texts {
+    /// Number of a text.
+    pub(super) fn number(&mut self, text: &str) -> u64 {
+        if let Some(&number) = self.numbers.get(text) {
+            return number;
+        }
+        let number = self.all.len() as u64;
+        self.all.push(text.to_owned());
+        self.numbers.insert(text.to_owned(), number);
+        number
+    }
+}
+
+/// Where a key is, or is to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    hash: u64,
+    pub(super) slot: Option<u32>,
+}
+
 /// Last known entries of a table.
 #[derive(Debug)]
 pub struct Mirror {
@@ -108,19 +119,21 @@ pub struct Mirror {
     pub(super) log: Log,
     log_limit: usize,
     pub(super) columns: Vec<Column>,
-    /// Cells of an entry.
-    pub(super) width: usize,
+    pub(super) keys: Keys,
     index: HashTable<u32>,
     hasher: RandomState,
-    slots: Vec<Slot>,
-    values: Vec<u64>,
-    free: Vec<u32>,
-    texts: Vec<String>,
-    text_index: HashMap<String, u64>,
+    slots: Rows<Slot>,
+    /// For each slot the cell of its key, and those of its data.
+    rows: Rows<u8>,
+    /// Keys that do not fit into their cells, by slot.
+    long: HashMap<u32, Box<[u8]>>,
+    /// The first free slot.
+    free: u32,
+    pub(super) texts: Texts,
     mark: u32,
     dumping: Option<Dumping>,
     complete: bool,
-    pub(super) scratch: Vec<u64>,
+    pub(super) scratch: Vec<u8>,
     pub(super) timers: Timers,
 }
 
@@ -129,17 +142,17 @@ impl Mirror {
     pub fn new(epoch: u64, log_limit: usize) -> Self {
         Mirror {
             epoch,
-            log: Log::default(),
+            log: Log::new(0, Keys::Shown.room()),
             log_limit,
             columns: Vec::new(),
-            width: 0,
+            keys: Keys::Shown,
             index: HashTable::new(),
             hasher: RandomState::new(),
-            slots: Vec::new(),
-            values: Vec::new(),
-            free: Vec::new(),
-            texts: Vec::new(),
-            text_index: HashMap::new(),
+            slots: Rows::new(1),
+            rows: Rows::new(1),
+            long: HashMap::new(),
+            free: NONE,
+            texts: Texts::default(),
             mark: 0,
             dumping: None,
             complete: false,
@@ -168,21 +181,26 @@ impl Mirror {
         self.complete
     }
 
+    /// Bytes that it takes.
+    pub fn memory(&self) -> usize {
+        let long: usize = self.long.values().map(|key| key.len() + HEAP).sum();
+        let long = long + self.long.capacity() * size_of::<(u32, Box<[u8]>)>();
+        let parts = [self.slots.memory(), self.rows.memory(), self.log.memory(), self.timers.memory(), long];
+        parts.iter().sum::<usize>() + self.index.allocation_size()
+    }
+
     /// Forgets everything: the next dump starts a new epoch.
     pub fn reset(&mut self, epoch: u64) {
-        self.epoch = epoch;
-        self.log.clear();
-        self.columns.clear();
-        self.width = 0;
-        self.timers = Timers::default();
-        self.index.clear();
-        self.slots = Vec::new();
-        self.values = Vec::new();
-        self.free = Vec::new();
-        self.texts.clear();
-        self.text_index.clear();
-        self.dumping = None;
-        self.complete = false;
+        let (mark, mut log) = (self.mark, std::mem::take(&mut self.log));
+        log.set_room(Keys::Shown.room());
+        *self = Mirror { log, mark, ..Mirror::new(epoch, self.log_limit) };
+    }
+
+    /// What entries store. There must be none.
+    pub(super) fn lay_out(&mut self, keys: Keys, columns: Vec<Column>, width: usize) {
+        self.log.set_room(keys.room());
+        self.rows = Rows::new(width);
+        (self.keys, self.columns) = (keys, columns);
     }
 
     /// A dump begins.
@@ -196,40 +214,37 @@ impl Mirror {
         if self.dumping.as_ref().is_some_and(|dump| dump.void || dump.cleared.contains(raw.key)) {
             return Ok(());
         }
-        let (mut uses, mut expires_at, mut column) = (0, 0, 0);
-        let defining = self.columns.is_empty() && self.index.is_empty();
-        let mut values = std::mem::take(&mut self.scratch);
-        values.clear();
+        let stored = || raw.fields().filter(|(name, _)| !matches!(*name, b"use" | b"exp" | b"shard"));
+        if self.slots.len() == 0 && matches!(self.keys, Keys::Shown) {
+            let (columns, width) = shown(stored().map(|(name, _)| name), Keys::Shown.room() + 1);
+            self.lay_out(Keys::Shown, columns, width);
+        }
+        let same = stored().map(|(name, _)| name).eq(self.columns.iter().map(|column| &*column.name));
+        if !same || !matches!(self.keys, Keys::Shown) {
+            return Err(LayoutChanged);
+        }
+        let mut row = std::mem::take(&mut self.scratch);
+        row.clear();
+        put_cell(raw.key, self.keys.room(), &mut row);
+        let (mut uses, mut expires_at, mut columns) = (0, 0, self.columns.iter());
         for (name, value) in raw.fields() {
             match name {
                 b"use" => uses = number(value).unwrap_or(0) as u32,
                 b"exp" => expires_at = number(value).filter(|left| *left > 0).map_or(0, |left| now + left),
                 b"shard" => {}
                 _ => {
-                    if defining {
-                        self.columns.push(Column::shown(name, column));
-                        self.width = column + 1;
-                    }
-                    let known = self.columns.get(column).filter(|known| *known.name == *name);
-                    let Some(known) = known else {
-                        self.scratch = values;
-                        return Err(LayoutChanged);
+                    let Some(Column { form, .. }) = columns.next() else { continue };
+                    let number = match form {
+                        Form::Text => self.texts.number(&unescape(value)),
+                        _ => number(value).unwrap_or(0),
                     };
-                    let packed = match known.form {
-                        Form::Text => self.intern(&unescape(value)),
-                        Form::Number | Form::Rate(_) => number(value).unwrap_or(0),
-                    };
-                    values.push(packed);
-                    column += 1;
+                    form.put(number, &mut row);
                 }
             }
         }
-        if column != self.columns.len() {
-            self.scratch = values;
-            return Err(LayoutChanged);
-        }
-        self.put(raw.key, &values, uses, expires_at);
-        self.scratch = values;
+        let found = self.find(raw.key);
+        self.put(found, raw.key, &row, uses, expires_at);
+        self.scratch = row;
         Ok(())
     }
 
@@ -239,12 +254,12 @@ impl Mirror {
         if void {
             return;
         }
-        for at in 0..self.slots.len() {
-            let slot = &self.slots[at];
+        for at in self.all() {
+            let slot = self.slot(at);
             if slot.revision != 0 && slot.seen != self.mark {
                 let expired = slot.expires_at != 0 && slot.expires_at <= now;
                 let reason = if expired { RemovalReason::Expired } else { RemovalReason::Swept };
-                self.remove(at as u32, reason);
+                self.remove(at, reason);
             }
         }
         if !std::mem::replace(&mut self.complete, true) {
@@ -275,8 +290,8 @@ impl Mirror {
 
     /// An entry was cleared through this program.
     pub fn cleared(&mut self, key: &str) {
-        let key = escape_key(key);
-        if let Some(slot) = self.find(&key) {
+        let Some(key) = self.keys.stored(key) else { return };
+        if let Some(slot) = self.find(&key).slot {
             self.remove(slot, RemovalReason::Cleared);
         }
         if let Some(dump) = &mut self.dumping {
@@ -286,9 +301,9 @@ impl Mirror {
 
     /// All entries were.
     pub fn cleared_all(&mut self) {
-        for at in 0..self.slots.len() {
-            if self.slots[at].revision != 0 {
-                self.remove(at as u32, RemovalReason::Cleared);
+        for at in self.all() {
+            if self.slot(at).revision != 0 {
+                self.remove(at, RemovalReason::Cleared);
             }
         }
         if let Some(dump) = &mut self.dumping {
@@ -298,149 +313,129 @@ impl Mirror {
 
     /// The entry of a key.
     pub fn get(&self, key: &str, now: u64) -> Option<Entry> {
-        self.find(&escape_key(key)).map(|slot| self.entry(slot, now))
+        self.find(&self.keys.stored(key)?).slot.map(|slot| self.entry(slot, now))
     }
 
     pub(super) fn columns(&self) -> &[Column] {
         &self.columns
     }
 
-    pub(super) fn slots(&self) -> &[Slot] {
-        &self.slots
+    /// Numbers of all slots, free ones included.
+    pub(super) fn all(&self) -> std::ops::Range<u32> {
+        0..self.slots.len() as u32
+    }
+
+    pub(super) fn slot(&self, at: u32) -> &Slot {
+        &self.slots.row(at as usize)[0]
     }
 
     pub(super) fn slot_mut(&mut self, at: u32) -> &mut Slot {
-        &mut self.slots[at as usize]
+        &mut self.slots.row_mut(at as usize)[0]
     }
 
-    /// Cells of a slot, in the order of the columns.
-    fn cells(&self, slot: u32) -> &[u64] {
-        let start = slot as usize * self.width;
-        self.values.get(start..start + self.width).unwrap_or_default()
+    /// The key in a slot, as it is stored.
+    pub(super) fn key(&self, at: u32) -> &[u8] {
+        let elsewhere = || self.long.get(&at).map(|key| &**key);
+        in_cell(self.rows.row(at as usize)).or_else(elsewhere).unwrap_or_default()
+    }
+
+    /// The key in a slot as text.
+    pub(super) fn key_text(&self, at: u32) -> String {
+        self.keys.text(self.key(at))
+    }
+
+    /// Whether the key in a slot begins so.
+    pub(super) fn begins(&self, at: u32, prefix: &Prefix) -> bool {
+        self.keys.begins(self.key(at), prefix)
     }
 
     /// The number that a slot holds in a column now.
     pub(super) fn number(&self, slot: u32, column: &Column, now: u64) -> u64 {
-        column.number(self.cells(slot), now)
+        column.number(self.rows.row(slot as usize), now)
     }
 
     /// Unpacks the entry in a slot.
     pub(super) fn entry(&self, at: u32, now: u64) -> Entry {
-        let slot = &self.slots[at as usize];
+        let slot = self.slot(at);
         let data = self.columns.iter().map(|column| {
             let number = self.number(at, column, now);
             let value = match column.form {
-                Form::Text => DatumValue::Text(self.texts.get(number as usize).cloned().unwrap_or_default()),
-                Form::Number | Form::Rate(_) => DatumValue::Number(number),
+                Form::Text => DatumValue::Text(self.texts.all.get(number as usize).cloned().unwrap_or_default()),
+                _ => DatumValue::Number(number),
             };
             Datum { kind: column.kind.clone(), period: column.period, value }
         });
         Entry {
-            key: unescape(&slot.key),
+            key: self.key_text(at),
             uses: slot.uses,
             expires_in: (slot.expires_at != 0).then(|| slot.expires_at.saturating_sub(now)),
             data: data.collect(),
         }
     }
 
-    /// Puts an entry in, and returns its slot.
-    pub(super) fn put(&mut self, key: &[u8], values: &[u64], uses: u32, expires_at: u64) -> u32 {
-        let hash = self.hasher.hash_one(key);
-        let width = values.len();
-        let slots = &self.slots;
-        let found = self.index.find(hash, |slot| *slots[*slot as usize].key == *key).copied();
-        let at = if let Some(at) = found {
-            let start = at as usize * width;
-            let old = &mut self.values[start..start + width];
-            let same = old == values || self.columns.iter().all(|column| column.same(old, values));
-            old.copy_from_slice(values);
+    /// Puts an entry in where its key was found, and returns its slot.
+    pub(super) fn put(&mut self, found: Found, key: &[u8], row: &[u8], uses: u32, expires_at: u64) -> u32 {
+        let at = if let Some(at) = found.slot {
+            let old = self.rows.row_mut(at as usize);
+            let same = old == row || self.columns.iter().all(|column| column.same(old, row));
+            old.copy_from_slice(row);
             if same {
-                let slot = &mut self.slots[at as usize];
-                (slot.uses, slot.expires_at, slot.seen) = (uses, expires_at, self.mark);
+                let mark = self.mark;
+                let slot = self.slot_mut(at);
+                (slot.uses, slot.expires_at, slot.seen) = (uses, expires_at, mark);
                 return at;
             }
             at
         } else {
-            let empty = Slot { key: Box::default(), revision: 0, expires_at: 0, uses: 0, seen: 0, update: 0, timer: 0 };
-            let at = self.free.pop().unwrap_or_else(|| {
-                self.slots.push(empty);
-                self.values.resize(self.slots.len() * width, 0);
-                (self.slots.len() - 1) as u32
-            });
-            self.slots[at as usize].key = key.into();
-            let start = at as usize * width;
-            self.values[start..start + width].copy_from_slice(values);
-            let (slots, hasher) = (&self.slots, &self.hasher);
-            self.index.insert_unique(hash, at, |slot| hasher.hash_one(&*slots[*slot as usize].key));
-            at
+            self.add(found.hash, key, row)
         };
         let limit = self.log_limit.max(2 * self.index.len());
-        let revision = self.log.changed(at, limit);
-        let slot = &mut self.slots[at as usize];
-        (slot.revision, slot.uses, slot.expires_at, slot.seen) = (revision, uses, expires_at, self.mark);
+        let (revision, mark) = (self.log.changed(at, limit), self.mark);
+        let slot = self.slot_mut(at);
+        (slot.revision, slot.uses, slot.expires_at, slot.seen) = (revision, uses, expires_at, mark);
+        at
+    }
+
+    /// Takes a slot for a new key.
+    fn add(&mut self, hash: u64, key: &[u8], row: &[u8]) -> u32 {
+        let at = if self.free == NONE {
+            self.slots.push(&[Slot { revision: 0, expires_at: 0, uses: 0, seen: 0, update: 0, timer: 0 }]);
+            self.rows.push(row);
+            (self.slots.len() - 1) as u32
+        } else {
+            let at = self.free;
+            self.free = std::mem::take(&mut self.slot_mut(at).update);
+            self.rows.row_mut(at as usize).copy_from_slice(row);
+            at
+        };
+        if in_cell(row).is_none() {
+            self.long.insert(at, key.into());
+        }
+        // The index is out of the way while it may grow, which looks at the keys of all slots.
+        let mut index = std::mem::take(&mut self.index);
+        index.insert_unique(hash, at, |slot| self.hasher.hash_one(self.key(*slot)));
+        self.index = index;
         at
     }
 
     pub(super) fn remove(&mut self, at: u32, reason: RemovalReason) {
-        let key = std::mem::take(&mut self.slots[at as usize].key);
-        self.slots[at as usize].revision = 0;
-        self.slots[at as usize].timer = 0;
-        if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(&*key), |slot| *slot == at) {
+        let mut index = std::mem::take(&mut self.index);
+        if let Ok(entry) = index.find_entry(self.hasher.hash_one(self.key(at)), |slot| *slot == at) {
             entry.remove();
         }
-        self.free.push(at);
+        self.index = index;
         let limit = self.log_limit.max(2 * self.index.len());
-        self.log.removed(at, key, reason, limit);
+        let long = self.long.remove(&at);
+        let key = in_cell(self.rows.row(at as usize)).or(long.as_deref()).unwrap_or_default();
+        self.log.removed(at, key.into(), reason, limit);
+        let free = std::mem::replace(&mut self.free, at);
+        let slot = self.slot_mut(at);
+        (slot.revision, slot.update) = (0, free);
     }
 
-    /// The slot of an escaped key.
-    pub(super) fn find(&self, key: &[u8]) -> Option<u32> {
-        self.index.find(self.hasher.hash_one(key), |slot| *self.slots[*slot as usize].key == *key).copied()
-    }
-
-    /// Number of a text value. Texts are names of servers: few, and so never freed within an epoch.
-    pub(super) fn intern(&mut self, text: &str) -> u64 {
-        if let Some(&number) = self.text_index.get(text) {
-            return number;
-        }
-        let number = self.texts.len() as u64;
-        self.texts.push(text.to_owned());
-        self.text_index.insert(text.to_owned(), number);
-        number
-    }
-}
-
-impl Column {
-    /// A column as a dump shows it: rates are numbers there.
-    fn shown(name: &[u8], at: usize) -> Self {
-        let (kind, period) = split_period(name);
-        let kind = DataType::parse(&String::from_utf8_lossy(kind));
-        let form = if kind == DataType::ServerKey { Form::Text } else { Form::Number };
-        Column { name: name.into(), kind, period, form, at }
-    }
-
-    fn number(&self, cells: &[u64], now: u64) -> u64 {
-        let cell = |at: usize| cells.get(self.at + at).copied().unwrap_or(0);
-        match self.form {
-            Form::Number | Form::Text => cell(0),
-            Form::Rate(period) => {
-                let (counts, began) = (cell(0), cell(1).cast_signed());
-                let later = now.cast_signed().saturating_sub(began).max(0).cast_unsigned();
-                Rate { age: 0, current: (counts >> 32) as u32, previous: counts as u32 }.value(period, later)
-            }
-        }
-    }
-
-    /// Whether two entries say the same here. When the window of a rate began is known as well as the messages are
-    /// fast, and no better.
-    fn same(&self, old: &[u64], new: &[u64]) -> bool {
-        const JITTER: u64 = 200;
-        match self.form {
-            Form::Number | Form::Text => old[self.at] == new[self.at],
-            Form::Rate(_) => {
-                let apart = old[self.at + 1].cast_signed().abs_diff(new[self.at + 1].cast_signed());
-                old[self.at] == new[self.at] && apart <= JITTER
-            }
-        }
+    /// Looks for a stored key.
+    pub(super) fn find(&self, key: &[u8]) -> Found {
+        let hash = self.hasher.hash_one(key);
+        Found { hash, slot: self.index.find(hash, |slot| self.key(*slot) == key).copied() }
     }
 }

@@ -7,10 +7,12 @@
 //!
 //! `mirror`, `log` and `view` are pure: they take bytes and a clock.
 
+mod column;
 mod dial;
 mod feed;
 mod hub;
 mod join;
+mod keys;
 mod list;
 mod log;
 mod mirror;
@@ -18,6 +20,7 @@ mod nodes;
 mod poll;
 mod push;
 mod pushed;
+mod rows;
 mod view;
 mod watch;
 

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::mirror::{Column, Form, Mirror, RemovalReason};
+use super::column::{put_rate, sent};
+use super::keys::{Keys, put_cell};
+use super::mirror::{Mirror, RemovalReason};
 use crate::peers::{Table, Update, Value};
-use crate::runtime::{DataType, escape_bytes};
 
 /// Which slots to look at in which second. An entry that was touched meanwhile is looked at again later, so that a touch
 /// costs nothing here.
@@ -17,6 +18,11 @@ pub(super) struct Timers {
 }
 
 impl Timers {
+    /// Bytes that they take, about.
+    pub(super) fn memory(&self) -> usize {
+        self.seconds.values().map(|slots| slots.capacity() * 4 + size_of::<(u32, Vec<u32>)>()).sum()
+    }
+
     fn add(&mut self, second: u32, slot: u32) {
         self.seconds.entry(second).or_default().push(slot);
     }
@@ -34,38 +40,38 @@ fn second(expires_at: u64) -> u32 {
 }
 
 impl Mirror {
-    /// Whether the mirror has the columns of a table.
+    /// Whether the mirror has the keys and columns of a table.
     pub fn describes(&self, table: &Table) -> bool {
-        self.columns == columns(table)
+        self.keys.fit(table) && self.columns == sent(table, self.keys.room() + 1).0
     }
 
-    /// Takes over the columns of a table; the mirror must be empty.
+    /// Takes over the keys and columns of a table; the mirror must be empty.
     pub fn describe(&mut self, table: &Table) {
-        self.columns = columns(table);
-        self.width = self.columns.last().map_or(0, |last| last.at + last.form.cells());
+        let keys = Keys::Sent(table.clone());
+        let (columns, width) = sent(table, keys.room() + 1);
+        self.lay_out(keys, columns, width);
     }
 
     /// An entry of a table that the mirror describes. `now` is the time in milliseconds of a clock that never goes back.
     pub fn update(&mut self, table: &Table, update: Update<'_>, now: u64) {
-        let mut cells = std::mem::take(&mut self.scratch);
-        cells.clear();
-        for value in update.values {
+        if update.values.len() != self.columns.len() {
+            return;
+        }
+        let mut row = std::mem::take(&mut self.scratch);
+        row.clear();
+        put_cell(update.key, self.keys.room(), &mut row);
+        for (value, column) in update.values.iter().zip(&self.columns) {
             match value {
-                Value::Number(number) => cells.push(*number),
-                Value::Rate(rate) => {
-                    let counts = u64::from(rate.current) << 32 | u64::from(rate.previous);
-                    // One that was never used has an age that means nothing.
-                    let began = if counts == 0 { 0 } else { now.cast_signed() - i64::from(rate.age) };
-                    cells.extend([counts, began.cast_unsigned()]);
+                Value::Number(number) => column.form.put(*number, &mut row),
+                Value::Rate(rate) => put_rate(rate, now, &mut row),
+                Value::Nothing | Value::Known(_) => column.form.put(self.texts.number("-"), &mut row),
+                Value::Text(_, text) => {
+                    column.form.put(self.texts.number(&String::from_utf8_lossy(text)), &mut row);
                 }
-                Value::Nothing | Value::Known(_) => cells.push(self.intern("-")),
-                Value::Text(_, text) => cells.push(self.intern(&String::from_utf8_lossy(text))),
             }
         }
-        let mut shown = Vec::with_capacity(update.key.len() + 16);
-        table.show_key(update.key, &mut shown);
-        let key = if table.key_type == crate::peers::KeyType::String { escape_bytes(&shown) } else { shown };
-        let known = self.find(&key).map(|at| &self.slots()[at as usize]);
+        let found = self.find(update.key);
+        let known = found.slot.map(|at| self.slot(at));
         // After all entries have come, those that we never acknowledged come again as if they were touched now.
         let replayed = known.filter(|slot| update.expires_in.is_none() && slot.update == update.number);
         let expires_at = match (update.expires_in, replayed) {
@@ -74,11 +80,9 @@ impl Mirror {
             (None, None) if table.expire == 0 => 0,
             (None, None) => now + u64::from(table.expire),
         };
-        if cells.len() == self.width {
-            let at = self.put(&key, &cells, 0, expires_at);
-            self.schedule(at, update.number, expires_at);
-        }
-        self.scratch = cells;
+        let at = self.put(found, update.key, &row, 0, expires_at);
+        self.schedule(at, update.number, expires_at);
+        self.scratch = row;
     }
 
     fn schedule(&mut self, at: u32, number: u32, expires_at: u64) {
@@ -100,51 +104,23 @@ impl Mirror {
         while let Some((looked, slots)) = self.timers.due(this) {
             for at in slots {
                 let slot = self.slot_mut(at);
-                // Another entry has the slot, or it is to be looked at in another second.
-                if slot.revision == 0 || slot.timer != looked {
+                // It is to be looked at in another second.
+                if slot.timer != looked {
                     continue;
                 }
-                if slot.expires_at == 0 {
-                    slot.timer = 0;
-                } else if slot.expires_at <= now {
+                slot.timer = 0;
+                let (free, expires_at) = (slot.revision == 0, slot.expires_at);
+                if free || expires_at == 0 {
+                    continue;
+                }
+                if expires_at <= now {
                     self.remove(at, RemovalReason::Expired);
                 } else {
-                    let later = second(slot.expires_at);
+                    let later = second(expires_at);
                     slot.timer = later;
                     self.timers.add(later, at);
                 }
             }
         }
     }
-}
-
-impl Form {
-    fn cells(self) -> usize {
-        match self {
-            Form::Number | Form::Text => 1,
-            Form::Rate(_) => 2,
-        }
-    }
-}
-
-/// The columns of a table, under the names of a dump.
-fn columns(table: &Table) -> Vec<Column> {
-    let mut columns = Vec::with_capacity(table.columns.len());
-    let mut at = 0;
-    for column in &table.columns {
-        for kind in column.types() {
-            let form = match (column.period(), &kind) {
-                (Some(period), _) => Form::Rate(period),
-                (None, DataType::ServerKey) => Form::Text,
-                (None, _) => Form::Number,
-            };
-            let name = match column.period() {
-                Some(period) => format!("{kind}({period})"),
-                None => kind.to_string(),
-            };
-            columns.push(Column { name: name.into_bytes().into(), kind, period: column.period(), form, at });
-            at += form.cells();
-        }
-    }
-    columns
 }

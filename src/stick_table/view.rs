@@ -1,9 +1,11 @@
 //! What one watcher sees of a mirror: which entries, and which of them it has been told about.
 
+use super::column::Form;
+use super::keys::Prefix;
 use super::log::Item;
-use super::mirror::{Entry, Form, Mirror, RemovalReason};
+use super::mirror::{Entry, Mirror, RemovalReason};
 use crate::error::{Error, Reason, Result};
-use crate::runtime::{Filter, escape_key, unescape};
+use crate::runtime::Filter;
 
 /// Which entries a watcher wants.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +29,7 @@ pub enum Change {
 #[derive(Debug)]
 pub struct View {
     filters: Vec<Filter>,
-    prefix: Vec<u8>,
+    prefix: Prefix,
     /// Slots whose entry the watcher knows. One bit for each.
     known: Vec<u64>,
     /// Up to this revision it is not certain what the watcher knows: it resumed, or a snapshot showed it some slots at a
@@ -40,7 +42,7 @@ impl View {
     pub fn new(scope: &Scope) -> Self {
         View {
             filters: scope.filters.clone(),
-            prefix: escape_key(&scope.key_prefix),
+            prefix: Prefix::new(&scope.key_prefix),
             known: Vec::new(),
             unsure_until: 0,
         }
@@ -70,10 +72,11 @@ impl View {
             return false;
         }
         self.known.clear();
-        for (at, slot) in mirror.slots().iter().enumerate() {
+        for at in mirror.all() {
+            let revision = mirror.slot(at).revision;
             // The watcher may know a former state of what changed later.
-            if slot.revision != 0 && (slot.revision > cursor || self.matches(mirror, at as u32, now)) {
-                self.set_known(at as u32, true);
+            if revision != 0 && (revision > cursor || self.matches(mirror, at, now)) {
+                self.set_known(at, true);
             }
         }
         self.unsure_until = mirror.log.head();
@@ -84,8 +87,8 @@ impl View {
     pub fn snapshot(&mut self, mirror: &Mirror, from: u32, now: u64, limit: usize) -> (Vec<Entry>, Option<u32>) {
         let (mut entries, mut size) = (Vec::new(), 0);
         self.unsure_until = mirror.log.head();
-        for at in from..mirror.slots().len() as u32 {
-            if mirror.slots()[at as usize].revision == 0 || !self.matches(mirror, at, now) {
+        for at in from..mirror.all().end {
+            if mirror.slot(at).revision == 0 || !self.matches(mirror, at, now) {
                 continue;
             }
             if size >= limit {
@@ -100,8 +103,8 @@ impl View {
 
     /// Marks what a snapshot would show as known without showing it.
     pub fn skip_snapshot(&mut self, mirror: &Mirror, now: u64) {
-        for at in 0..mirror.slots().len() as u32 {
-            let shown = mirror.slots()[at as usize].revision != 0 && self.matches(mirror, at, now);
+        for at in mirror.all() {
+            let shown = mirror.slot(at).revision != 0 && self.matches(mirror, at, now);
             self.set_known(at, shown);
         }
     }
@@ -125,7 +128,7 @@ impl View {
             let unsure = revision <= self.unsure_until;
             match item {
                 Item::Changed { slot } => {
-                    if mirror.slots()[slot as usize].revision != revision {
+                    if mirror.slot(slot).revision != revision {
                         continue;
                     }
                     if self.matches(mirror, slot, now) {
@@ -133,16 +136,17 @@ impl View {
                         size += size_of(mirror, slot);
                         append_changed(&mut all, revision, mirror.entry(slot, now));
                     } else if self.set_known(slot, false) || unsure {
-                        let key = unescape(&mirror.slots()[slot as usize].key);
+                        let key = mirror.key_text(slot);
                         size += key.len() + 4;
                         append_removed(&mut all, revision, key, RemovalReason::Unknown);
                     }
                 }
                 Item::Removed { slot, key, reason } => {
                     let known = unsure || self.set_known(slot, false);
-                    if known && key.starts_with(&self.prefix) {
+                    if known && mirror.keys.begins(key, &self.prefix) {
+                        let key = mirror.keys.text(key);
                         size += key.len() + 4;
-                        append_removed(&mut all, revision, unescape(key), reason);
+                        append_removed(&mut all, revision, key, reason);
                     }
                 }
             }
@@ -160,13 +164,12 @@ impl View {
             return Vec::new();
         }
         let mut keys = Vec::new();
-        for at in 0..mirror.slots().len() as u32 {
+        for at in mirror.all() {
             let (word, bit) = (at as usize / 64, 1_u64 << (at % 64));
             let known = self.known.get(word).is_some_and(|known| known & bit != 0);
-            let slot = &mirror.slots()[at as usize];
-            if known && slot.revision != 0 && !self.matches(mirror, at, now) {
+            if known && mirror.slot(at).revision != 0 && !self.matches(mirror, at, now) {
                 self.set_known(at, false);
-                keys.push(unescape(&slot.key));
+                keys.push(mirror.key_text(at));
             }
         }
         keys
@@ -183,7 +186,7 @@ impl View {
 
     /// Whether the entry in a slot is wanted.
     pub(super) fn matches(&self, mirror: &Mirror, at: u32, now: u64) -> bool {
-        if !mirror.slots()[at as usize].key.starts_with(&self.prefix) {
+        if !mirror.begins(at, &self.prefix) {
             return false;
         }
         self.filters.iter().all(|filter| {
@@ -213,7 +216,7 @@ impl View {
 
 /// About the bytes of an entry on the wire.
 fn size_of(mirror: &Mirror, at: u32) -> usize {
-    mirror.slots()[at as usize].key.len() + 16 + 10 * mirror.columns().len()
+    mirror.keys.size(mirror.key(at)) + 16 + 10 * mirror.columns().len()
 }
 
 fn append_changed(all: &mut Vec<(u64, Change)>, revision: u64, entry: Entry) {

@@ -2,6 +2,7 @@ mod dial;
 mod hub;
 mod mirror;
 mod model;
+mod pushed;
 
 use crate::runtime::RawTableEntry;
 
