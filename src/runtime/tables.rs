@@ -10,6 +10,9 @@ use super::parse::{
 };
 use crate::error::{Error, Reason, Result};
 
+/// Conditions that HAProxy takes, from 2.6 to 3.2.
+const FILTERS: usize = 4;
+
 impl Runtime {
     /// All stick tables.
     pub async fn tables(&self) -> Result<Vec<TableInfo>> {
@@ -24,12 +27,13 @@ impl Runtime {
         found.ok_or_else(|| no_table(name))
     }
 
-    /// Entries of a table, read in pieces; with filters, those that meet all of them (HAProxy allows four).
+    /// Entries of a table, read in pieces; with filters, those that meet all of them, at most four.
     ///
     /// The first item fails with `OBJECT_NOT_FOUND` when there is no such table, and with `RUNTIME_REJECTED` when a
-    /// filter names data that the table does not store. HAProxy cannot filter on elements of arrays.
+    /// filter names data that the table does not store. Elements of arrays are no such data here.
     pub async fn table_entries(&self, table: &str, filters: &[Filter]) -> Result<Listing<TableEntry>> {
-        self.listing(with_filters(Command::new("show table").arg("table", table)?, filters)?, parse_table_entry).await
+        self.listing(with_filters(Command::new("show table").arg("table", table)?, filters, false)?, parse_table_entry)
+            .await
     }
 
     /// The same as lines, for readers of their own.
@@ -48,20 +52,61 @@ impl Runtime {
 
     /// Creates an entry or updates the given data of it.
     ///
-    /// `OBJECT_NOT_FOUND` without such a table. `INVALID_VALUE` if the key does not fit the type of the table: some
-    /// versions store another key instead. `RUNTIME_REJECTED` for data that the table does not store.
+    /// `OBJECT_NOT_FOUND` without such a table. `INVALID_VALUE` if the key does not fit the type of the table (some
+    /// versions store another key instead), for numbers that the data type cannot hold, and for the key of a server.
+    /// `RUNTIME_REJECTED` for data that the table does not store, and for elements of arrays before HAProxy 3.2; data
+    /// in front of it are set then.
     pub async fn set_table_entry(&self, table: &str, key: &str, data: &[(DataType, DatumValue)]) -> Result<()> {
         let info = self.table(table).await?;
         check_table_key(info.kind, key)?;
-        let mut command = Command::new("set table").arg("table", table)?.words("key").arg("key", key)?;
-        for (kind, value) in data {
-            command = command.arg("data type", &format!("data.{kind}"))?;
-            command = match value {
-                DatumValue::Number(number) => command.number(*number),
-                DatumValue::Text(text) => command.arg("data value", text)?,
-            };
+        let numbers = numbers(data)?;
+        self.set_checked(table, key, &numbers).await
+    }
+
+    async fn set_checked(&self, table: &str, key: &str, data: &[(DataType, u64)]) -> Result<()> {
+        let whole = self.short(set(table, key, data, false)?.idempotent()).await.map(drop);
+        match whole {
+            Err(error)
+                if error.reason() == Reason::RuntimeRejected && data.iter().any(|(kind, _)| kind.is_indexed()) => {}
+            other => return other,
         }
-        self.short(command.idempotent()).await.map(drop)
+        // Whether a counter is an element of an array is not known before: each is tried on its own, either way.
+        for datum in data {
+            let one = std::slice::from_ref(datum);
+            let plain = self.short(set(table, key, one, false)?.idempotent()).await;
+            if let Err(error) = plain {
+                if !datum.0.is_indexed() {
+                    return Err(error);
+                }
+                self.short(set(table, key, one, true)?.idempotent()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds to counters of an entry, which is created if need be, and returns it as it is then. A negative amount is
+    /// taken off. Counters stop at 0 and at the largest number that they can hold.
+    ///
+    /// HAProxy has no command for this, and works off nothing in one go that reads and writes: what it counts itself
+    /// between our reading and our writing is lost. Additions to a table wait for each other.
+    ///
+    /// Errors as of [`Runtime::set_table_entry`].
+    pub async fn add_to_table_entry(&self, table: &str, key: &str, amounts: &[(DataType, i64)]) -> Result<TableEntry> {
+        let info = self.table(table).await?;
+        check_table_key(info.kind, key)?;
+        let _alone = self.adding(table).lock().await;
+        let known = match self.table_entry(table, key).await {
+            Ok(entry) => Some(entry),
+            Err(error) if error.reason() == Reason::ObjectNotFound => None,
+            Err(error) => return Err(error),
+        };
+        let sum = |(kind, amount): &(DataType, i64)| {
+            let before = known.as_ref().and_then(|entry| entry.number(kind)).unwrap_or(0);
+            (kind.clone(), before.saturating_add_signed(*amount).min(kind.largest()))
+        };
+        let sums: Vec<_> = amounts.iter().map(sum).collect();
+        self.set_checked(table, key, &sums).await?;
+        self.table_entry(table, key).await
     }
 
     /// Removes the entry of a key. No error if there is none. HAProxy refuses while a session tracks it.
@@ -70,19 +115,57 @@ impl Runtime {
         self.short(command.idempotent()).await.map(drop)
     }
 
-    /// Removes the entries that meet all filters; without filters, all.
+    /// Removes the entries that meet all filters; without filters, all. `INVALID_VALUE` for more than four filters.
     pub async fn clear_table(&self, table: &str, filters: &[Filter]) -> Result<()> {
-        let command = with_filters(Command::new("clear table").arg("table", table)?, filters)?;
-        self.raw(command.idempotent()).await.map(drop)
+        let command = || Command::new("clear table").arg("table", table);
+        let plain = self.raw(with_filters(command()?, filters, false)?.idempotent()).await;
+        match plain {
+            Err(error)
+                if error.reason() == Reason::RuntimeRejected
+                    && filters.iter().any(|filter| filter.kind.is_indexed()) =>
+            {
+                // What is refused has cleared nothing. The first refusal says more, if both forms are refused.
+                let array = self.raw(with_filters(command()?, filters, true)?.idempotent()).await;
+                array.map(drop).map_err(|_| error)
+            }
+            other => other.map(drop),
+        }
     }
 }
 
-fn with_filters(mut command: Command, filters: &[Filter]) -> Result<Command> {
+fn with_filters(mut command: Command, filters: &[Filter], array: bool) -> Result<Command> {
+    if filters.len() > FILTERS {
+        let message = format!("filter: haproxy takes at most {FILTERS} conditions, got {}", filters.len());
+        return Err(Error::new(Reason::InvalidValue, message).with("field", "filter").with("limit", FILTERS));
+    }
     for filter in filters {
-        command = command.arg("data type", &format!("data.{}", filter.kind))?;
+        command = command.arg("data type", &format!("data.{}", filter.kind.spelled(array)))?;
         command = command.words(filter.operator.word()).number(filter.value);
     }
     Ok(command)
+}
+
+fn set(table: &str, key: &str, data: &[(DataType, u64)], array: bool) -> Result<Command> {
+    let mut command = Command::new("set table").arg("table", table)?.words("key").arg("key", key)?;
+    for (kind, number) in data {
+        command = command.arg("data type", &format!("data.{}", kind.spelled(array)))?.number(*number);
+    }
+    Ok(command)
+}
+
+/// Numbers that HAProxy takes. It would cut larger ones without a word.
+fn numbers(data: &[(DataType, DatumValue)]) -> Result<Vec<(DataType, u64)>> {
+    let number = |(kind, value): &(DataType, DatumValue)| match value {
+        DatumValue::Number(number) if *number <= kind.largest() => Ok((kind.clone(), *number)),
+        DatumValue::Number(number) => {
+            let message = format!("{kind}: expected a number up to {}, got {number}", kind.largest());
+            Err(Error::new(Reason::InvalidValue, message).with("field", kind))
+        }
+        DatumValue::Text(_) => {
+            Err(Error::new(Reason::InvalidValue, format!("{kind}: haproxy lets nobody set it")).with("field", kind))
+        }
+    };
+    data.iter().map(number).collect()
 }
 
 fn no_table(name: &str) -> Error {

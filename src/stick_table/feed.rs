@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -280,6 +280,11 @@ impl Feed {
     /// Updates may have been missed: with the next dump watchers get a `resync` and a fresh snapshot.
     pub fn lost(&self) {
         self.table.lose();
+    }
+
+    /// Whether somebody has asked since to look at once.
+    pub(super) fn hurried(&self) -> bool {
+        self.table.hurry.notified().now_or_never().is_some()
     }
 
     /// Waits until the next dump is due: the interval that watchers want after `start`, but at least `pause`; at once

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::feed::{Feed, Source, SourceKind, Table};
 use super::watch::{Watch, WatchOptions};
+use crate::runtime::Filter;
 
 /// The smallest interval that a watcher gets.
 pub(super) const LEAST_INTERVAL: Duration = Duration::from_millis(50);
@@ -26,8 +27,8 @@ pub enum Cleared<'a> {
     Key(&'a str),
     /// All entries.
     All,
-    /// Some entries, by a filter: the table is looked at again at once.
-    Some,
+    /// Those that meet all these.
+    Where(&'a [Filter]),
 }
 
 /// Gives out watches. Cheap to clone; all clones share sources and mirrors.
@@ -133,10 +134,20 @@ impl Hub {
         match what {
             Cleared::Key(key) => table.write().cleared(key),
             Cleared::All => table.write().cleared_all(),
-            Cleared::Some => {}
+            Cleared::Where(filters) => {
+                let now = table.now();
+                table.write().cleared_where(filters, now);
+            }
         }
         table.tick.send_replace(());
         table.hurry();
+    }
+
+    /// Says that entries were changed through this program: where the table is polled, it is looked at again at once.
+    pub fn changed(&self, table: &str) {
+        if let Some(watched) = self.tables().get(table).filter(|watched| !watched.pushed) {
+            watched.table.hurry();
+        }
     }
 
     /// Says that HAProxy was reloaded or replaced: every watcher gets a `resync` and a fresh snapshot.

@@ -122,6 +122,8 @@ struct Tables {
     /// Tables with updates that watchers have not been told of.
     touched: Vec<String>,
     resyncing: bool,
+    /// Entries were cleared through us, and may have changed at the same time: HAProxy knows better.
+    hurried: bool,
     status: Arc<Mutex<Status>>,
 }
 
@@ -137,6 +139,7 @@ impl Tables {
             described: Vec::new(),
             touched: Vec::new(),
             resyncing: false,
+            hurried: false,
             status,
         }
     }
@@ -167,10 +170,12 @@ impl Follower for Tables {
 
     fn tick(&mut self) {
         self.feeds.values().for_each(Feed::expire);
+        // Each is asked, so that none is still waiting afterwards.
+        self.hurried |= self.feeds.values().filter(|feed| feed.hurried()).count() > 0;
     }
 
     fn resync_after(&self) -> Duration {
-        if self.shared { SHARED.0.max(self.took * SHARED.1) } else { RESYNC }
+        if self.shared || self.hurried { SHARED.0.max(self.took * SHARED.1) } else { RESYNC }
     }
 
     fn ended(&mut self, reason: &str, away: Duration) {
@@ -194,7 +199,7 @@ impl Follower for Tables {
 
 impl Sink for Tables {
     fn resync(&mut self) {
-        self.resyncing = true;
+        (self.resyncing, self.hurried) = (true, false);
         self.began = Instant::now();
         self.described.clear();
         self.feeds.values().for_each(Feed::begin);

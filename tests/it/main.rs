@@ -26,6 +26,7 @@ mod sections;
 mod stored;
 mod support;
 mod sweep;
+mod table_writes;
 mod tidy;
 mod uploads;
 mod vectors;

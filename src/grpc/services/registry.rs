@@ -104,6 +104,7 @@ impl Table {
         self.unary("runtime.v2.StickTableService/ListPeerSessions", peers::sessions);
         self.reply("runtime.v2.StickTableEntryService/ListStickTableEntries", stick_tables::entries);
         self.unary("runtime.v2.StickTableEntryService/SetStickTableEntry", stick_tables::set_entry);
+        self.unary("runtime.v2.StickTableEntryService/IncrementStickTableEntry", stick_tables::increment_entry);
     }
 
     fn storage(&mut self) {

@@ -111,6 +111,35 @@ data_types! {
 }
 
 impl DataType {
+    /// Whether it may be an element of an array: `gpc0` is one in a table that stores `gpc(3)`.
+    pub fn is_indexed(&self) -> bool {
+        matches!(self, DataType::Gpt(_) | DataType::Gpc(_) | DataType::GpcRate(_))
+    }
+
+    /// Whether it counts up.
+    pub fn is_counter(&self) -> bool {
+        matches!(self, DataType::Gpc(_)) || self.to_string().ends_with("_cnt")
+    }
+
+    /// The largest number that HAProxy stores of it. Larger ones are those of JSON and protobuf.
+    pub fn largest(&self) -> u64 {
+        match self {
+            DataType::BytesInCnt | DataType::BytesOutCnt => i64::MAX.unsigned_abs(),
+            DataType::ServerId => i32::MAX.unsigned_abs().into(),
+            _ => u32::MAX.into(),
+        }
+    }
+
+    /// Its name in commands; as an element of an array `gpc[2]`.
+    pub(crate) fn spelled(&self, array: bool) -> String {
+        match self {
+            DataType::Gpt(n) if array => format!("gpt[{n}]"),
+            DataType::Gpc(n) if array => format!("gpc[{n}]"),
+            DataType::GpcRate(n) if array => format!("gpc_rate[{n}]"),
+            other => other.to_string(),
+        }
+    }
+
     fn numbered(name: &str) -> Self {
         let number = |digits: &str| digits.parse().ok();
         let parsed = if let Some(digits) = name.strip_prefix("gpt") {

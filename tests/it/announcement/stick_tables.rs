@@ -13,7 +13,7 @@ use backstay::error::Reason;
 
 use crate::support::client::Messages;
 use crate::support::haproxy::{Haproxy, eventually, free_port};
-use crate::support::world::{World, done, holds, over_both, refused, until};
+use crate::support::world::{World, done, holds, over_both, refused, refused_saying, until};
 
 over_both!(
     stick_tables,
@@ -27,7 +27,8 @@ over_both!(
         "StickTableService.ClearStickTable",
         "StickTableService.WatchStickTable",
         "StickTableEntryService.ListStickTableEntries",
-        "StickTableEntryService.SetStickTableEntry"
+        "StickTableEntryService.SetStickTableEntry",
+        "StickTableEntryService.IncrementStickTableEntry"
     ]
 );
 
@@ -190,6 +191,7 @@ async fn stick_tables(world: &mut World) {
             ("StickTableService.ClearStickTable", json!({"stick_table": TABLE, "key": "127.0.0.1"}), done()),
         ])
         .await;
+    changed(world).await;
     for (watch, known) in watches.iter_mut().zip(&mut known) {
         follow(watch, known, |known| known.keys().eq(["10.0.0.1", "10.0.0.2"])).await;
     }
@@ -200,6 +202,62 @@ async fn stick_tables(world: &mut World) {
         Err(refusal) => assert!(refusal.status == 404 || refusal.reason == "OBJECT_NOT_FOUND", "{refusal:?}"),
         Ok(_) => panic!("a table that is not there is watched"),
     }
+}
+
+/// Counters that are added to, entries that are cleared by what they hold, and what is refused before HAProxy hears of it.
+async fn changed(world: &World) {
+    let add = |key: &str, amounts: Json| json!({"stick_table": TABLE, "key": key, "amounts": amounts});
+    let set = |data: Json| json!({"stick_table": TABLE, "process": 1, "key": "10.0.0.3", "data_type": data});
+    let increment = "StickTableEntryService.IncrementStickTableEntry";
+    let saying = |words| refused_saying(Reason::InvalidField, words);
+    world
+        .cases([
+            (increment, add("10.0.0.2", json!({"gpc0": 5})), holds(json!({"entry": {"key": "10.0.0.2", "gpc0": 6}}))),
+            (
+                increment,
+                add("10.0.0.3", json!({"gpc0": 9, "http_req_cnt": 2})),
+                holds(json!({"entry": {"gpc0": 9, "http_req_cnt": 2}})),
+            ),
+            (increment, add("10.0.0.3", json!({"gpc0": -100})), holds(json!({"entry": {"gpc0": 0, "http_req_cnt": 2}}))),
+            (increment, add("10.0.0.3", json!({"gpc1": 1})), saying("amounts.gpc1")),
+            (increment, add("10.0.0.3", json!({"http_req_rate": 1})), saying("no counter")),
+            (increment, add("10.0.0.3", json!({})), saying("at least one")),
+            (increment, add("10.0.0", json!({"gpc0": 1})), refused_saying(Reason::InvalidValue, "IPv4")),
+            (
+                "StickTableEntryService.SetStickTableEntry",
+                set(json!({"gpc0": 5_000_000_000_i64})),
+                refused_saying(Reason::InvalidValue, "4294967295"),
+            ),
+            ("StickTableEntryService.SetStickTableEntry", set(json!({"gpc0": 3, "gpt0": 1})), saying("data_type.gpt0")),
+            ("StickTableEntryService.SetStickTableEntry", set(json!({"gpc0": -1})), saying("0 or more")),
+            ("StickTableEntryService.SetStickTableEntry", set(json!({"server_key": "x"})), saying("cannot be set")),
+            (
+                "StickTableService.ClearStickTable",
+                json!({"stick_table": TABLE, "filter": "gpc0 gt 1 AND gpc0 gt 2 AND gpc0 gt 3 AND gpc0 gt 4 AND gpc0 gt 5"}),
+                refused_saying(Reason::InvalidValue, "at most 4"),
+            ),
+            (
+                "StickTableService.ClearStickTable",
+                json!({"stick_table": TABLE, "filter": "gpt0 gt 1"}),
+                refused(Reason::RuntimeRejected),
+            ),
+            (
+                "StickTableService.ClearStickTable",
+                json!({"stick_table": TABLE, "filter": "gpc0 lt 1 AND http_req_cnt eq 2"}),
+                done(),
+            ),
+            (
+                "StickTableEntryService.ListStickTableEntries",
+                json!({"stick_table": TABLE, "process": 1, "key": "10.0.0.3"}),
+                holds(json!({"entries": null})),
+            ),
+            (
+                "StickTableEntryService.ListStickTableEntries",
+                json!({"stick_table": TABLE, "process": 1, "key": "10.0.0.2"}),
+                holds(json!({"entries": [{"gpc0": 6}]})),
+            ),
+        ])
+        .await;
 }
 
 over_both!(
