@@ -54,7 +54,12 @@ impl Audience {
                 continue;
             }
             let keep = match (field.kind, object.get_mut(at)) {
-                (Kind::Message(inner), Some(Value::Object(part))) => self.hide_part(tables, inner, part),
+                // It is there, although perhaps nothing of it is shown.
+                (Kind::Message(inner), Some(Value::Object(part))) => {
+                    let shown = self.is_shown(tables, inner, part);
+                    self.hide(tables, inner, part);
+                    shown
+                }
                 (Kind::Message(inner), Some(Value::List(items))) => {
                     items.retain_mut(|item| match item {
                         Value::Object(part) => self.hide_part(tables, inner, part),

@@ -62,6 +62,25 @@ fn what_v2_cannot_say_is_said_over_grpc_and_hidden_over_rest() {
 }
 
 #[test]
+fn an_object_is_there_over_rest_although_nothing_of_it_is_shown() {
+    let (all, file) = (engine(), "backend b\n  stats scope .\n");
+    let shown = |engine: &Engine| get(engine, file, "Backend", &backend());
+    assert_eq!(shown(&all), r#"{"name":"b","stats_options":{"stats_scopes":[{"proxy":"."}]}}"#);
+    assert_eq!(shown(&all.for_v2()), r#"{"name":"b","stats_options":{}}"#);
+}
+
+#[test]
+fn a_line_that_its_section_does_not_take_is_left_alone() {
+    let file = "defaults d\n  stats admin if TRUE\n  retries 5\n";
+    let (all, key) = (engine(), Key::Name("d".to_owned()));
+    let document = Document::parse(file.as_bytes());
+    let wanted = object(&all, "Defaults", r#"{"name":"d","retries":6}"#, false);
+    let edited = all.replace(&document, id(&all, "Defaults"), &Place::default(), &key, &wanted).unwrap();
+    assert_eq!(String::from_utf8(edited.document.to_bytes()).unwrap(), file.replace('5', "6"));
+    assert_eq!(get(&all, file, "Defaults", &key), r#"{"name":"d","retries":5}"#);
+}
+
+#[test]
 fn what_v2_cannot_see_survives_a_replacement_over_rest() {
     let v2 = engine().for_v2();
     let file = "global\n  master-worker no-exit-on-failure\n  tune.lua.maxmem 10\n  maxconn 5\n";

@@ -19,6 +19,12 @@ impl Case {
         self.engine.schema.tables.message_by_name[format!("backstay.configuration.v2.{name}").as_str()]
     }
 
+    fn faults(&self, resource: &str, text: &str) -> String {
+        let object = self.object(resource, text);
+        let found = crate::schema::check::check(&self.engine.schema.tables, self.id(resource), &object, "body");
+        found.into_iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect::<Vec<_>>().join("; ")
+    }
+
     fn object(&self, resource: &str, text: &str) -> Object {
         let rules = JsonRules { drop_zero: true, only_v2: false };
         json::read(&self.engine.schema.tables, self.id(resource), text.as_bytes(), rules).unwrap().object
@@ -286,12 +292,7 @@ fn a_value_that_is_set_replaces_what_nobody_could_read_in_its_place() {
 #[test]
 fn a_condition_comes_whole_or_not_at_all() {
     let case = Case::new("");
-    let tables = &case.engine.schema.tables;
-    let faults = |resource: &str, text: &str| {
-        let object = case.object(resource, text);
-        let found = crate::schema::check::check(tables, case.id(resource), &object, "body");
-        found.into_iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect::<Vec<_>>().join("; ")
-    };
+    let faults = |resource: &str, text: &str| case.faults(resource, text);
     for (resource, mut json) in [
         ("BackendSwitchingRule", serde_json::json!({"index": 0, "name": "b"})),
         ("HttpRequestRule", serde_json::json!({"index": 0, "type": "deny"})),
@@ -314,4 +315,16 @@ fn a_condition_comes_whole_or_not_at_all() {
     }
     let stats = r#"{"name":"b","stats_options":{"stats_admin":true,"stats_admin_cond":"if"}}"#;
     assert_eq!(faults("Backend", stats), "stats_options.stats_admin_cond: needs stats_admin_cond_test to be set too");
+}
+
+#[test]
+fn a_keyword_is_refused_and_not_read_in_sections_that_do_not_take_it() {
+    let body = r#"{"name":"d","stats_options":{"stats_admin":true,"stats_http_requests":[{"type":"allow"}]}}"#;
+    let case = Case::new("");
+    assert_eq!(case.faults("Backend", body), "");
+    assert_eq!(
+        case.faults("Defaults", body),
+        "stats_options.stats_admin: haproxy does not take it in defaults sections; \
+         stats_options.stats_http_requests: haproxy does not take it in defaults sections"
+    );
 }

@@ -27,6 +27,7 @@ fn field(name: &str, number: u32, kind: Kind) -> Field {
         since: None,
         grpc_only: false,
         shown_as: None,
+        not_in: Vec::new(),
     }
 }
 

@@ -24,7 +24,8 @@ fn run(
     location: &'static str,
     refused: &[Violation],
 ) -> Vec<Violation> {
-    let mut checker = Checker { tables, location, refused, path: String::new(), found: Vec::new(), in_tree: false };
+    let mut checker =
+        Checker { tables, location, refused, path: String::new(), found: Vec::new(), in_tree: false, section: "" };
     checker.object(message, object);
     checker.found
 }
@@ -39,6 +40,8 @@ struct Checker<'a> {
     found: Vec<Violation>,
     /// The object is an item of a tree, where its place in the list is its index.
     in_tree: bool,
+    /// Keyword of the section that is looked at.
+    section: &'a str,
 }
 
 const EMPTY: &Object = &Object::new();
@@ -49,6 +52,9 @@ impl Checker<'_> {
         let table = &tables.messages[message];
         let has_place = std::mem::take(&mut self.in_tree);
         let is_tree = table.resource.as_ref().is_some_and(|resource| resource.kind == ResourceKind::Tree);
+        if let Some(resource) = table.resource.as_ref().filter(|resource| resource.kind == ResourceKind::Section) {
+            self.section = &resource.keyword;
+        }
         for &at in &table.json_order {
             self.in_tree = is_tree;
             let field = &table.fields[at];
@@ -96,6 +102,9 @@ impl Checker<'_> {
                 let message =
                     format!("{} goes only with {} {}, not {other}", value.token, key(name), fits.join(" or "));
                 self.fault(&field.json, 0, message);
+            }
+            if field.not_in.iter().any(|section| **section == *self.section) {
+                self.fault(&field.json, 0, format!("haproxy does not take it in {} sections", self.section));
             }
             for name in field.check.needs.iter().filter(|name| !set(name)) {
                 self.fault(&field.json, 0, format!("needs {} to be set too", key(name)));

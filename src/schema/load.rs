@@ -323,6 +323,7 @@ impl Loader {
             since: self.since(rules, file, field.full_name()),
             grpc_only: is("grpc_only"),
             shown_as: None,
+            not_in: rules.map(|r| names(r, "not_in")).unwrap_or_default(),
         })
     }
 

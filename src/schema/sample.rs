@@ -121,6 +121,7 @@ impl Builder<'_> {
             since: None,
             grpc_only: false,
             shown_as: None,
+            not_in: Vec::new(),
         }
     }
 

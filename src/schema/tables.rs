@@ -87,6 +87,8 @@ pub struct Field {
     pub grpc_only: bool,
     /// The field of the same message under which REST /v2 shows the value of this one.
     pub shown_as: Option<FieldIndex>,
+    /// Keywords of sections in which HAProxy does not take it.
+    pub not_in: Vec<Box<str>>,
 }
 
 /// Type of a field.

@@ -109,6 +109,7 @@ fn table_field(messages: &[String], field: &FieldDescriptor) -> Field {
         since: None,
         grpc_only: false,
         shown_as: None,
+        not_in: Vec::new(),
     }
 }
 

@@ -114,7 +114,8 @@ pub(super) fn compile(
         header = mentioned.iter().filter_map(|name| table.by_json.get(name.as_str()).copied()).collect();
     }
     let skip: BTreeSet<FieldIndex> = header.iter().copied().collect();
-    spread(compiler, message, &[], &skip, &mut slots, &mut broken);
+    let section = table.resource.as_ref().map_or("", |resource| &*resource.keyword);
+    spread(compiler, (message, section), &[], &skip, &mut slots, &mut broken);
     let read: Vec<usize> = (0..slots.len()).filter(|at| slots[*at].print_only.is_none()).collect();
     if broken.is_empty() {
         let programs: Vec<&[Node]> = read.iter().map(|at| &slots[*at].nodes[..]).collect();
@@ -149,7 +150,7 @@ fn is_resource(tables: &Tables, slot: &Slot) -> bool {
 
 fn spread(
     compiler: &mut Compiler<'_>,
-    message: MessageId,
+    (message, section): (MessageId, &str),
     path: &[usize],
     skip: &BTreeSet<FieldIndex>,
     slots: &mut Vec<Slot>,
@@ -161,7 +162,8 @@ fn spread(
         Err(fault) => return broken.push(fault),
     };
     for (at, field) in tables.messages[message].fields.iter().enumerate() {
-        if field.no_line || skip.contains(&at) || (field.template.is_none() && named.contains(&at)) {
+        let no_slot = field.no_line || skip.contains(&at) || field.not_in.iter().any(|other| **other == *section);
+        if no_slot || (field.template.is_none() && named.contains(&at)) {
             continue;
         }
         if let Kind::Message(inner) = field.kind
@@ -172,7 +174,7 @@ fn spread(
                 continue;
             }
             let path: Vec<usize> = path.iter().copied().chain([at]).collect();
-            spread(compiler, inner, &path, &BTreeSet::new(), slots, broken);
+            spread(compiler, (inner, section), &path, &BTreeSet::new(), slots, broken);
             continue;
         }
         let template = compiler.field_template(message, at);

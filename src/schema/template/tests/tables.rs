@@ -59,6 +59,7 @@ pub(super) fn field(json: &str, kind: Kind) -> Field {
         since: None,
         grpc_only: false,
         shown_as: None,
+        not_in: Vec::new(),
     }
 }
 
