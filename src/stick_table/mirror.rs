@@ -299,6 +299,15 @@ impl Mirror {
         }
     }
 
+    /// The entry in a slot was.
+    pub(super) fn clear_slot(&mut self, at: u32) {
+        let key = self.dumping.is_some().then(|| self.key(at).into());
+        self.remove(at, RemovalReason::Cleared);
+        if let (Some(dump), Some(key)) = (&mut self.dumping, key) {
+            dump.cleared.insert(key);
+        }
+    }
+
     /// All entries were.
     pub fn cleared_all(&mut self) {
         for at in self.all() {

@@ -237,15 +237,15 @@ fn append_removed(all: &mut Vec<(u64, Change)>, revision: u64, key: String, reas
         _ => all.push((revision, Change::Removed(vec![key], reason))),
     }
 }
+
 impl Mirror {
     /// The entries that meet all filters were cleared through this program.
     pub fn cleared_where(&mut self, filters: &[Filter], now: u64) {
         let view = View::new(&Scope { filters: filters.to_vec(), key_prefix: String::new() });
-        let hit = |at: &u32| self.slots()[*at as usize].revision != 0 && view.matches(self, *at, now);
-        let hits: Vec<u32> = (0..self.slots().len() as u32).filter(hit).collect();
+        let hit = |at: &u32| self.slot(*at).revision != 0 && view.matches(self, *at, now);
+        let hits: Vec<u32> = self.all().filter(hit).collect();
         for at in hits {
-            let key = unescape(&self.slots()[at as usize].key);
-            self.cleared(&key);
+            self.clear_slot(at);
         }
     }
 }
