@@ -1,12 +1,13 @@
 //! HAProxy's peers protocol, version 2.1: how nodes tell each other of changes of stick tables.
 //!
 //! We take part as one more peer: HAProxy then sends each change by itself. `varint`, `data`, `table` and `message` say
-//! how things are written; `session` is one conversation, pure: bytes and a clock go in, bytes and events come out.
+//! how things are written; `session` is one conversation, with `teach` as its other direction, pure: bytes and a clock go in, bytes and events come out.
 
 mod data;
 mod message;
 mod session;
 mod table;
+mod teach;
 #[cfg(test)]
 mod tests;
 mod varint;
@@ -15,6 +16,7 @@ pub use data::{Column, Rate, Value, put_values};
 pub use message::{Frames, MAX_PAYLOAD, Message};
 pub use session::{Closed, Options, Phase, Session, Sink, Update};
 pub use table::{KeyType, Table};
+pub use teach::{Lesson, Taken};
 
 /// Why bytes of a peer cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

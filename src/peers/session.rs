@@ -13,6 +13,7 @@ use super::Malformed;
 use super::data::{Value, take_values};
 use super::message::{Frames, Message};
 use super::table::Table;
+use super::teach::{Lesson, Taken, Teacher};
 
 /// We say something at least this often, in milliseconds; HAProxy gives up after five seconds.
 const SPEAK: u64 = 2_000;
@@ -20,6 +21,8 @@ const SPEAK: u64 = 2_000;
 const SILENCE: u64 = 10_000;
 /// Longest status line.
 const STATUS: usize = 64;
+/// Bytes that wait to be sent, above which nothing more is to be taught for now.
+const ROOM: usize = 64 << 10;
 /// Texts that a peer may number.
 const TEXTS: u64 = 4_096;
 
@@ -102,10 +105,17 @@ pub trait Sink {
     fn resync(&mut self);
     /// All have come.
     fn resynced(&mut self);
+    /// All have come that HAProxy has, but it may still learn some from the process that it replaces or from other
+    /// nodes.
+    fn resynced_partly(&mut self) {
+        self.resynced();
+    }
     /// A table: after each [`Sink::resync`], and when it is stored in another way than before.
     fn table(&mut self, table: &Table);
     /// An entry. Not called for tables with unknown data.
     fn update(&mut self, table: &Table, update: Update<'_>);
+    /// HAProxy wants to be taught everything anew, and waits for the end of it.
+    fn asked(&mut self) {}
 }
 
 #[derive(Debug)]
@@ -127,6 +137,9 @@ pub struct Session {
     tables: HashMap<u64, Known>,
     current: Option<u64>,
     texts: HashMap<u64, Box<[u8]>>,
+    teacher: Teacher,
+    /// HAProxy waits for the end of what it is taught.
+    asked: bool,
     out: Vec<u8>,
     /// When something was last sent and received, in milliseconds.
     sent: u64,
@@ -144,6 +157,8 @@ impl Session {
             tables: HashMap::new(),
             current: None,
             texts: HashMap::new(),
+            teacher: Teacher::default(),
+            asked: false,
             out,
             sent: now,
             received: now,
@@ -158,6 +173,36 @@ impl Session {
     /// Bytes to send. The greeting must leave in one piece.
     pub fn output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
+    }
+
+    /// Whether more may be taught now: HAProxy has answered the greeting, and not too much waits to be sent.
+    pub fn has_room(&self) -> bool {
+        self.phase != Phase::Greeting && self.out.len() < ROOM
+    }
+
+    /// Teaches HAProxy an entry. `table` must have HAProxy's own name, kind and length of keys, and any of its columns;
+    /// its number does not matter.
+    pub fn teach(&mut self, table: &Table, entry: Lesson<'_>) {
+        if self.phase != Phase::Greeting {
+            self.teacher.put(self.asked, table, entry, &mut self.out);
+        }
+    }
+
+    /// Whether HAProxy takes what it is taught of a table.
+    pub fn taken(&self, table: &str) -> Taken {
+        self.teacher.taken(table)
+    }
+
+    /// Whether HAProxy waits for the end of what it is taught. Until then it sends neither changes nor signs of life.
+    pub fn is_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// All has been taught that HAProxy asked for.
+    pub fn finish(&mut self) {
+        if std::mem::take(&mut self.asked) {
+            Message::ResyncFinished.put(&mut self.out);
+        }
     }
 
     /// Asks for all entries again.
@@ -219,21 +264,22 @@ impl Session {
     }
 
     fn read(&mut self, sink: &mut dyn Sink) -> Result<(), Closed> {
-        let Session { phase, frames, tables, current, texts, out, .. } = self;
+        let Session { phase, frames, tables, current, texts, out, teacher, asked, .. } = self;
         while let Some(message) = frames.next_message()? {
             match message {
                 Message::ResyncRequest => {
-                    // It waits for the answer: until then it sends neither changes nor signs of life.
-                    Message::ResyncFinished.put(out);
+                    *asked = true;
+                    sink.asked();
                 }
-                Message::ResyncFinished | Message::ResyncPartial => {
+                end @ (Message::ResyncFinished | Message::ResyncPartial) => {
                     if *phase == Phase::Resync {
                         *phase = Phase::Live;
                         Message::ResyncConfirm.put(out);
-                        sink.resynced();
+                        if end == Message::ResyncPartial { sink.resynced_partly() } else { sink.resynced() }
                     }
                 }
-                Message::ResyncConfirm | Message::Heartbeat | Message::Ack { .. } | Message::Other => {}
+                Message::Ack { table, update } => teacher.acknowledged(table, update),
+                Message::ResyncConfirm | Message::Heartbeat | Message::Other => {}
                 Message::Error(kind) => return Err(Closed::Complains(kind)),
                 Message::Switch(id) => {
                     *current = Some(tables.get(&id).map(|_| id).ok_or(Malformed::UnknownTable)?);

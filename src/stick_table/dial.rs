@@ -47,6 +47,11 @@ pub trait Follower: Sink + Send + 'static {
     fn tick(&mut self) {}
     /// How long after one resync the next one begins, which shows removals that HAProxy does not tell.
     fn resync_after(&self) -> Duration;
+    /// Teaches HAProxy, as long as the session has room, and says whether there is more. Called after [`Seat::wake`], and when
+    /// HAProxy asks for everything.
+    fn teach(&mut self, _: &mut Session) -> bool {
+        false
+    }
     /// The session has ended, or could not begin, and was not there for so long. It is dialled again.
     fn ended(&mut self, reason: &str, away: Duration);
 }
@@ -69,6 +74,8 @@ struct Line {
     next: AtomicU64,
     /// Somebody has come.
     joined: Notify,
+    /// Somebody has something to teach.
+    wake: Notify,
 }
 
 struct Member {
@@ -82,6 +89,7 @@ struct Member {
 /// A place at a session, which ends with its last one.
 pub struct Seat {
     lines: Lines,
+    line: Arc<Line>,
     key: (Address, String),
     id: u64,
 }
@@ -105,24 +113,29 @@ impl Lines {
         line.joined.notify_one();
         entry.or_insert_with_key(|(address, local)| {
             let keeper = Keeper { address: address.clone(), local: local.clone(), line: Arc::clone(&line) };
-            Running { task: tokio::spawn(keeper.run()).abort_handle(), line }
+            Running { task: tokio::spawn(keeper.run()).abort_handle(), line: Arc::clone(&line) }
         });
-        Seat { lines: self.clone(), key, id }
+        Seat { lines: self.clone(), line, key, id }
+    }
+}
+
+impl Seat {
+    /// There is something to teach.
+    pub fn wake(&self) {
+        self.line.wake.notify_one();
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut lines = locked(&self.lines.lines);
-        let Some(running) = lines.get(&self.key) else { return };
-        let mut members = locked(&running.line.members);
+        let mut members = locked(&self.line.members);
         let at = members.iter().position(|member| member.id == self.id);
         let gone = at.map(|at| members.remove(at));
         let last = members.is_empty();
         drop(members);
-        if last {
+        if last && let Some(running) = lines.remove(&self.key) {
             running.task.abort();
-            lines.remove(&self.key);
         }
         drop(lines);
         drop(gone);
@@ -204,7 +217,23 @@ impl Keeper {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // When all entries were last asked for, and when HAProxy last took all or some of what we send.
         let (mut asked, mut taken) = (Instant::now(), Instant::now());
+        let mut teaching = false;
         loop {
+            // Only when all was sent: what changes meanwhile is taught once.
+            if output.is_empty() && (teaching || session.is_asked()) && session.phase() != Phase::Greeting {
+                let mut members = self.members();
+                teaching = false;
+                for member in &mut *members {
+                    teaching |= member.follower.teach(&mut session);
+                }
+                // The first one may have taken all the room.
+                if let Some(first) = (!members.is_empty()).then(|| members.remove(0)) {
+                    members.push(first);
+                }
+                if !teaching {
+                    session.finish();
+                }
+            }
             if output.is_empty() {
                 taken = Instant::now();
             }
@@ -229,6 +258,7 @@ impl Keeper {
                     }
                 }
                 () = self.line.joined.notified() => {}
+                () = self.line.wake.notified() => teaching = true,
                 _ = ticks.tick() => {
                     session.tick(now())?;
                     self.members().iter_mut().for_each(|member| member.follower.tick());
@@ -303,11 +333,19 @@ impl Sink for All<'_> {
         self.each(|follower| follower.resynced());
     }
 
+    fn resynced_partly(&mut self) {
+        self.each(|follower| follower.resynced_partly());
+    }
+
     fn table(&mut self, table: &Table) {
         self.each(|follower| follower.table(table));
     }
 
     fn update(&mut self, table: &Table, update: Update<'_>) {
         self.each(|follower| follower.update(table, update));
+    }
+
+    fn asked(&mut self) {
+        self.each(|follower| follower.asked());
     }
 }

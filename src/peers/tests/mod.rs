@@ -3,6 +3,7 @@
 mod captures;
 mod fuzz;
 mod sessions;
+mod teaching;
 
 use super::{Session, Sink, Table, Update, Value};
 
@@ -21,6 +22,10 @@ impl Sink for Notes {
 
     fn resynced(&mut self) {
         self.lines.push("resynced".into());
+    }
+
+    fn asked(&mut self) {
+        self.lines.push("asked".into());
     }
 
     fn table(&mut self, table: &Table) {

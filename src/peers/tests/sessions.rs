@@ -51,9 +51,12 @@ fn a_session_asks_for_everything_answers_what_haproxy_waits_for_and_acknowledges
         Message::ResyncFinished,
     ]);
     session.receive(&stream, 3, &mut notes).unwrap();
-    assert_eq!(notes.lines, ["resync", "table t", "t a #7 for 500: 1 5/2/1", "t b #8: 2 5/2/1", "resynced"]);
+    assert_eq!(notes.lines, ["resync", "asked", "table t", "t a #7 for 500: 1 5/2/1", "t b #8: 2 5/2/1", "resynced"]);
     let ack = Message::Ack { table: 3, update: 8 };
-    assert_eq!(session.output(), put(&[Message::ResyncFinished, Message::ResyncConfirm, ack]));
+    assert!(session.is_asked());
+    session.finish();
+    session.finish();
+    assert_eq!(session.output(), put(&[Message::ResyncConfirm, ack, Message::ResyncFinished]));
     assert_eq!(session.phase(), Phase::Live);
 
     // The same description says nothing new; another one does.

@@ -7,12 +7,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-use crate::peers::{KeyType, Message, Sink, Table, Update};
+use crate::peers::{KeyType, Lesson, Message, Session, Sink, Table, Update};
 use crate::runtime::Address;
 use crate::stick_table::{Follower, Lines, Peer};
 
 #[derive(Clone, Default)]
-struct Notes(Arc<Mutex<Vec<String>>>);
+struct Notes(Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<u8>>>);
 
 impl Notes {
     fn add(&self, line: impl Into<String>) {
@@ -48,6 +48,13 @@ impl Sink for Notes {
 }
 
 impl Follower for Notes {
+    fn teach(&mut self, session: &mut Session) -> bool {
+        let mut lessons = self.1.lock().unwrap();
+        let Some(key) = lessons.pop().filter(|_| session.has_room()) else { return false };
+        session.teach(&table(), Lesson { key: &[key], expires_in: None, values: &[] });
+        !lessons.is_empty()
+    }
+
     fn resync_after(&self) -> Duration {
         Duration::from_mins(5)
     }
@@ -73,6 +80,15 @@ async fn expect(socket: &mut UnixStream, bytes: &[u8]) {
     let mut read = vec![0; bytes.len()];
     timeout(Duration::from_secs(10), socket.read_exact(&mut read)).await.expect("in time").unwrap();
     assert_eq!(read, bytes, "{}", String::from_utf8_lossy(&read));
+}
+
+/// Reads until these bytes have come.
+async fn until(socket: &mut UnixStream, bytes: &[u8]) {
+    let mut read = Vec::new();
+    while !read.ends_with(bytes) {
+        let byte = timeout(Duration::from_secs(10), socket.read_u8()).await;
+        read.push(byte.unwrap_or_else(|_| panic!("in time: {read:?}")).unwrap());
+    }
 }
 
 async fn send(socket: &mut UnixStream, messages: &[Message<'_>]) {
@@ -113,6 +129,21 @@ async fn a_session_is_shared_and_who_comes_later_learns_all_the_same() {
     two.wait(&["resync", "t", "k", "resynced"]).await;
     drop(first);
     one.wait(&["resync", "t", "k", "resynced", "resync", "t", "k", "resynced"]).await;
+    // What one of them teaches is sent when it says so, and when HAProxy asks for it.
+    let mut lesson = Vec::new();
+    Message::Define(table()).put(&mut lesson);
+    Message::Update { number: Some(1), expires_in: None, body: &[1, b'x'] }.put(&mut lesson);
+    two.1.lock().unwrap().push(b'x');
+    second.wake();
+    until(&mut socket, &lesson).await;
+    lesson.clear();
+    for (number, key) in [(2, b'z'), (3, b'y')] {
+        Message::Update { number: Some(number), expires_in: None, body: &[1, key] }.put(&mut lesson);
+    }
+    Message::ResyncFinished.put(&mut lesson);
+    two.1.lock().unwrap().extend(b"yz");
+    send(&mut socket, &[Message::ResyncRequest]).await;
+    until(&mut socket, &lesson).await;
     drop(socket);
     two.wait(&["resync", "t", "k", "resynced", "ended"]).await;
     // Only the name that is left is tried again; without anybody nothing is.
