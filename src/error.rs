@@ -115,6 +115,12 @@ reasons! {
     Internal = "INTERNAL", Internal, 500;
     /// The file does not hold both a certificate and a private key that can be read.
     CertificateRejected = "CERTIFICATE_REJECTED", InvalidArgument, 400;
+    /// No such upload is open, or it is one of something else; begin again.
+    UploadNotFound = "UPLOAD_NOT_FOUND", NotFound, 404;
+    /// A piece of an upload does not begin where the one before ended; go on at `expected`.
+    UploadOffset = "UPLOAD_OFFSET", OutOfRange, 400;
+    /// Too many uploads are open; finish one, or wait until they expire.
+    UploadLimit = "UPLOAD_LIMIT", ResourceExhausted, 429;
     /// The server is stopping; call again in a moment.
     Stopping = "STOPPING", Unavailable, 503;
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -44,7 +45,11 @@ use crate::schema::tables::Tables;
 use crate::settings::{DelayedStart, Profile, ReloadMethod, Settings};
 use crate::spoe::SpoeStore;
 use crate::stick_table::{Hub, Poll, Push};
-use crate::storage::{FileStore, MapSync};
+use crate::storage::{FileStore, MapSync, UploadLimits, Uploads};
+
+/// Uploads in pieces at the same time, and when one to which nothing is added is given up.
+const UPLOADS: usize = 16;
+const UPLOAD_IDLE: Duration = Duration::from_mins(10);
 
 /// Looks up an environment variable.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -172,7 +177,9 @@ pub async fn run(
     let discovery =
         Directory::open(discovery, engine.clone(), Arc::clone(&configuration), tasks.clone(), stop.clone()).await?;
 
+    let limits = UploadLimits { size: settings.max_upload_size as u64, number: UPLOADS, idle: UPLOAD_IDLE };
     let rooms = Rooms {
+        uploads: Uploads::open(settings.state_dir.join("uploads"), limits)?,
         schema: Arc::clone(&schema),
         v2_engine: engine.for_v2().showing_listens(settings.rest_listen_sections),
         engine,

@@ -31,3 +31,4 @@ pub use parse::{
 };
 pub(crate) use parse::{number, split_period, unescape};
 pub use process::StatKind;
+pub use tables::{check_table_data, check_table_key};

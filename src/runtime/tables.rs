@@ -59,11 +59,11 @@ impl Runtime {
     pub async fn set_table_entry(&self, table: &str, key: &str, data: &[(DataType, DatumValue)]) -> Result<()> {
         let info = self.table(table).await?;
         check_table_key(info.kind, key)?;
-        let numbers = numbers(data)?;
-        self.set_checked(table, key, &numbers).await
+        self.set_table_entry_checked(table, key, &check_table_data(data)?).await
     }
 
-    async fn set_checked(&self, table: &str, key: &str, data: &[(DataType, u64)]) -> Result<()> {
+    /// The same for a key and data that have been checked.
+    pub async fn set_table_entry_checked(&self, table: &str, key: &str, data: &[(DataType, u64)]) -> Result<()> {
         let whole = self.short(set(table, key, data, false)?.idempotent()).await.map(drop);
         match whole {
             Err(error)
@@ -105,7 +105,7 @@ impl Runtime {
             (kind.clone(), before.saturating_add_signed(*amount).min(kind.largest()))
         };
         let sums: Vec<_> = amounts.iter().map(sum).collect();
-        self.set_checked(table, key, &sums).await?;
+        self.set_table_entry_checked(table, key, &sums).await?;
         self.table_entry(table, key).await
     }
 
@@ -153,8 +153,8 @@ fn set(table: &str, key: &str, data: &[(DataType, u64)], array: bool) -> Result<
     Ok(command)
 }
 
-/// Numbers that HAProxy takes. It would cut larger ones without a word.
-fn numbers(data: &[(DataType, DatumValue)]) -> Result<Vec<(DataType, u64)>> {
+/// Numbers that HAProxy takes. It would cut larger ones without a word. `INVALID_VALUE`.
+pub fn check_table_data(data: &[(DataType, DatumValue)]) -> Result<Vec<(DataType, u64)>> {
     let number = |(kind, value): &(DataType, DatumValue)| match value {
         DatumValue::Number(number) if *number <= kind.largest() => Ok((kind.clone(), *number)),
         DatumValue::Number(number) => {
@@ -172,14 +172,16 @@ fn no_table(name: &str) -> Error {
     Error::new(Reason::ObjectNotFound, format!("no stick table '{name}' in haproxy"))
 }
 
-/// HAProxy 2.6 takes `bad` for an address and stores some other key without a word.
-fn check_table_key(kind: Option<TableType>, key: &str) -> Result<()> {
+/// HAProxy 2.6 takes `bad` for an address and stores some other key without a word. `INVALID_VALUE`.
+pub fn check_table_key(kind: Option<TableType>, key: &str) -> Result<()> {
     let expected = match kind {
         Some(TableType::Ip) if key.parse::<Ipv4Addr>().is_err() => "an IPv4 address",
         Some(TableType::Ipv6) if key.parse::<Ipv6Addr>().is_err() && key.parse::<Ipv4Addr>().is_err() => {
             "an IPv6 address"
         }
         Some(TableType::Integer) if key.parse::<u32>().is_err() => "a number from 0 to 4294967295",
+        Some(TableType::Binary) => "a table whose keys are not binary, which haproxy lets nobody set",
+        _ if key.is_empty() => "at least one character",
         _ => return Ok(()),
     };
     Err(Error::new(Reason::InvalidValue, format!("key: expected {expected}, got '{key}'")).with("field", "key"))

@@ -329,7 +329,7 @@ pub(super) const ROWS: &[Row] = &[
         "backstay.max_upload_size",
         BYTES,
         "1073741824",
-        "bytes of the largest file that REST takes, written while it arrives",
+        "bytes of the largest file that is taken: over REST while it arrives, over gRPC in pieces",
     ),
     row("cors-origin", "backstay.cors_origins", Kind::List, "", "web origins that may call the API, * for all"),
     row(

@@ -9,6 +9,7 @@
 
 mod column;
 mod dial;
+mod export;
 mod feed;
 mod hub;
 mod join;
@@ -25,6 +26,7 @@ mod view;
 mod watch;
 
 pub use dial::{Follower, Lines, Peer, Seat};
+pub use export::Export;
 pub use feed::{Feed, Source, SourceKind};
 pub use hub::{Cleared, Hub};
 pub use join::{Joiner, join};

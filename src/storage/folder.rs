@@ -117,7 +117,7 @@ impl Folder {
     pub async fn read(&self, name: &str) -> Result<Contents> {
         let path = self.file(name).ok_or_else(|| no_file(name))?;
         match File::open(&path).await {
-            Ok(file) => Ok(Contents { file, path }),
+            Ok(file) => Ok(Contents { file, path, _temporary: None }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_file(name)),
             Err(error) => Err(self.failed(&path, &error)),
         }
@@ -182,6 +182,8 @@ fn no_file(name: &str) -> Error {
 pub struct Contents {
     file: File,
     path: PathBuf,
+    /// A file that is removed once it has been read.
+    _temporary: Option<Temporary>,
 }
 
 impl Contents {
@@ -244,6 +246,13 @@ impl Writer {
     /// Lets others read what has been pushed so far.
     pub async fn settle(&mut self) -> Result<()> {
         self.file.flush().await.map_err(|error| self.failed(&error))
+    }
+
+    /// Reads what has been pushed. It takes no place, and is removed with its reader.
+    pub async fn read_back(mut self) -> Result<Contents> {
+        self.settle().await?;
+        let file = File::open(&self.temporary.0).await.map_err(|error| self.failed(&error))?;
+        Ok(Contents { file, path: self.temporary.0.clone(), _temporary: Some(self.temporary) })
     }
 
     /// Bytes so far.

@@ -1,4 +1,4 @@
-//! Files on disk that HAProxy loads: maps, certificates, and files for any use.
+//! Files on disk that HAProxy loads: maps, certificates, and files for any use; and what is uploaded in pieces.
 //!
 //! Nothing outside the folder given is ever touched, and no file is ever seen half written.
 
@@ -7,9 +7,11 @@ mod files;
 mod folder;
 mod map_text;
 mod sync;
+mod uploads;
 
 pub use certificate::Certificates;
 pub use files::{FileStore, StoredFile};
 pub use folder::{Contents, Folder, Writer};
 pub use map_text::{parse_line, print_line};
 pub use sync::{MapSync, Synced};
+pub use uploads::{Piece, Progress, UploadLimits, Uploads};

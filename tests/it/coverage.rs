@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::announcement::{fields, maps, peers, refusals, resolvers, rules, stick_tables};
 use crate::support::client::{short_name, tables};
-use crate::{discovery, lifecycle, protocols, resources, runtime_objects, sections, stored};
+use crate::{discovery, lifecycle, protocols, resources, runtime_objects, sections, stored, transfers};
 
 /// What the scenarios claim; each run of one checks its own claim. Every scenario runs over both transports.
 const COVERED: &[&[&str]] = &[
@@ -36,6 +36,8 @@ const COVERED: &[&[&str]] = &[
     stored::cluster::COVERS,
     stored::general::COVERS,
     stored::spoe::COVERS,
+    transfers::files::COVERS,
+    transfers::tables::COVERS,
 ];
 
 #[test]

@@ -28,6 +28,7 @@ mod support;
 mod sweep;
 mod table_writes;
 mod tidy;
+mod transfers;
 mod uploads;
 mod vectors;
 mod watch;

@@ -16,6 +16,7 @@ over_both!(
         "TransactionService.BeginTransaction",
         "RawConfigurationService.PushRawConfiguration",
         "StorageMapService.CreateStorageMap",
+        "StorageMapService.ImportStorageMap",
         "StorageGeneralFileService.CreateStorageGeneralFile",
         "SpoeFileService.CreateSpoeFile",
         "MapEntryService.CreateMapEntry",
@@ -40,6 +41,7 @@ async fn read_only(world: &mut World) {
             ("TransactionService.BeginTransaction", json!({}), no()),
             ("RawConfigurationService.PushRawConfiguration", json!({"data": "global\n"}), no()),
             ("StorageMapService.CreateStorageMap", json!({"name": "new.map", "data": "a b\n"}), no()),
+            ("StorageMapService.ImportStorageMap", json!({"name": "new.map", "data": "a b\n"}), no()),
             ("StorageGeneralFileService.CreateStorageGeneralFile", json!({"name": "new.txt", "data": "x"}), no()),
             ("SpoeFileService.CreateSpoeFile", json!({"name": "new.cfg", "data": "[x]\n"}), no()),
             // Neither half of a change is made when the file cannot follow.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use backstay::document::Document;
 use backstay::error::Reason;
 use backstay::runtime::{Address, DataType, DatumValue, Runtime};
-use backstay::stick_table::{Cleared, Event, Hub, Poll, Push, RemovalReason, Watch, WatchOptions};
+use backstay::stick_table::{Cleared, Event, Hub, Poll, Push, Query, RemovalReason, Scope, Watch, WatchOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -180,4 +180,34 @@ async fn watchers_hear_at_once_of_what_is_written_and_cleared() {
         follow(&mut watch, &mut known, &[("a", 1)]).await;
         follow(&mut watch, &mut known, &[("a", 1), ("c", 9)]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_is_exported_whole_while_it_changes() {
+    let live = live().await;
+    let set = async |n: u64| {
+        let data = [(DataType::Gpc(0), DatumValue::Number(n))];
+        live.runtime.set_table_entry("pushed", &format!("k{n}"), &data).await.unwrap();
+    };
+    futures_util::future::join_all((0..6000).map(set)).await;
+    let scope = Scope::default();
+    assert!(live.hub.export("polled", &scope).unwrap().is_none());
+    let count = || live.hub.list("pushed", &Query { limit: 1, ..Query::default() }).unwrap().unwrap().total;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while count() < 6000 {
+        assert!(Instant::now() < deadline, "{}", count());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut export = live.hub.export("pushed", &scope).unwrap().unwrap();
+    let (mut seen, mut pieces) = (BTreeMap::new(), 0);
+    while let Some(entries) = export.piece().unwrap() {
+        for entry in entries {
+            assert_eq!(seen.insert(entry.key, entry.data).map(|_| "twice"), None);
+        }
+        pieces += 1;
+        set(pieces).await;
+    }
+    assert!(pieces > 1 && seen.len() == 6000, "{} in {pieces} pieces", seen.len());
+    let scope = Scope { filters: vec!["gpt0 gt 1".parse().unwrap()], key_prefix: String::new() };
+    assert_eq!(live.hub.export("pushed", &scope).map(drop).unwrap_err().reason(), Reason::InvalidValue);
 }

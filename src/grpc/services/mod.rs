@@ -46,7 +46,7 @@ use crate::schema::Schema;
 use crate::schema::tables::MethodId;
 use crate::spoe::SpoeStore;
 use crate::stick_table::{Hub, Push};
-use crate::storage::{FileStore, MapSync};
+use crate::storage::{FileStore, MapSync, Uploads};
 
 /// Everything that methods work on.
 pub struct Rooms {
@@ -74,6 +74,8 @@ pub struct Rooms {
     pub certificates: FileStore,
     /// Files for any use.
     pub general: FileStore,
+    /// What is uploaded in pieces.
+    pub uploads: Uploads,
     /// SPOE files.
     pub spoe: SpoeStore,
     /// Instances of service discovery.

@@ -100,6 +100,8 @@ impl Table {
         self.unary("runtime.v2.StickTableService/GetStickTable", stick_tables::get);
         self.stream("runtime.v2.StickTableService/WatchStickTable", stick_tables::watch);
         self.unary("runtime.v2.StickTableService/ClearStickTable", stick_tables::clear);
+        self.stream("runtime.v2.StickTableService/ExportStickTable", stick_tables::export);
+        self.unary("runtime.v2.StickTableService/ImportStickTable", stick_tables::import);
         self.unary("runtime.v2.StickTableService/AddStickTablePeer", peers::add);
         self.unary("runtime.v2.StickTableService/ListPeerSessions", peers::sessions);
         self.reply("runtime.v2.StickTableEntryService/ListStickTableEntries", stick_tables::entries);
@@ -113,6 +115,8 @@ impl Table {
         self.upload("storage.v2.StorageMapService/CreateStorageMap", storage_maps::create);
         self.upload("storage.v2.StorageMapService/ReplaceStorageMap", storage_maps::replace);
         self.unary("storage.v2.StorageMapService/DeleteStorageMap", storage_maps::delete);
+        self.stream("storage.v2.StorageMapService/ExportStorageMap", storage_maps::export_file);
+        self.unary("storage.v2.StorageMapService/ImportStorageMap", storage_maps::import_file);
         self.unary("storage.v2.StorageCertificateService/ListStorageCertificates", storage_certificates::list);
         self.unary("storage.v2.StorageCertificateService/GetStorageCertificate", storage_certificates::get);
         self.unary("storage.v2.StorageCertificateService/CreateStorageCertificate", storage_certificates::create);
@@ -123,6 +127,8 @@ impl Table {
         self.upload("storage.v2.StorageGeneralFileService/CreateStorageGeneralFile", storage_general::create);
         self.upload("storage.v2.StorageGeneralFileService/ReplaceStorageGeneralFile", storage_general::replace);
         self.unary("storage.v2.StorageGeneralFileService/DeleteStorageGeneralFile", storage_general::delete);
+        self.stream("storage.v2.StorageGeneralFileService/ExportStorageGeneralFile", storage_general::export_file);
+        self.unary("storage.v2.StorageGeneralFileService/ImportStorageGeneralFile", storage_general::import_file);
     }
 
     fn spoe(&mut self) {

@@ -2,8 +2,8 @@
 
 use super::Context;
 use super::maps::store;
-use super::registry::Reply;
-use super::stored::{UNLIMITED, download, fill, refuse_in_use, reload};
+use super::registry::{Items, Reply};
+use super::stored::{Place, UNLIMITED, download, existing, export, fill, import, refuse_in_use, reload};
 use crate::error::Result;
 use crate::grpc::call::Chunks;
 use crate::proto::storage as pb;
@@ -46,13 +46,49 @@ pub(super) async fn replace(
     request: pb::ReplaceStorageMapRequest,
     data: Chunks,
 ) -> Result<pb::ReplaceStorageMapResponse> {
-    let file = context.maps.get(&request.name).await?;
-    let writer = context.maps.replace(&request.name, UNLIMITED).await?;
-    // Until HAProxy has loaded the new file, its old entries must not be written over it.
-    context.map_sync.hold(&file.path.display().to_string());
-    fill(&context, writer, data).await?;
+    refill(&context, &request.name, data).await?;
     let reload_id = reload(&context, request.force_reload, request.skip_reload).await?;
     Ok(pb::ReplaceStorageMapResponse { reload_id })
+}
+
+/// Fills a file anew.
+async fn refill(context: &Context, name: &str, data: Chunks) -> Result<u64> {
+    let file = context.maps.get(name).await?;
+    let writer = context.maps.replace(name, UNLIMITED).await?;
+    // Until HAProxy has loaded the new file, its old entries must not be written over it.
+    context.map_sync.hold(&file.path.display().to_string());
+    fill(context, writer, data).await
+}
+
+pub(super) async fn export_file(
+    context: Context,
+    request: pb::ExportStorageMapRequest,
+) -> Result<Items<pb::ExportStorageMapResponse>> {
+    export(&context.maps, &request.name, |data| pb::ExportStorageMapResponse { data }).await
+}
+
+pub(super) async fn import_file(
+    context: Context,
+    request: pb::ImportStorageMapRequest,
+) -> Result<pb::ImportStorageMapResponse> {
+    let name = &request.name;
+    let place = Place { upload_id: &request.upload_id, offset: request.offset, last: request.last };
+    let data = match import(&context, &context.maps, name, place, &request.data).await? {
+        Ok(data) => data,
+        Err((upload_id, offset)) => {
+            return Ok(pb::ImportStorageMapResponse { upload_id, offset, ..pb::ImportStorageMapResponse::default() });
+        }
+    };
+    let (file, reload_id) = match existing(&context.maps, name).await? {
+        Some(mut file) => {
+            file.size = refill(&context, name, data).await?;
+            (file, reload(&context, request.force_reload, request.skip_reload).await?)
+        }
+        None => (store(&context, name, data).await?, String::new()),
+    };
+    let offset = i64::try_from(file.size).unwrap_or(i64::MAX);
+    let map = Some(message(file, true));
+    Ok(pb::ImportStorageMapResponse { upload_id: String::new(), offset, reload_id, map })
 }
 
 pub(super) async fn delete(

@@ -5,11 +5,11 @@ use futures_util::stream;
 use tokio_stream::StreamExt as _;
 
 use super::Context;
-use super::registry::Reply;
+use super::registry::{Items, Reply};
 use crate::configuration::ports::{CheckFile as _, Reload as _};
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Chunks, Transport};
-use crate::storage::{FileStore, StoredFile, Writer};
+use crate::storage::{Contents, FileStore, Piece, Progress, StoredFile, Writer};
 
 /// Uploads are limited where they arrive.
 pub(super) const UNLIMITED: u64 = u64::MAX;
@@ -39,17 +39,73 @@ pub(super) async fn download<A: 'static>(
     message: fn(Bytes) -> A,
 ) -> Result<Reply<A>> {
     if context.transport == Transport::Rest {
-        let contents = store.read(name).await?;
-        return Ok(Reply::Many(Box::pin(stream::try_unfold(contents, move |mut contents| async move {
-            Ok(contents.next().await?.map(|data| (message(data), contents)))
-        }))));
+        return export(store, name, message).await.map(Reply::Many);
     }
     let size = store.get(name).await?.size;
     if size > MESSAGE {
-        let text = format!("file '{name}' has {size} bytes, and a message holds {MESSAGE}; read it over REST");
+        let text = format!("file '{name}' has {size} bytes, and a message holds {MESSAGE}; export it");
         return Err(Error::new(Reason::TooLarge, text).with("limit", MESSAGE));
     }
     read(store, name).await.map(|data| Reply::One(message(data)))
+}
+
+/// A file, byte for byte, in pieces.
+pub(super) async fn export<A: 'static>(store: &FileStore, name: &str, message: fn(Bytes) -> A) -> Result<Items<A>> {
+    Ok(Box::pin(chunks(store.read(name).await?).map(move |data| data.map(message))))
+}
+
+/// What is read, in pieces.
+pub(super) fn chunks(contents: Contents) -> Chunks {
+    Box::pin(stream::try_unfold(contents, |mut contents| async move {
+        Ok(contents.next().await?.map(|data| (data, contents)))
+    }))
+}
+
+/// Where a piece belongs, as requests say.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) upload_id: &'a str,
+    pub(super) offset: i64,
+    pub(super) last: bool,
+}
+
+impl<'a> Place<'a> {
+    /// A piece of so much.
+    pub(super) fn piece(self, target: &'a str, count: usize) -> Result<Piece<'a>> {
+        let offset = u64::try_from(self.offset).map_err(|_| {
+            let message = "should be 0 or more".into();
+            Error::invalid(vec![Violation { field: "offset".into(), message, code: 0, location: "body" }])
+        })?;
+        Ok(Piece { target, upload: self.upload_id, offset, count: count as u64, last: self.last })
+    }
+}
+
+/// Adds a piece to the upload of a file. After the last one all of it; before, the upload and where the next begins.
+pub(super) async fn import(
+    context: &Context,
+    store: &FileStore,
+    name: &str,
+    place: Place<'_>,
+    data: &[u8],
+) -> Result<std::result::Result<Chunks, (String, i64)>> {
+    if place.upload_id.is_empty() {
+        store.folder().writable()?;
+        existing(store, name).await?;
+    }
+    let target = store.folder().path().join(name).display().to_string();
+    Ok(match context.uploads.put(place.piece(&target, data.len())?, data).await? {
+        Progress::Open { upload, offset } => Err((upload, i64::try_from(offset).unwrap_or(i64::MAX))),
+        Progress::Whole { contents, .. } => Ok(chunks(contents)),
+    })
+}
+
+/// The file of a name, if there is one. `INVALID_VALUE` for a name that none can have.
+pub(super) async fn existing(store: &FileStore, name: &str) -> Result<Option<StoredFile>> {
+    match store.get(name).await {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.reason() == Reason::ObjectNotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A file, byte for byte.

@@ -153,7 +153,7 @@ pub(in super::super) async fn set_entry(
 ) -> Result<pb::SetStickTableEntryResponse> {
     require_process(&context, request.process)?;
     let table = &request.stick_table;
-    let data = settable(&context, table, "data_type", request.data_type.as_ref())?;
+    let data = settable(&Stored::of(&context, table), "data_type", request.data_type.as_ref())?;
     context.runtime.set_table_entry(table, &request.key, &data).await?;
     context.hub.changed(table);
     Ok(pb::SetStickTableEntryResponse {})
@@ -177,8 +177,7 @@ pub(in super::super) async fn increment_entry(
 
 /// What an entry sets, if the table can take all of it.
 pub(super) fn settable(
-    context: &Context,
-    table: &str,
+    stored: &Stored,
     field: &str,
     entry: Option<&pb::StickTableEntry>,
 ) -> Result<Vec<(DataType, DatumValue)>> {
@@ -186,7 +185,7 @@ pub(super) fn settable(
         return Err(refused(field, &DataType::ServerKey, "cannot be set"));
     }
     let data = data(entry);
-    Stored::of(context, table).check(field, data.iter().map(|(kind, _)| kind))?;
+    stored.check(field, data.iter().map(|(kind, _)| kind))?;
     let number = |(kind, number): (DataType, i64)| match u64::try_from(number) {
         Ok(number) => Ok((kind, DatumValue::Number(number))),
         Err(_) => Err(refused(field, &kind, "should be 0 or more")),

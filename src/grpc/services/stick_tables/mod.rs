@@ -2,6 +2,7 @@
 
 mod entries;
 mod message;
+mod transfer;
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio_stream::StreamExt as _;
 
 pub(super) use self::entries::{clear, entries, increment_entry, set_entry};
 use self::message::mirrored;
+pub(super) use self::transfer::{export, import};
 use super::Context;
 use super::registry::Items;
 use crate::error::{Error, Reason, Result, Violation};
