@@ -19,6 +19,7 @@ run:
 
 # The older and newer versions are for the sweep, which else asks the system's haproxy only.
 test: lint
+	deploy/tools.sh clients
 	deploy/tools.sh matrix || echo "make: the sweep goes without the versions that cannot be had"
 	cargo test --locked
 	@echo "== what each haproxy refused of everything that is written, and why (target/sweep.txt)"
@@ -32,6 +33,7 @@ lint:
 
 # One version after the other, so that a failure names its version and the others still run.
 test-matrix:
+	deploy/tools.sh clients
 	deploy/tools.sh matrix
 	@failed=; for version in $(MATRIX); do \
 	    echo "== haproxy $$version"; \

