@@ -127,6 +127,7 @@ pub async fn respond(
         Answer::Stream(messages) if method.streaming && !matches!(shape, Shape::Bytes(_)) => {
             watch(tables, method, shape, facts, messages).await
         }
+        Answer::Written(_) => Err(Error::internal("an answer in the form of the wire over REST")),
         Answer::Stream(mut messages) => {
             let first = messages.next().await.transpose()?.unwrap_or_default();
             Ok(joined(tables, method, shape, first, messages))

@@ -71,6 +71,8 @@ pub enum Answer {
     Message(Object),
     /// Several: a server-streaming method, or over REST a list in chunks.
     Stream(Messages),
+    /// Messages of a server-streaming method in the form of the wire; over gRPC only.
+    Written(Chunks),
 }
 
 /// Everything that can be called, behind both transports.

@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Sleep;
 use tonic::Status;
 
-use super::call::Messages;
+use super::call::{Chunks, Messages};
 use super::status::status;
 use crate::error::{Error, Reason, Result};
 use crate::schema::tables::{MessageId, Tables};
@@ -87,9 +87,13 @@ fn too_large(what: &str, length: usize) -> Error {
 
 /// Appends one message with its prefix.
 pub fn append(tables: &Tables, id: MessageId, object: &Object, out: &mut Vec<u8>) -> Result<()> {
+    prefixed(out, |out| wire::encode(tables, id, object, out))
+}
+
+fn prefixed(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);
-    wire::encode(tables, id, object, out);
+    write(out);
     let length = out.len() - start - PREFIX;
     if length > LARGEST {
         out.truncate(start);
@@ -144,11 +148,42 @@ impl Body for Single {
     }
 }
 
+/// The messages of a streamed answer.
+pub enum Source {
+    /// As objects.
+    Objects(Messages),
+    /// In the form of the wire.
+    Written(Chunks),
+}
+
+impl Source {
+    /// Appends the next message with its prefix.
+    fn poll_append(
+        &mut self,
+        cx: &mut Context<'_>,
+        tables: &Tables,
+        id: MessageId,
+        out: &mut Vec<u8>,
+    ) -> Poll<Option<Result<()>>> {
+        match self {
+            Source::Objects(messages) => {
+                let item = std::task::ready!(messages.as_mut().poll_next(cx));
+                Poll::Ready(item.map(|item| item.and_then(|object| append(tables, id, &object, out))))
+            }
+            Source::Written(messages) => {
+                let item = std::task::ready!(messages.as_mut().poll_next(cx));
+                let append = |bytes: Bytes| prefixed(out, |out| out.extend_from_slice(&bytes));
+                Poll::Ready(item.map(|item| item.and_then(append)))
+            }
+        }
+    }
+}
+
 /// Body of a streamed answer. It holds at most one batch, so a slow reader stops the source instead of filling memory.
 pub struct Streamed {
     tables: Arc<Tables>,
     output: MessageId,
-    messages: Option<Messages>,
+    messages: Option<Source>,
     deadline: Option<Pin<Box<Sleep>>>,
     failure: Option<Error>,
     ended: bool,
@@ -156,7 +191,7 @@ pub struct Streamed {
 
 impl Streamed {
     /// A body of messages of one type, cut off with `DEADLINE_EXCEEDED` when the deadline passes.
-    pub fn new(tables: Arc<Tables>, output: MessageId, messages: Messages, deadline: Option<Pin<Box<Sleep>>>) -> Self {
+    pub fn new(tables: Arc<Tables>, output: MessageId, messages: Source, deadline: Option<Pin<Box<Sleep>>>) -> Self {
         Streamed { tables, output, messages: Some(messages), deadline, failure: None, ended: false }
     }
 }
@@ -179,9 +214,8 @@ impl Body for Streamed {
         }
         let mut batch = Vec::new();
         while let Some(messages) = &mut this.messages {
-            match messages.as_mut().poll_next(cx) {
-                Poll::Ready(Some(item)) => {
-                    let appended = item.and_then(|object| append(&this.tables, this.output, &object, &mut batch));
+            match messages.poll_append(cx, &this.tables, this.output, &mut batch) {
+                Poll::Ready(Some(appended)) => {
                     if let Err(error) = appended {
                         this.failure = Some(error);
                         this.messages = None;

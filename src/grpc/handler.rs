@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::call::{Answer, Api, Call, Messages, Transport};
-use super::frame::{self, Single, Streamed};
+use super::frame::{self, Single, Source, Streamed};
 use super::status::status;
 use super::stop::until_stopped;
 use crate::error::{Error, Reason, Result};
@@ -72,13 +72,22 @@ impl Handler {
             }
             Answer::Message(object) => self.streamed(id, Box::pin(tokio_stream::once(Ok(object))), deadline),
             Answer::Stream(messages) if method.streaming => self.streamed(id, messages, deadline),
-            Answer::Stream(_) => return Err(Error::internal(format!("{path} answered a stream over gRPC"))),
+            Answer::Written(messages) if method.streaming => {
+                let messages = Source::Written(until_stopped(messages, &self.stop));
+                self.body(id, messages, deadline)
+            }
+            Answer::Stream(_) | Answer::Written(_) => {
+                return Err(Error::internal(format!("{path} answered a stream over gRPC")));
+            }
         };
         Ok(response(body))
     }
 
     fn streamed(&self, id: MethodId, messages: Messages, deadline: Option<tokio::time::Instant>) -> Body {
-        let messages = until_stopped(messages, &self.stop);
+        self.body(id, Source::Objects(until_stopped(messages, &self.stop)), deadline)
+    }
+
+    fn body(&self, id: MethodId, messages: Source, deadline: Option<tokio::time::Instant>) -> Body {
         let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         Body::new(Streamed::new(self.tables.clone(), self.tables.methods[id].output, messages, deadline))
     }

@@ -7,22 +7,22 @@ use std::task::{Context, Poll};
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::call::Messages;
 use crate::error::{Error, Reason, Result};
-use crate::schema::value::Object;
 
-struct UntilStopped {
-    messages: Option<Messages>,
+type Many<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
+
+struct UntilStopped<T> {
+    messages: Option<Many<T>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// The messages until `stop` is cancelled; then one error that tells callers to come back.
-pub fn until_stopped(messages: Messages, stop: &CancellationToken) -> Messages {
+pub fn until_stopped<T: 'static>(messages: Many<T>, stop: &CancellationToken) -> Many<T> {
     Box::pin(UntilStopped { messages: Some(messages), stopped: Box::pin(stop.clone().cancelled_owned()) })
 }
 
-impl Stream for UntilStopped {
-    type Item = Result<Object>;
+impl<T> Stream for UntilStopped<T> {
+    type Item = Result<T>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Some(messages) = &mut self.messages else { return Poll::Ready(None) };
@@ -40,6 +40,7 @@ impl Stream for UntilStopped {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::value::Object;
     use tokio_stream::StreamExt as _;
 
     #[tokio::test]

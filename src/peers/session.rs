@@ -265,6 +265,7 @@ impl Session {
 
     fn read(&mut self, sink: &mut dyn Sink) -> Result<(), Closed> {
         let Session { phase, frames, tables, current, texts, out, teacher, asked, .. } = self;
+        let mut scratch = Vec::new();
         while let Some(message) = frames.next_message()? {
             match message {
                 Message::ResyncRequest => {
@@ -305,7 +306,7 @@ impl Session {
                     known.last = number.unwrap_or_else(|| known.last.wrapping_add(1));
                     known.moved = true;
                     if known.table.unknown.is_none() {
-                        update(&known.table, known.last, expires_in, body, texts, sink)?;
+                        update(&known.table, known.last, expires_in, body, texts, &mut scratch, sink)?;
                     }
                 }
             }
@@ -320,10 +321,11 @@ fn update(
     expires_in: Option<u32>,
     mut body: &[u8],
     texts: &mut HashMap<u64, Box<[u8]>>,
+    scratch: &mut Vec<Value<'static>>,
     sink: &mut dyn Sink,
 ) -> Result<(), Malformed> {
     let key = table.take_key(&mut body)?;
-    let mut values = Vec::with_capacity(table.columns.len());
+    let mut values = emptied(std::mem::take(scratch));
     take_values(&table.columns, &mut body, &mut values)?;
     for value in &values {
         if let Value::Text(id, text) = value {
@@ -343,5 +345,12 @@ fn update(
         }
     }
     sink.update(table, Update { key, number, expires_in, values: &values });
+    *scratch = emptied(values);
     Ok(())
+}
+
+/// The allocation of a vector for values of another origin.
+fn emptied<'a>(mut values: Vec<Value<'_>>) -> Vec<Value<'a>> {
+    values.clear();
+    values.into_iter().map(|_| Value::Nothing).collect()
 }

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::mirror::{LayoutChanged, Mirror};
+use super::share::Groups;
 use crate::error::Error;
 use crate::peers;
 use crate::runtime::RawTableEntry;
@@ -46,6 +47,8 @@ pub(super) struct Table {
     zero: Instant,
     /// Tells watchers that there is something to look at.
     pub(super) tick: watch::Sender<()>,
+    /// Watchers who are told the same.
+    pub(super) groups: Groups,
     /// The smallest interval that a watcher wants.
     pub(super) interval: watch::Sender<Duration>,
     /// Asks the source to look at once.
@@ -84,6 +87,7 @@ impl Table {
             epochs,
             zero,
             tick: watch::Sender::new(()),
+            groups: Groups::default(),
             interval: watch::Sender::new(interval),
             hurry: Notify::new(),
             status: Mutex::default(),

@@ -25,7 +25,7 @@ pub(super) enum Keys {
 }
 
 /// What keys must begin with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Prefix {
     text: String,
     escaped: Vec<u8>,

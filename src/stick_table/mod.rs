@@ -22,6 +22,7 @@ mod poll;
 mod push;
 mod pushed;
 mod rows;
+mod share;
 mod view;
 mod watch;
 
@@ -34,6 +35,7 @@ pub use list::{Listing, Query};
 pub use mirror::{Entry, Mirror, RemovalReason, Revision};
 pub use poll::{Block, Dump, Poll};
 pub use push::{Node, Push, Status};
+pub use share::Told;
 pub use view::{Change, Scope, View};
 pub use watch::{Event, Update, Watch, WatchOptions};
 

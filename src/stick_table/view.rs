@@ -8,7 +8,7 @@ use crate::error::{Error, Reason, Result};
 use crate::runtime::Filter;
 
 /// Which entries a watcher wants.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Conditions on stored data; all must hold.
     pub filters: Vec<Filter>,
@@ -26,7 +26,7 @@ pub enum Change {
 }
 
 /// A watcher's place in a mirror.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct View {
     filters: Vec<Filter>,
     prefix: Prefix,
@@ -81,6 +81,16 @@ impl View {
         }
         self.unsure_until = mirror.log.head();
         true
+    }
+
+    /// A view of a watcher that has seen less, and knows nothing of what came since.
+    pub(super) fn fork(&self, mirror: &Mirror) -> Self {
+        View { unsure_until: mirror.log.head(), ..self.clone() }
+    }
+
+    /// Whether it is certain what the watcher knows, once it has seen this revision.
+    pub(super) fn is_sure(&self, seen: u64) -> bool {
+        self.unsure_until <= seen
     }
 
     /// Entries in the slots from `from` on, about `limit` bytes of them, and the slot to go on with; none at the end.

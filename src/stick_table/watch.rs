@@ -1,7 +1,7 @@
 //! One watcher of a table.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
@@ -11,13 +11,19 @@ use tokio::time::{Instant, sleep_until};
 use super::feed::{SourceKind, Table};
 use super::hub::Hub;
 use super::mirror::{Entry, RemovalReason, Revision};
-use super::view::{Change, Scope, View};
+use super::share::{Group, Next, Told, locked, messages};
+use super::view::{Scope, View};
 use crate::error::Result;
 
 /// A watcher hears something at least this often.
 const PROGRESS: Duration = Duration::from_secs(15);
 /// Bytes of a chunk by estimate, well below the 1 MiB that it may take on the wire.
-const CHUNK: usize = 512 * 1024;
+pub(super) const CHUNK: usize = 512 * 1024;
+/// After some changes a watcher rests for so long with each watcher of the table, and is then told all that came
+/// meanwhile. The first change after a rest is told at once.
+const REST: Duration = Duration::from_micros(200);
+/// A rest that is too short is none, and none is longer than this.
+const RESTS: std::ops::Range<Duration> = Duration::from_millis(1)..Duration::from_millis(50);
 
 /// What a watcher asks for.
 #[derive(Debug, Clone)]
@@ -99,9 +105,14 @@ pub struct Watch {
     hub: Hub,
     table: Arc<Table>,
     interval: Duration,
+    scope: Scope,
     view: View,
+    /// Those whose view it shares instead.
+    group: Option<Arc<Mutex<Group>>>,
     place: Place,
-    queue: VecDeque<Update>,
+    queue: VecDeque<Arc<Told>>,
+    /// Until then it is told of no more changes.
+    rests: Option<Instant>,
     tick: watch::Receiver<()>,
     progress_at: Instant,
     /// When to look for entries whose rate has faded below the filter, if it is on one.
@@ -116,6 +127,9 @@ impl Watch {
             table,
             interval,
             view: View::new(&options.scope),
+            scope: options.scope,
+            group: None,
+            rests: None,
             place: Place::Start { resume: options.resume, entries: options.entries_in_snapshot },
             queue: VecDeque::new(),
             progress_at: Instant::now() + PROGRESS,
@@ -128,13 +142,23 @@ impl Watch {
     /// Errors: `OBJECT_NOT_FOUND` when the table is gone, `INVALID_VALUE` when the filter names data that the table
     /// does not store. HAProxy being away is no error.
     pub async fn next(&mut self) -> Option<Result<Update>> {
+        let told = self.told().await?;
+        Some(told.map(|told| Arc::try_unwrap(told).map_or_else(|told| told.update.clone(), |told| told.update)))
+    }
+
+    /// The same, shared with all who are told it.
+    pub async fn told(&mut self) -> Option<Result<Arc<Told>>> {
         loop {
-            if let Some(update) = self.queue.pop_front() {
+            if let Some(told) = self.queue.pop_front() {
                 self.progress_at = Instant::now() + PROGRESS;
-                return Some(Ok(update));
+                return Some(Ok(told));
             }
             if matches!(self.place, Place::Ended) {
                 return None;
+            }
+            if let Some(until) = self.rests {
+                sleep_until(until).await;
+                self.rests = None;
             }
             self.tick.borrow_and_update();
             if let Err(error) = self.step() {
@@ -142,6 +166,9 @@ impl Watch {
                 return Some(Err(error));
             }
             if !self.queue.is_empty() {
+                let rest = REST * self.table.tick.receiver_count() as u32;
+                let live = matches!(self.place, Place::Live(_)) && rest >= RESTS.start;
+                self.rests = live.then(|| Instant::now() + rest.min(RESTS.end));
                 continue;
             }
             let fade_at = self.fade_at;
@@ -154,8 +181,8 @@ impl Watch {
     }
 
     /// The same as a stream.
-    pub fn into_stream(self) -> impl Stream<Item = Result<Update>> + Send + 'static {
-        stream::unfold(self, |mut watch| async move { watch.next().await.map(|update| (update, watch)) })
+    pub fn into_stream(self) -> impl Stream<Item = Result<Arc<Told>>> + Send + 'static {
+        stream::unfold(self, |mut watch| async move { watch.told().await.map(|told| (told, watch)) })
     }
 
     /// Looks at the mirror and queues what there is to tell, at most one chunk.
@@ -201,20 +228,35 @@ impl Watch {
                     return Ok(());
                 }
                 Place::Live(known) => {
+                    if let Some(group) = &self.group {
+                        let others = Arc::strong_count(group) > 1;
+                        let next = locked(group).next(&table, &mirror, known.number, others);
+                        match next {
+                            Next::Told(told, number) => {
+                                self.queue.extend(told);
+                                self.place = Place::Live(Revision { number, ..known });
+                                return Ok(());
+                            }
+                            Next::Alone(view) => (self.group, self.view) = (None, view),
+                            Next::Lost => {
+                                self.resync(current);
+                                return Ok(());
+                            }
+                        }
+                    }
                     let Some((changes, number)) = self.view.changes(&mirror, known.number, now, CHUNK) else {
                         self.resync(current);
                         return Ok(());
                     };
-                    for (number, change) in changes {
-                        let event = match change {
-                            Change::Changed(entries) => Event::Changed(entries),
-                            Change::Removed(keys, reason) => Event::Removed { keys, reason },
-                        };
-                        self.push(Revision { number, ..known }, event);
-                    }
+                    self.queue.extend(messages(&table, known.epoch, changes));
                     self.place = Place::Live(Revision { number, ..known });
                     let fades = table.kind() == SourceKind::Push && self.view.fades(&mirror);
                     self.fade_at = fades.then(|| self.fade_at.unwrap_or_else(|| Instant::now() + self.interval));
+                    // What fades depends on when a watcher looks.
+                    if number == current.number && self.view.is_sure(number) && !fades {
+                        let view = std::mem::replace(&mut self.view, View::new(&self.scope));
+                        self.group = Some(Group::join(&table, &mirror, &self.scope, view, current));
+                    }
                     return Ok(());
                 }
             }
@@ -222,6 +264,7 @@ impl Watch {
     }
 
     fn resync(&mut self, current: Revision) {
+        self.group = None;
         self.push(Revision { number: 0, ..current }, Event::Resync);
         self.place = Place::Start { resume: None, entries: true };
     }
@@ -249,8 +292,7 @@ impl Watch {
     }
 
     fn push(&mut self, revision: Revision, event: Event) {
-        let (source, staleness) = (self.table.kind(), self.table.staleness());
-        self.queue.push_back(Update { revision, source, staleness, event });
+        self.queue.push_back(Told::new(&self.table, revision, event));
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::configuration::ports::Pending;
 use crate::discovery::Kind;
 use crate::error::{Error, Result};
-use crate::grpc::call::{Answer, Call, Chunks, Upload, collect};
+use crate::grpc::call::{Answer, Call, Chunks, Transport, Upload, collect};
 use crate::schema::Schema;
 use crate::schema::tables::{Method, MethodId};
 use crate::schema::value::{Object, Value};
@@ -98,7 +98,7 @@ impl Table {
         self.unary("stats.v2.NativeStatsService/GetNativeStats", native_stats::get);
         self.unary("runtime.v2.StickTableService/ListStickTables", stick_tables::list);
         self.unary("runtime.v2.StickTableService/GetStickTable", stick_tables::get);
-        self.stream("runtime.v2.StickTableService/WatchStickTable", stick_tables::watch);
+        self.written("runtime.v2.StickTableService/WatchStickTable", stick_tables::watch);
         self.unary("runtime.v2.StickTableService/ClearStickTable", stick_tables::clear);
         self.stream("runtime.v2.StickTableService/ExportStickTable", stick_tables::export);
         self.unary("runtime.v2.StickTableService/ImportStickTable", stick_tables::import);
@@ -206,6 +206,32 @@ impl Table {
         R: Future<Output = Result<Items<A>>> + Send + 'static,
     {
         self.reply(path, move |context, request| async move { function(context, request).await.map(Reply::Many) });
+    }
+
+    /// A server-streaming method whose messages are written already.
+    fn written<Q, F, R>(&mut self, path: &str, function: F)
+    where
+        Q: Message + Default + 'static,
+        F: Fn(Context, Q) -> R + Send + Sync + Copy + 'static,
+        R: Future<Output = Result<Chunks>> + Send + 'static,
+    {
+        let Some(id) = self.schema.tables.method_by_path.get(format!("/backstay.{path}").as_str()).copied() else {
+            return;
+        };
+        let schema = Arc::clone(&self.schema);
+        let handler = move |context: Context, call: Call| -> Pending<'static, Result<Answer>> {
+            let schema = Arc::clone(&schema);
+            Box::pin(async move {
+                let Method { input, output, .. } = schema.tables.methods[call.method];
+                let messages = function(context, to_struct::<Q>(&schema, input, &call.request)?).await?;
+                if call.transport == Transport::Grpc {
+                    return Ok(Answer::Written(messages));
+                }
+                let objects = messages.map(move |bytes| bytes.and_then(|b| wire::decode(&schema.tables, output, &b)));
+                Ok(Answer::Stream(Box::pin(objects)))
+            })
+        };
+        self.handlers.insert(id, Box::new(handler));
     }
 
     /// A method that takes bytes while they arrive: over REST those of the body, else those of its field `data`.

@@ -14,8 +14,8 @@ use crate::stick_table::view::Scope;
 use crate::stick_table::watch::{Event, Update, Watch, WatchOptions};
 
 #[derive(Debug, Default)]
-struct State {
-    table: BTreeMap<String, u64>,
+pub(super) struct State {
+    pub(super) table: BTreeMap<String, u64>,
     dumps: u32,
     cost: Duration,
     fails: Option<Reason>,
@@ -24,10 +24,10 @@ struct State {
 
 /// A table in memory.
 #[derive(Debug, Clone, Default)]
-struct Fake(Arc<Mutex<State>>);
+pub(super) struct Fake(Arc<Mutex<State>>);
 
 impl Fake {
-    fn with(&self, change: impl FnOnce(&mut State)) {
+    pub(super) fn with(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.0.lock().unwrap());
     }
 
@@ -41,7 +41,7 @@ impl Fake {
         self.0.lock().unwrap().dumps
     }
 
-    fn hub(&self) -> Hub {
+    pub(super) fn hub(&self) -> Hub {
         Hub::with_epochs(Poll::new(self.clone()), 100)
     }
 }
@@ -70,7 +70,7 @@ impl Dump for Fake {
     }
 }
 
-fn every(interval: u64) -> WatchOptions {
+pub(super) fn every(interval: u64) -> WatchOptions {
     WatchOptions { interval: Duration::from_millis(interval), ..WatchOptions::default() }
 }
 

@@ -3,6 +3,7 @@ mod hub;
 mod mirror;
 mod model;
 mod pushed;
+mod share;
 
 use crate::runtime::RawTableEntry;
 

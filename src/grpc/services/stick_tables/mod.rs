@@ -5,20 +5,21 @@ mod message;
 mod transfer;
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio_stream::StreamExt as _;
 
 pub(super) use self::entries::{clear, entries, increment_entry, set_entry};
 use self::message::mirrored;
 pub(super) use self::transfer::{export, import};
 use super::Context;
-use super::registry::Items;
 use crate::error::{Error, Reason, Result, Violation};
-use crate::grpc::call::Transport;
+use crate::grpc::call::{Chunks, Transport};
 use crate::proto::runtime as pb;
 use crate::runtime::{Filter, TableInfo, TableType};
-use crate::stick_table::{Entry, Event, RemovalReason, Revision, Scope, SourceKind, Update, WatchOptions};
+use crate::stick_table::{Entry, Event, RemovalReason, Revision, Scope, SourceKind, Told, Update, WatchOptions};
 
 /// The only process that HAProxy has since version 2.5.
 const PROCESS: i64 = 1;
@@ -84,10 +85,7 @@ fn field(item: &str) -> pb::StickTableField {
     }
 }
 
-pub(super) async fn watch(
-    context: Context,
-    request: pb::WatchStickTableRequest,
-) -> Result<Items<pb::WatchStickTableResponse>> {
+pub(super) async fn watch(context: Context, request: pb::WatchStickTableRequest) -> Result<Chunks> {
     let interval = match request.interval_ms {
         0 => 1_000,
         given if INTERVAL.contains(&given) => given,
@@ -105,7 +103,9 @@ pub(super) async fn watch(
         _ => {}
     }
     let watch = context.hub.watch(&request.stick_table, options);
-    Ok(Box::pin(watch.into_stream().map(|update| update.map(event))))
+    // Written once for all watchers who are told the same.
+    let written = |told: Arc<Told>| told.written(|update| event(update.clone()).encode_to_vec().into());
+    Ok(Box::pin(watch.into_stream().map(move |told| told.map(written))))
 }
 
 fn event(update: Update) -> pb::WatchStickTableResponse {
