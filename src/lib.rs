@@ -16,6 +16,7 @@
 //! | room | owns | must not know |
 //! |---|---|---|
 //! | [`error`] | the one `Error` and the table of reasons: gRPC code, HTTP status, meaning | any transport |
+//! | [`tls`] | certificates, private keys and authorities out of PEM files | who uses them |
 //! | [`settings`] | the table of settings; YAML, environment, flags; all checked before a port is bound | what the settings do |
 //! | [`proto`] | descriptors, and structs of the messages that Rust code handles by hand | |
 //! | [`schema`] | descriptors as tables; interpreters: `wire`, `json`, `template`, `check`, `mask`, `openapi` | files, sockets, any resource by name |
@@ -123,3 +124,4 @@ pub mod settings;
 pub mod spoe;
 pub mod stick_table;
 pub mod storage;
+pub mod tls;

@@ -44,7 +44,7 @@ use crate::schema::openapi::{Dialect, document};
 use crate::schema::tables::Tables;
 use crate::settings::{DelayedStart, Profile, ReloadMethod, Settings};
 use crate::spoe::SpoeStore;
-use crate::stick_table::{Hub, Poll, Push};
+use crate::stick_table::{Hub, Poll, Push, Tls};
 use crate::storage::{FileStore, MapSync, UploadLimits, Uploads};
 
 /// Uploads in pieces at the same time, and when one to which nothing is added is given up.
@@ -123,7 +123,11 @@ pub async fn run(
     configuration.apply_with(Arc::new(LiveChanges::new(Engine::new(Arc::clone(&schema)), runtime.clone())));
     let hub = Hub::new(Poll::new(runtime.clone()));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let push = Arc::new(Push::new(hub.clone(), settings.peer_name.clone(), host));
+    let tls = settings.peer_tls.as_ref().map(|tls| {
+        let identity = tls.identity.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+        Tls::load(&tls.ca, identity, tls.name.as_deref())
+    });
+    let push = Arc::new(Push::new(hub.clone(), settings.peer_name.clone(), host).over_tls(tls.transpose()?));
     let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?.read_only(settings.read_only);
     let certificates = FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?.read_only(settings.read_only);
     let general = FileStore::general(&settings.general_storage_dir).map_err(shown)?.read_only(settings.read_only);

@@ -3,15 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Result};
+use crate::tls::{authorities, certificates, mismatch, private_key, provider, unusable};
 
 /// Protocols offered in the handshake: gRPC needs HTTP/2, which `h2` stands for.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -24,48 +23,26 @@ impl Identity {
     /// Reads PEM files. With `ca` a client has to show a certificate of one of these authorities. `INVALID_VALUE` names
     /// the file that is at fault.
     pub fn load(certificate: &Path, key: &Path, ca: Option<&Path>) -> Result<Self> {
-        let provider = Arc::new(ring::default_provider());
+        let provider = provider();
         let chain = certificates(certificate)?;
-        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, "a private key", &error))?;
+        let private = private_key(key)?;
         let versions = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(Error::internal)?;
         let checked = match ca {
             None => versions.with_no_client_auth(),
-            Some(ca) => versions.with_client_cert_verifier(authorities(ca, provider)?),
+            Some(ca) => versions.with_client_cert_verifier(verifier(ca, provider)?),
         };
-        let mut config = checked.with_single_cert(chain, private).map_err(|error| {
-            let (certificate, key) = (certificate.display(), key.display());
-            Error::new(Reason::InvalidValue, format!("the key {key} and the certificate {certificate}: {error}"))
-        })?;
+        let mut config =
+            checked.with_single_cert(chain, private).map_err(|error| mismatch(certificate, key, &error))?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         Ok(Identity(Arc::new(config)))
     }
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>);
-    let found = read.map_err(|error| unreadable(file, "certificates", &error))?;
-    if found.is_empty() {
-        return Err(unreadable(file, "certificates", &pem::Error::NoItemsFound));
-    }
-    Ok(found)
-}
-
-fn authorities(file: &Path, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>> {
-    let refused = |error: &dyn std::fmt::Display| {
-        Error::new(Reason::InvalidValue, format!("the authorities in {} cannot be used: {error}", file.display()))
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(file)? {
-        roots.add(certificate).map_err(|error| refused(&error))?;
-    }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    verifier.map_err(|error| refused(&error))
-}
-
-fn unreadable(file: &Path, what: &str, error: &pem::Error) -> Error {
-    Error::new(Reason::InvalidValue, format!("{} cannot be read as {what}: {error}", file.display()))
+fn verifier(file: &Path, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(file)?), provider).build();
+    verifier.map_err(|error| unusable(file, &error))
 }
 
 #[cfg(test)]

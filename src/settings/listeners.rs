@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::rows::Kind;
-use super::{DelayedStart, Origin, Profile, Reading, rows, values};
+use super::{DelayedStart, Origin, PeerTls, Profile, Reading, rows, values};
 
 /// All listeners of the API, and what they have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +151,24 @@ impl Reading {
         let (certificate, key) = (file("dataplaneapi.tls.tls_certificate"), file("dataplaneapi.tls.tls_key"));
         let tls = Tls { certificate: certificate?, key: key?, ca: self.path("dataplaneapi.tls.tls_ca") };
         Some(Listener { at: At::Tcp(host, port), tls: Some(tls), limits })
+    }
+
+    /// Sessions with HAProxy over TLS, when an authority is given.
+    pub(super) fn peer_tls(&mut self) -> Option<PeerTls> {
+        let mut file = |key: &'static str| (key, self.path(key));
+        let (ca, certificate, private) =
+            (file("backstay.peer_tls.ca"), file("backstay.peer_tls.certificate"), file("backstay.peer_tls.key"));
+        let name = self.text("backstay.peer_tls.name");
+        let mut needs = |given: bool, other: &(&'static str, Option<PathBuf>), what: &str| {
+            if given && other.1.is_none() {
+                let flag = rows::by_key(other.0).map(|row| row.flag).unwrap_or_default();
+                self.problems.push(format!("--{flag} or {}: needed for {what}", other.0));
+            }
+        };
+        needs(certificate.1.is_some(), &private, "peer-tls-certificate");
+        needs(private.1.is_some(), &certificate, "peer-tls-key");
+        needs(certificate.1.is_some() || private.1.is_some() || name.is_some(), &ca, "sessions with haproxy over TLS");
+        Some(PeerTls { ca: ca.1?, identity: certificate.1.zip(private.1), name })
     }
 
     fn port(&mut self, key: &str, default: u16) -> u16 {

@@ -8,6 +8,7 @@ mod listeners;
 mod logging;
 mod migrate;
 mod reload;
+mod row;
 mod rows;
 mod values;
 mod yaml;
@@ -185,12 +186,25 @@ pub struct Settings {
     pub rest_listen_sections: bool,
     /// Name of this program in peers sections. Default `backstay`.
     pub peer_name: String,
+    /// Sessions over TLS with HAProxy as its peer; `None` without authorities to trust. Default none.
+    pub peer_tls: Option<PeerTls>,
     /// Bytes of the largest REST body that is read whole. Default 64 MiB.
     pub max_body_size: usize,
     /// Bytes of the largest file that REST takes. Default 1 GiB.
     pub max_upload_size: usize,
     /// Web origins that may call the API. Default none.
     pub cors_origins: Vec<String>,
+}
+
+/// What is trusted and shown where HAProxy listens for peers with TLS. All are PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerTls {
+    /// Authorities of HAProxy's certificate.
+    pub ca: PathBuf,
+    /// The certificate that is shown to HAProxy, and its private key. Default none.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Name that HAProxy's certificate must have, `*` for any. Default: the address.
+    pub name: Option<String>,
 }
 
 /// Settings, and what is to be told about them.
@@ -530,6 +544,7 @@ impl Reading {
             durability: self.switch("backstay.durability", true),
             rest_listen_sections: self.switch("backstay.rest_listen_sections", false),
             peer_name: self.text("backstay.peer_name").unwrap_or_else(|| "backstay".to_owned()),
+            peer_tls: self.peer_tls(),
             max_body_size: self.bytes("backstay.max_body_size", 64 << 20),
             max_upload_size: self.bytes("backstay.max_upload_size", 1 << 30),
             cors_origins: self.given.get("backstay.cors_origins").map_or(cors, |g| g.values.clone()),

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::tls::Tls;
 use crate::peers::{Closed, Options, Phase, Session, Sink, Table, Update};
 use crate::runtime::{Address, Socket};
 
@@ -101,6 +102,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Lines {
     /// Takes a place at the session with a peer. Its follower begins with a resync. Needs a Tokio runtime.
     pub fn join(&self, peer: Peer, follower: Box<dyn Follower>) -> Seat {
+        self.join_over(None, peer, follower)
+    }
+
+    /// The same over TLS. A session that is there already stays as it is.
+    pub fn join_over(&self, tls: Option<Tls>, peer: Peer, follower: Box<dyn Follower>) -> Seat {
         let key = (peer.address, peer.local);
         let mut lines = locked(&self.lines);
         let entry = lines.entry(key.clone());
@@ -112,7 +118,7 @@ impl Lines {
         locked(&line.members).push(Member { id, remotes: peer.remotes, fresh: true, follower });
         line.joined.notify_one();
         entry.or_insert_with_key(|(address, local)| {
-            let keeper = Keeper { address: address.clone(), local: local.clone(), line: Arc::clone(&line) };
+            let keeper = Keeper { address: address.clone(), tls, local: local.clone(), line: Arc::clone(&line) };
             Running { task: tokio::spawn(keeper.run()).abort_handle(), line: Arc::clone(&line) }
         });
         Seat { lines: self.clone(), line, key, id }
@@ -150,6 +156,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 /// Keeps one session.
 struct Keeper {
     address: Address,
+    tls: Option<Tls>,
     local: String,
     line: Arc<Line>,
 }
@@ -194,11 +201,16 @@ impl Keeper {
     }
 
     async fn connect(&self) -> Result<Box<dyn Wire>, Failure> {
-        let socket = timeout(PATIENCE, self.address.connect()).await.map_err(|_| Failure::Late)??;
-        Ok(match socket {
-            Socket::Unix(stream) => Box::new(stream),
-            Socket::Tcp(stream) => Box::new(stream),
-        })
+        let connect = async {
+            let plain: Box<dyn Wire> = match self.address.connect().await? {
+                Socket::Unix(stream) => Box::new(stream),
+                Socket::Tcp(stream) => Box::new(stream),
+            };
+            let Some(tls) = &self.tls else { return Ok(plain) };
+            let wire = tls.connect(plain, &self.address).await.map_err(Failure::Tls)?;
+            Ok(Box::new(wire) as Box<dyn Wire>)
+        };
+        timeout(PATIENCE, connect).await.map_err(|_| Failure::Late)?
     }
 
     /// One session, up to its end.
@@ -283,6 +295,7 @@ impl Keeper {
 /// Why a session ended.
 enum Failure {
     Io(io::Error),
+    Tls(io::Error),
     Late,
     Hangup,
     Closed(Closed),
@@ -304,6 +317,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Failure::Io(error) => error.fmt(f),
+            Failure::Tls(error) => write!(f, "TLS with haproxy: {error}"),
             Failure::Late => write!(f, "haproxy does not take anything for {PATIENCE:?}"),
             Failure::Hangup => f.write_str("haproxy closed the connection"),
             Failure::Closed(closed) => closed.fmt(f),

@@ -23,6 +23,7 @@ mod push;
 mod pushed;
 mod rows;
 mod share;
+mod tls;
 mod view;
 mod watch;
 
@@ -36,6 +37,7 @@ pub use mirror::{Entry, Mirror, RemovalReason, Revision};
 pub use poll::{Block, Dump, Poll};
 pub use push::{Node, Push, Status};
 pub use share::Told;
+pub use tls::Tls;
 pub use view::{Change, Scope, View};
 pub use watch::{Event, Update, Watch, WatchOptions};
 

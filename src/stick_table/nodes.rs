@@ -10,14 +10,15 @@ pub struct Node {
     pub section: String,
     /// Where HAProxy listens for peers.
     pub address: Address,
+    /// It listens with TLS.
+    pub tls: bool,
     /// Names that HAProxy may have in the section, the most likely one first.
     pub remotes: Vec<String>,
     /// Other nodes take part. HAProxy does not pass on what they change but when it is asked for all entries.
     pub shared: bool,
 }
 
-/// The sections in which `local` is a peer. Those that we cannot join are left out: a listener with TLS, an address that
-/// is not written as one.
+/// The sections in which `local` is a peer. Those that we cannot join are left out: an address that is not written as one.
 pub(super) fn nodes(document: &Document, local: &str, host: &str) -> Vec<Node> {
     let named = local_peer(document);
     let peers = document.sections().iter().filter(|section| section.kind() == "peers");
@@ -33,14 +34,15 @@ pub(super) fn local_peer(document: &Document) -> Option<String> {
 }
 
 fn node(section: &Section, local: &str, named: Option<&str>, host: &str) -> Option<Node> {
-    let (mut ours, mut bound, mut others) = (false, None, Vec::new());
+    let (mut ours, mut bound, mut others, mut all_tls) = (false, None, Vec::new(), false);
     for words in lines(section) {
         match words[..] {
             ["disabled", ..] => return None,
-            ["bind", address, ref rest @ ..] => bound = Some((!rest.contains(&"ssl")).then_some(address)?),
+            ["default-bind", ref rest @ ..] => all_tls = rest.contains(&"ssl"),
+            ["bind", address, ref rest @ ..] => bound = Some((address, rest.contains(&"ssl"))),
             ["peer" | "server", name, ..] if name == local => ours = true,
             ["peer" | "server", name, ref rest @ ..] => {
-                others.push((name, rest.first().copied().filter(|_| !rest.contains(&"ssl"))));
+                others.push((name, rest.first().map(|address| (*address, rest.contains(&"ssl")))));
             }
             _ => {}
         }
@@ -55,10 +57,11 @@ fn node(section: &Section, local: &str, named: Option<&str>, host: &str) -> Opti
         others.retain(|(name, _)| Some(*name) == named);
     }
     let (_, address) = others.first()?;
-    let address = bound.or(*address)?.split(',').next()?.parse().ok()?;
+    let (address, tls) = bound.or(*address)?;
     Some(Node {
         section: section.name().to_owned(),
-        address,
+        address: address.split(',').next()?.parse().ok()?,
+        tls: tls || all_tls,
         remotes: others.into_iter().map(|(name, _)| name.to_owned()).collect(),
         shared,
     })
@@ -78,7 +81,8 @@ mod tests {
         let nodes = nodes(&Document::parse(text.as_bytes()), "us", "host");
         let shown = |node: &Node| {
             let shared = if node.shared { " shared" } else { "" };
-            format!("{} {} {}{shared}", node.section, node.address, node.remotes.join(","))
+            let tls = if node.tls { " tls" } else { "" };
+            format!("{} {} {}{shared}{tls}", node.section, node.address, node.remotes.join(","))
         };
         nodes.iter().map(shown).collect()
     }
@@ -94,9 +98,12 @@ mod tests {
         let path =
             format!("peers a\n    bind unix@/run/p.sock mode 600\n    server hap1\n{us}\npeers b\n    server hap1\n");
         assert_eq!(of(&path), ["a /run/p.sock hap1"]);
+        for tls in ["bind *:1 ssl crt x.pem\n    server hap1", "default-bind ssl crt x.pem\n    peer hap1 127.0.0.1:1"]
+        {
+            assert_eq!(of(&format!("peers a\n    {tls}\n{us}")), ["a ipv4@127.0.0.1:1 hap1 tls"]);
+        }
         for none in [
             "peers a\n    bind *:1\n    server hap1\n".to_owned(),
-            format!("peers a\n    bind *:1 ssl crt x.pem\n    server hap1\n{us}"),
             format!("peers a\n    disabled\n    bind *:1\n    server hap1\n{us}"),
             format!("peers a\n    bind \"${{ADDR}}\"\n    server hap1\n{us}"),
             format!("peers a\n    bind *:1\n{us}"),

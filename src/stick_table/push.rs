@@ -14,6 +14,7 @@ use super::feed::Feed;
 use super::hub::Hub;
 pub use super::nodes::Node;
 use super::nodes::nodes;
+use super::tls::Tls;
 use crate::document::Document;
 use crate::peers::{Sink, Table, Update};
 
@@ -23,6 +24,10 @@ const AWAY: Duration = Duration::from_secs(10);
 const RESYNC: Duration = Duration::from_mins(5);
 /// The same where other nodes take part: at least this, and so many times as long as it takes.
 const SHARED: (Duration, u32) = (Duration::from_secs(1), 20);
+
+/// What is said of a section that cannot be joined without settings.
+const NO_TLS: &str =
+    "haproxy listens with TLS there, and peer-tls-ca is not set: stick tables of the section are polled";
 
 /// How a session fares.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,19 +46,27 @@ pub struct Push {
     /// Our name in peers sections.
     local: String,
     host: String,
+    tls: Option<Tls>,
     lines: Lines,
     sessions: Mutex<HashMap<Node, Running>>,
 }
 
 struct Running {
-    seat: Seat,
+    /// None where we cannot take one.
+    seat: Option<Seat>,
     status: Arc<Mutex<Status>>,
 }
 
 impl Push {
     /// No session yet. `local` is our name as a peer, `host` the name of this machine.
     pub fn new(hub: Hub, local: String, host: String) -> Self {
-        Push { hub, local, host, lines: Lines::default(), sessions: Mutex::default() }
+        Push { hub, local, host, tls: None, lines: Lines::default(), sessions: Mutex::default() }
+    }
+
+    /// The same with sessions over TLS where HAProxy listens so.
+    #[must_use]
+    pub fn over_tls(self, tls: Option<Tls>) -> Self {
+        Push { tls, ..self }
     }
 
     /// Our name as a peer, and that of this machine.
@@ -80,11 +93,17 @@ impl Push {
         }
         for node in wanted {
             sessions.entry(node).or_insert_with_key(|node| {
-                let status = Arc::default();
+                let status: Arc<Mutex<Status>> = Arc::default();
+                let Node { section, address, remotes, tls, .. } = node.clone();
+                if tls && self.tls.is_none() {
+                    tracing::warn!(section, setting = "peer-tls-ca", "{NO_TLS}");
+                    NO_TLS.clone_into(&mut locked(&status).error);
+                    return Running { seat: None, status };
+                }
                 let tables = Tables::new(self.hub.clone(), node, Arc::clone(&status));
-                let Node { address, remotes, .. } = node.clone();
                 let peer = Peer { address, local: self.local.clone(), remotes };
-                Running { seat: self.lines.join(peer, Box::new(tables)), status }
+                let tls = self.tls.clone().filter(|_| tls);
+                Running { seat: Some(self.lines.join_over(tls, peer, Box::new(tables))), status }
             });
         }
     }

@@ -15,6 +15,7 @@ mod keywords;
 mod lifecycle;
 mod live_changes;
 mod map_files;
+mod peer_tls;
 mod protocols;
 mod push;
 mod read_only;

@@ -9,7 +9,7 @@ use regex::Regex;
 /// Rooms from the ground up. A room uses only rooms of earlier floors; rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["error", "proto"],
-    &["settings", "schema"],
+    &["settings", "schema", "tls"],
     &["document"],
     &["configuration"],
     &["runtime"],
