@@ -211,15 +211,16 @@ fn the_command_line_is_sound_and_the_table_is_whole() {
 
 #[test]
 fn sessions_over_tls_need_their_files_together() {
+    const YAML: &str = "haproxy:\n  reload:\n    reload_cmd: \"true\"\n";
     let flags = ["--peer-tls-ca", "ca.pem", "--peer-tls-certificate", "us.pem", "--peer-tls-key", "us.key"];
-    let tls = load("", &flags).settings.peer_tls.unwrap();
+    let tls = load(YAML, &flags).settings.peer_tls.unwrap();
     assert_eq!((tls.ca.as_path(), tls.name), (Path::new("ca.pem"), None));
     assert_eq!(tls.identity.unwrap().1, Path::new("us.key"));
-    let yaml = "backstay:\n  peer_tls:\n    ca: ca.pem\n    name: \"*\"\n";
-    let tls = load(yaml, &[]).settings.peer_tls.unwrap();
+    let yaml = format!("{YAML}backstay:\n  peer_tls:\n    ca: ca.pem\n    name: \"*\"\n");
+    let tls = load(&yaml, &[]).settings.peer_tls.unwrap();
     assert_eq!((tls.identity, tls.name.as_deref()), (None, Some("*")));
-    assert_eq!(load("", &[]).settings.peer_tls, None);
-    let lonely = fault("", &["--peer-tls-ca", "ca.pem", "--peer-tls-key", "us.key"]);
+    assert_eq!(load(YAML, &[]).settings.peer_tls, None);
+    let lonely = fault(YAML, &["--peer-tls-ca", "ca.pem", "--peer-tls-key", "us.key"]);
     assert!(lonely.contains("--peer-tls-certificate"), "{lonely}");
-    assert!(fault("", &["--peer-tls-name", "a.example"]).contains("--peer-tls-ca"));
+    assert!(fault(YAML, &["--peer-tls-name", "a.example"]).contains("--peer-tls-ca"));
 }
