@@ -27,6 +27,7 @@
 //! | [`process`] | `haproxy -c`, the reload queue, the HAProxy of the embedded default | the API |
 //! | [`peers`] | HAProxy's peers protocol: messages, and one conversation without its socket | what is done with updates |
 //! | [`stick_table`] | one source per watched table, a mirror, any number of watchers with bounded memory | how watchers are reached |
+//! | [`aggregation`] | stick tables brought together over several HAProxys: contributions, what is taught, the resource | how it is asked for |
 //! | [`spoe`] | SPOE files: scopes, sections, transactions | requests |
 //! | [`discovery`] | Consul agents and regions of AWS that are searched for services: instances, their files, the loop | requests |
 //! | [`auth`] | users, passwords, a cache of verified ones | transports: it takes the bytes of a header |
@@ -107,6 +108,7 @@
 //! and ports are made for each test. Texts that follow from the program (`tests/data/proto.digest`, two tables of
 //! README.md) are compared with it; `BACKSTAY_BLESS=1 cargo test --test it` takes a wanted change over.
 
+pub mod aggregation;
 pub mod auth;
 pub mod cli;
 pub mod configuration;

@@ -8,6 +8,11 @@
     reason = "generated from proto/, which is documented and linted itself"
 )]
 
+/// Package `backstay.aggregation.v2`.
+pub mod aggregation {
+    include!(concat!(env!("OUT_DIR"), "/backstay.aggregation.v2.rs"));
+}
+
 /// Package `backstay.cluster.v2`.
 pub mod cluster {
     include!(concat!(env!("OUT_DIR"), "/backstay.cluster.v2.rs"));

@@ -15,6 +15,7 @@ use super::owner;
 use super::pid_file::PidFile;
 use super::users;
 use super::welcome;
+use crate::aggregation::Aggregations;
 use crate::auth::Authenticator;
 use crate::configuration::engine::Engine;
 use crate::configuration::ports::{Check as _, Pending};
@@ -182,6 +183,12 @@ pub async fn run(
         Directory::open(discovery, engine.clone(), Arc::clone(&configuration), tasks.clone(), stop.clone()).await?;
 
     let limits = UploadLimits { size: settings.max_upload_size as u64, number: UPLOADS, idle: UPLOAD_IDLE };
+    let (tables, lines) = (Arc::clone(&schema.tables), push.lines().clone());
+    let peer_name = settings.peer_name.clone();
+    let aggregations = Aggregations::open(&settings.state_dir, tables, lines, peer_name, Arc::clone(&store.clock))
+        .await
+        .map_err(shown)?;
+
     let rooms = Rooms {
         uploads: Uploads::open(settings.state_dir.join("uploads"), limits)?,
         schema: Arc::clone(&schema),
@@ -200,6 +207,7 @@ pub async fn run(
         general,
         spoe,
         discovery,
+        aggregations,
         map_sync,
         presence,
         health_by_command: settings.profile == Profile::DropIn,

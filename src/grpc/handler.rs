@@ -93,12 +93,14 @@ impl Handler {
     }
 }
 
+/// Number of the field of a request that holds the resource itself.
+const RESOURCE: u32 = 6;
+
 /// Broken rules of a request, with paths as the caller sent them.
 ///
 /// The fields of an Update are checked by its service once they are merged: those that are not named need not be there.
 fn violations(tables: &Tables, method: &Method, request: &Object) -> Vec<crate::error::Violation> {
-    if method.verb == Verb::Update
-        && let Some(resource) = resource_field(tables, method)
+    if let Some(resource) = updated_field(tables, method)
         && let Some(Value::Object(_)) = request.get(resource)
     {
         let mut addressing = request.clone();
@@ -115,10 +117,16 @@ fn inside(path: &str, name: &str) -> bool {
     path.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// The request field that holds the resource itself.
-fn resource_field(tables: &Tables, method: &Method) -> Option<usize> {
-    let resource = crate::schema::tables::Kind::Message(method.resource?);
-    tables.messages[method.input].fields.iter().position(|field| field.kind == resource && !field.repeated)
+/// The request field that holds the resource itself, of an Update.
+fn updated_field(tables: &Tables, method: &Method) -> Option<usize> {
+    let input = &tables.messages[method.input];
+    if let (Verb::Update, Some(resource)) = (method.verb, method.resource) {
+        let resource = crate::schema::tables::Kind::Message(resource);
+        return input.fields.iter().position(|field| field.kind == resource && !field.repeated);
+    }
+    // A method written by hand.
+    input.field_named("update_mask")?;
+    input.fields.iter().position(|field| field.number == RESOURCE)
 }
 
 /// A response that carries nothing but a status.

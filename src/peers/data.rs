@@ -88,6 +88,11 @@ impl Column {
         fits.then_some(Column { bit: bit as u8, elements, period })
     }
 
+    /// Whether HAProxy has a type of this name.
+    pub fn is_name(name: &str) -> bool {
+        KINDS.iter().any(|kind| kind.name == name)
+    }
+
     fn kind(self) -> &'static Kind {
         &KINDS[usize::from(self.bit)]
     }

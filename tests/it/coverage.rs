@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::announcement::{fields, maps, peers, refusals, resolvers, rules, stick_tables};
 use crate::support::client::{short_name, tables};
-use crate::{discovery, lifecycle, protocols, resources, runtime_objects, sections, stored, transfers};
+use crate::{aggregation, discovery, lifecycle, protocols, resources, runtime_objects, sections, stored, transfers};
 
 /// What the scenarios claim; each run of one checks its own claim. Every scenario runs over both transports.
 const COVERED: &[&[&str]] = &[
+    aggregation::aggregations::COVERS,
     discovery::aws_regions::COVERS,
     discovery::consul_agents::COVERS,
     fields::fields::COVERS,

@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "tests are described by their names")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod aggregation;
 mod announcement;
 mod clients;
 mod contract;

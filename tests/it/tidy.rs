@@ -16,6 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["storage", "process"],
     &["peers"],
     &["stick_table", "spoe", "auth", "discovery"],
+    &["aggregation"],
     &["grpc"],
     &["gateway"],
     &["cli"],
@@ -23,7 +24,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// The lowest floor that may name crates of inbound transport.
-const TRANSPORT: usize = 7;
+const TRANSPORT: usize = 8;
 const TRANSPORT_CRATES: [&str; 9] =
     ["tonic", "tonic_web", "tonic_reflection", "tonic_health", "tonic_types", "hyper", "hyper_util", "tower", "http"];
 

@@ -2,6 +2,7 @@
 //! other method. Each decodes nothing and formats nothing; it makes one call into the rooms below.
 
 mod acl_files;
+mod aggregations;
 mod cluster;
 mod discovery;
 mod filter;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 use self::registry::Handler;
 use super::call::{Answer, Api, Call, Transport};
+use crate::aggregation::Aggregations;
 use crate::configuration::Configuration;
 use crate::configuration::address::Plan;
 use crate::configuration::engine::Engine;
@@ -80,6 +82,8 @@ pub struct Rooms {
     pub spoe: SpoeStore,
     /// Instances of service discovery.
     pub discovery: Arc<Directory>,
+    /// Stick tables brought together over several HAProxys.
+    pub aggregations: Arc<Aggregations>,
     /// Writes runtime changes of maps to their files.
     pub map_sync: Arc<MapSync>,
     /// How to find out whether HAProxy runs.

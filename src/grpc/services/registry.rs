@@ -9,7 +9,7 @@ use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::{
-    Context, acl_files, cluster, discovery, info, map_entries, maps, native_stats, peers, raw, reloads,
+    Context, acl_files, aggregations, cluster, discovery, info, map_entries, maps, native_stats, peers, raw, reloads,
     runtime_servers, spoe_files, spoe_scopes, spoe_transactions, stick_tables, storage_certificates, storage_general,
     storage_maps, transactions,
 };
@@ -45,6 +45,7 @@ pub(super) fn handlers(schema: &Arc<Schema>) -> HashMap<MethodId, Handler> {
     table.spoe();
     table.cluster();
     table.discovery();
+    table.aggregation();
     table.handlers
 }
 
@@ -170,6 +171,17 @@ impl Table {
         }
         self.stream("discovery.v2.ConsulService/WatchConsul", discovery::watch_consul);
         self.stream("discovery.v2.AwsRegionService/WatchAwsRegion", discovery::watch_region);
+    }
+
+    fn aggregation(&mut self) {
+        self.unary("aggregation.v2.AggregationService/ListAggregations", aggregations::list);
+        self.unary("aggregation.v2.AggregationService/GetAggregation", aggregations::get);
+        self.unary("aggregation.v2.AggregationService/CreateAggregation", aggregations::create);
+        self.unary("aggregation.v2.AggregationService/ReplaceAggregation", aggregations::replace);
+        self.unary("aggregation.v2.AggregationService/UpdateAggregation", aggregations::update);
+        self.unary("aggregation.v2.AggregationService/DeleteAggregation", aggregations::delete);
+        self.unary("aggregation.v2.AggregationService/GetAggregationStatus", aggregations::status);
+        self.stream("aggregation.v2.AggregationService/WatchAggregationStatus", aggregations::watch);
     }
 
     /// A method with one answer.

@@ -14,6 +14,12 @@ pub(crate) fn binary() -> OsString {
     std::env::var_os("HAPROXY_BIN").unwrap_or_else(|| "haproxy".into())
 }
 
+/// Another version, if there is one here; else the same.
+pub(crate) fn other_binary() -> OsString {
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/haproxy/3.2/haproxy");
+    if other.try_exists().is_ok_and(|there| there) { other.into() } else { binary() }
+}
+
 /// `(2, 6)` for HAProxy 2.6.12.
 pub(crate) fn version() -> (u32, u32) {
     let output = Command::new(binary()).arg("-v").output().expect("haproxy must be installed");
@@ -43,6 +49,7 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) struct Haproxy {
     dir: TempDir,
     child: Option<Child>,
+    binary: OsString,
 }
 
 impl Haproxy {
@@ -50,8 +57,16 @@ impl Haproxy {
     /// section; `{dir}` in it becomes the folder.
     pub(crate) fn prepare(body: &str) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let haproxy = Haproxy { dir, child: None };
+        let haproxy = Haproxy { dir, child: None, binary: binary() };
         haproxy.configure(body);
+        haproxy
+    }
+
+    /// [`Haproxy::run`] of a certain binary.
+    pub(crate) fn run_with(binary: OsString, body: &str) -> Self {
+        let mut haproxy = Haproxy::prepare(body);
+        haproxy.binary = binary;
+        haproxy.start();
         haproxy
     }
 
@@ -123,7 +138,7 @@ impl Haproxy {
     }
 
     fn spawn(&self, more: &[&str]) -> Child {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.binary);
         command.arg("-db").arg("-f").arg(self.config()).args(more);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let log = std::fs::File::create(self.dir().join("haproxy.log")).expect("a log");
