@@ -77,7 +77,7 @@ fn watch(matches: &clap::ArgMatches) -> ExitCode {
     match followed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            drop(writeln!(std::io::stderr(), "backstay: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -13,9 +13,12 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use http::header::{ACCEPT, AUTHORIZATION};
 use http_body_util::{BodyExt as _, Full, Limited};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Map, Value};
+use rustix::termios::tcgetwinsize;
+use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::discovery::client::Client;
+use crate::runtime::DataType;
 
 /// Between two attempts to reach the API.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -40,8 +43,11 @@ pub(super) fn command() -> Command {
         )
         .arg(flag("filter", "CONDITION", "only entries that meet it, such as 'http_req_rate gt 10'"))
         .arg(flag("key-prefix", "TEXT", "only entries whose key begins so"))
-        .arg(flag("sort", "TYPE", "data type with the most first; keys in order if unset"))
-        .arg(flag("top", "NUMBER", "lines of the view").default_value("20").value_parser(value_parser!(usize)))
+        .arg(flag("sort", "TYPE", "data type with the most first; keys in order if unset").value_parser(sortable))
+        .arg(
+            flag("top", "NUMBER", "entries in the view; as many as the terminal has room for if unset")
+                .value_parser(value_parser!(u16).range(1..)),
+        )
         .arg(flag("json", "", "lines of JSON also in a terminal").num_args(0).action(clap::ArgAction::SetTrue))
 }
 
@@ -65,33 +71,82 @@ pub async fn watch(matches: &ArgMatches) -> anyhow::Result<()> {
             write!(url, "{parameter}={}&", encoded(value))?;
         }
     }
-    let url: http::Uri = url.parse().context("--server is no URL")?;
-    let lines = matches.get_flag("json") || !std::io::stdout().is_terminal();
-    let top = matches.get_one::<usize>("top").copied().unwrap_or(20);
-    let mut view = View::new(text("table").unwrap_or_default(), text("sort"), top);
+    let url: http::Uri =
+        url.parse().ok().filter(|url: &http::Uri| matches!(url.scheme_str(), Some("http" | "https"))).with_context(
+            || format!("--server {}: expected such as http://127.0.0.1:5555", text("server").unwrap_or_default()),
+        )?;
+    let view = View::new(
+        text("table").unwrap_or_default(),
+        text("sort"),
+        matches.get_one::<u16>("top").map_or(usize::MAX, |top| (*top).into()),
+    );
+    let lines = matches.get_flag("json") || !io::stdout().is_terminal();
+    let mut output = Output { view: (!lines).then_some(view), resized: signal(SignalKind::window_change())? };
+    let mut told = String::new();
     loop {
-        let mut out = std::io::stdout();
-        let mut show = |line: &[u8]| -> anyhow::Result<()> {
-            if lines {
-                out.write_all(line)?;
-                out.write_all(b"\n")?;
-            } else {
-                view.apply(&serde_json::from_slice(line).context("the API sent no JSON")?);
-                // Home, then clear what is below.
-                write!(out, "\x1b[H\x1b[J{}", view.render())?;
-            }
-            Ok(out.flush()?)
-        };
-        let followed = follow(&url, &authorization, &mut show).await;
-        // What a broken connection left half told begins anew.
-        view.fresh = true;
-        match followed {
+        let reason = match follow(&url, &authorization, &mut output, &mut told).await {
             Err(Ended::Refused(text)) => bail!(text),
-            Err(Ended::Output(error)) => return Err(error),
-            Err(Ended::Away(reason)) => tracing::warn!("{reason}; trying again"),
-            Ok(()) => {}
+            // Whoever read it has seen enough.
+            Err(Ended::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(Ended::Output(error)) => return Err(error.into()),
+            Err(Ended::Away(reason)) => reason,
+            Ok(()) => "the API has ended the watch".to_owned(),
+        };
+        match &mut output.view {
+            Some(view) => {
+                // What a broken connection left half told begins anew.
+                view.fresh = true;
+                view.away = Some(reason);
+                output.draw()?;
+            }
+            None if told == reason => {}
+            None => {
+                tracing::warn!("{reason}; trying again");
+                told = reason;
+            }
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A name that entries can be sorted by.
+fn sortable(name: &str) -> Result<String, String> {
+    match DataType::parse(name) {
+        DataType::Other(_) | DataType::ServerKey if name != "exp" => {
+            Err("expected exp or a data type that is a number, such as http_req_rate".to_owned())
+        }
+        _ => Ok(name.to_owned()),
+    }
+}
+
+/// Where events go.
+struct Output {
+    /// None: lines of JSON.
+    view: Option<View>,
+    /// The terminal has another size.
+    resized: Signal,
+}
+
+impl Output {
+    fn show(&mut self, line: &[u8]) -> io::Result<()> {
+        if let Some(view) = &mut self.view {
+            view.apply(&serde_json::from_slice(line)?);
+            return self.draw();
+        }
+        let mut out = io::stdout();
+        out.write_all(line)?;
+        out.write_all(b"\n")?;
+        out.flush()
+    }
+
+    fn draw(&self) -> io::Result<()> {
+        let Some(view) = &self.view else { return Ok(()) };
+        let mut out = io::stdout();
+        let size = tcgetwinsize(&out).map_or((0, 0), |size| (size.ws_col.into(), size.ws_row.into()));
+        // From the upper left corner, each line over the one before and what is below cleared, without flicker.
+        let text = view.render(if size.0 == 0 || size.1 == 0 { (80, 24) } else { size });
+        out.write_all(format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")).as_bytes())?;
+        out.flush()
     }
 }
 
@@ -100,45 +155,55 @@ enum Ended {
     /// The API does not want it.
     Refused(String),
     /// Nobody reads what is printed, or it makes no sense.
-    Output(anyhow::Error),
+    Output(io::Error),
     /// The API is away.
     Away(String),
 }
 
-/// One connection: hands out each line as it comes.
-async fn follow(
-    url: &http::Uri,
-    authorization: &str,
-    show: &mut dyn FnMut(&[u8]) -> anyhow::Result<()>,
-) -> Result<(), Ended> {
+/// One connection: shows each line as it comes. `told`, why an earlier one ended, is cleared once this one is there.
+async fn follow(url: &http::Uri, authorization: &str, output: &mut Output, told: &mut String) -> Result<(), Ended> {
     let client = Client::new(url.scheme_str() == Some("https")).map_err(|error| Ended::Refused(error.to_string()))?;
     let request = http::Request::get(url)
         .header(AUTHORIZATION, authorization)
         .header(ACCEPT, "application/x-ndjson")
         .body(Full::default())
         .map_err(|error| Ended::Refused(error.to_string()))?;
-    let response = client.open(request).await.map_err(|error| Ended::Away(error.to_string()))?;
+    let response = client.open(request).await.map_err(|error| {
+        let error = error.to_string();
+        // The rest is the URL, which is known.
+        Ended::Away(error.split_once("client error (Connect): ").map_or(&*error, |(_, why)| why).to_owned())
+    })?;
     let status = response.status();
     if !status.is_success() {
         let body = Limited::new(response.into_body(), LINE).collect().await.map(http_body_util::Collected::to_bytes);
-        let text = String::from_utf8_lossy(&body.unwrap_or_default()).trim().to_owned();
-        let refused = format!("the API answers {status}: {text}");
+        let body = body.unwrap_or_default();
+        let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let text = String::from_utf8_lossy(&body);
+        let refused = format!("the API answers {status}: {}", said["message"].as_str().unwrap_or(text.trim()));
         return Err(if status.is_server_error() { Ended::Away(refused) } else { Ended::Refused(refused) });
     }
+    told.clear();
     let mut body = response.into_body();
     let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            Some(()) = output.resized.recv() => {
+                output.draw().map_err(Ended::Output)?;
+                continue;
+            }
+        };
+        let Some(frame) = frame else { return Ok(()) };
         let Ok(data) = frame.map_err(|error| Ended::Away(error.to_string()))?.into_data() else { continue };
         rest.extend_from_slice(&data);
         while let Some(end) = memchr::memchr(b'\n', &rest) {
             let line = rest.split_to(end + 1);
-            show(&line[..end]).map_err(Ended::Output)?;
+            output.show(&line[..end]).map_err(Ended::Output)?;
         }
         if rest.len() > LINE {
             return Err(Ended::Refused("the API sent a line without end".into()));
         }
     }
-    Ok(())
 }
 
 /// What the terminal shows. Pure: events go in, text comes out.
@@ -146,10 +211,13 @@ struct View {
     table: String,
     sort: Option<String>,
     top: usize,
-    entries: BTreeMap<String, Map<String, Value>>,
+    /// Numbers and texts of each entry, by key.
+    entries: BTreeMap<String, BTreeMap<String, String>>,
     /// A snapshot is under way: the next one begins anew.
     fresh: bool,
     source: String,
+    /// Why nothing comes just now.
+    away: Option<String>,
 }
 
 impl View {
@@ -161,12 +229,14 @@ impl View {
             entries: BTreeMap::new(),
             fresh: true,
             source: String::new(),
+            away: None,
         }
     }
 
     fn apply(&mut self, event: &Value) {
         if let Some(source) = event["source"].as_str() {
             source.clone_into(&mut self.source);
+            self.away = None;
         }
         self.fresh |= !event["resync"].is_null();
         let snapshot = &event["snapshot"];
@@ -178,8 +248,8 @@ impl View {
         }
         for list in [&snapshot["entries"], &event["changed"]["entries"]] {
             for entry in list.as_array().into_iter().flatten() {
-                if let (Some(key), Some(fields)) = (entry["key"].as_str(), entry.as_object()) {
-                    self.entries.insert(key.to_owned(), fields.clone());
+                if let Some(key) = entry["key"].as_str() {
+                    self.entries.insert(key.to_owned(), cells(entry));
                 }
             }
         }
@@ -190,52 +260,74 @@ impl View {
         }
     }
 
-    fn render(&self) -> String {
+    /// For a terminal of so many columns and lines.
+    fn render(&self, (width, height): (usize, usize)) -> String {
         let mut rows: Vec<_> = self.entries.iter().collect();
+        let mut head = format!("{}: {} entries, {}", self.table, rows.len(), self.source);
         if let Some(sort) = &self.sort {
-            let rank = |fields: &Map<String, Value>| fields.get(sort).map_or(0, number);
-            rows.sort_by_key(|(_, fields)| std::cmp::Reverse(rank(fields)));
+            let rank = |cells: &BTreeMap<String, String>| cells.get(sort).and_then(|cell| cell.parse::<u64>().ok());
+            rows.sort_by_key(|(_, cells)| std::cmp::Reverse(rank(cells)));
+            if rows.first().is_some_and(|(_, cells)| rank(cells).is_none()) {
+                head.extend([", none with ", sort]);
+            }
         }
-        rows.truncate(self.top);
-        let shown = |name: &&String| !matches!(name.as_str(), "key" | "id" | "use") && !name.ends_with("_array");
+        // Two lines above, and one below for the cursor.
+        rows.truncate(self.top.min(height.saturating_sub(3)));
+        if let Some(reason) = &self.away {
+            head.extend(["; trying again: ", reason]);
+        }
         // In an order that stays while rows come and go.
-        let columns: BTreeSet<&String> = rows.iter().flat_map(|(_, fields)| fields.keys()).filter(shown).collect();
+        let columns: BTreeSet<&String> = rows.iter().flat_map(|(_, cells)| cells.keys()).collect();
         let mut table = vec![
             std::iter::once("key".to_owned()).chain(columns.iter().map(|name| (*name).clone())).collect::<Vec<_>>(),
         ];
-        for (key, fields) in rows {
-            let cells = columns.iter().map(|name| fields.get(*name).map_or_else(String::new, cell));
+        for (key, cells) in rows {
+            let cells = columns.iter().map(|name| cells.get(*name).cloned().unwrap_or_default());
             table.push(std::iter::once(plain(key)).chain(cells).collect());
         }
         let widths: Vec<usize> = (0..=columns.len())
             .map(|at| table.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0))
             .collect();
-        let mut text = format!("{}: {} entries, {}\n", self.table, self.entries.len(), self.source);
+        let mut lines = vec![head];
         for row in table {
+            let mut line = String::new();
             for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
                 // Keys to the left, numbers to the right.
                 let pad = " ".repeat(width - cell.chars().count());
                 let parts = if at == 0 { ["", cell, &pad] } else { ["  ", &pad, cell] };
-                text.extend(parts);
+                line.extend(parts);
             }
-            text.truncate(text.trim_end().len());
-            text.push('\n');
+            lines.push(line);
         }
-        text
+        // A line that is too long would push others away.
+        lines.iter().map(|line| line.chars().take(width).collect::<String>().trim_end().to_owned() + "\n").collect()
     }
 }
 
-/// A number, which JSON may have as text.
-fn number(value: &Value) -> u64 {
-    value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0)
+/// What of an entry is shown, by name: arrays as their elements.
+fn cells(entry: &Value) -> BTreeMap<String, String> {
+    let mut cells = BTreeMap::new();
+    for (name, value) in entry.as_object().into_iter().flatten() {
+        match value {
+            Value::Array(elements) => {
+                let (base, rate) = match name.trim_end_matches("_array").split_once("_rate") {
+                    Some((base, _)) => (base, "_rate"),
+                    None => (name.trim_end_matches("_array"), ""),
+                };
+                cells.extend(elements.iter().enumerate().map(|(at, value)| (format!("{base}{at}{rate}"), cell(value))));
+            }
+            Value::Number(_) | Value::String(_) if !matches!(name.as_str(), "key" | "id") => {
+                cells.insert(name.clone(), cell(value));
+            }
+            _ => {}
+        }
+    }
+    cells
 }
 
+/// A number, which JSON may have as text, or a text.
 fn cell(value: &Value) -> String {
-    match value {
-        Value::String(text) => plain(text),
-        Value::Null => String::new(),
-        other => plain(&other.to_string()),
-    }
+    value.as_str().map_or_else(|| value.to_string(), plain)
 }
 
 /// A text that cannot steer the terminal, and is not too wide.
@@ -248,6 +340,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const SIZE: (usize, usize) = (80, 24);
+
     #[test]
     fn the_view_follows_the_events() {
         let mut view = View::new("t", Some("gpc0"), 2);
@@ -255,9 +349,12 @@ mod tests {
         view.apply(
             &json!({"source": "push", "snapshot": {"entries": [{"key": "b", "gpc0": 30, "exp": 9}], "last": true}}),
         );
-        assert_eq!(view.render(), "t: 2 entries, push\nkey  exp  gpc0\nb      9    30\na            1\n");
+        assert_eq!(view.render(SIZE), "t: 2 entries, push\nkey  exp  gpc0\nb      9    30\na            1\n");
         view.apply(&json!({"changed": {"entries": [{"key": "c\u{1b}[2J", "gpc0": "31"}]}}));
-        assert_eq!(view.render(), "t: 3 entries, push\nkey    exp  gpc0\nc\u{fffd}[2J         31\nb        9    30\n");
+        assert_eq!(
+            view.render(SIZE),
+            "t: 3 entries, push\nkey    exp  gpc0\nc\u{fffd}[2J         31\nb        9    30\n"
+        );
         view.apply(&json!({"removed": {"entries": [{"key": "b", "reason": "expired"}]}}));
         view.apply(&json!({"progress": {}}));
         assert_eq!(view.entries.keys().collect::<Vec<_>>(), ["a", "c\u{1b}[2J"]);
@@ -265,6 +362,35 @@ mod tests {
         view.apply(&json!({"snapshot": {"entries": [{"key": "half"}], "last": false}}));
         view.apply(&json!({"resync": {}}));
         view.apply(&json!({"snapshot": {"last": true}}));
-        assert_eq!(view.render(), "t: 0 entries, push\nkey\n");
+        assert_eq!(view.render(SIZE), "t: 0 entries, push\nkey\n");
+    }
+
+    #[test]
+    fn the_view_keeps_to_the_terminal_and_says_what_is_wrong() {
+        let mut view = View::new("t", Some("gpc1"), usize::MAX);
+        let entries: Vec<_> = (0..9).map(|n| json!({"key": format!("k{n}"), "use": true, "http_req_cnt": n})).collect();
+        view.apply(&json!({"source": "poll", "snapshot": {"entries": entries, "last": true}}));
+        assert_eq!(
+            view.render((30, 5)),
+            "t: 9 entries, poll, none with\nkey  http_req_cnt\nk0              0\nk1              1\n"
+        );
+        assert_eq!(view.render((7, 4)), "t: 9 en\nkey  ht\nk0\n");
+        assert_eq!(view.render((80, 1)).lines().count(), 2);
+        view.away = Some("refused".into());
+        assert!(view.render(SIZE).starts_with("t: 9 entries, poll, none with gpc1; trying again: refused\n"));
+        view.fresh = true;
+        let arrays = json!({"key": "a", "gpc": {"idx": 1, "value": 5}, "gpc_array": [0, "5"], "gpc_rate_array": [7]});
+        view.apply(&json!({"source": "poll", "snapshot": {"entries": [arrays, {"key": "b"}], "last": true}}));
+        let shown = "t: 2 entries, poll\nkey  gpc0  gpc0_rate  gpc1\na       0          7     5\nb\n";
+        assert_eq!(view.render(SIZE), shown);
+    }
+
+    #[test]
+    fn only_numbers_can_be_sorted_by() {
+        for (name, fine) in
+            [("exp", true), ("gpc12", true), ("conn_rate", true), ("server_key", false), ("gcp0", false)]
+        {
+            assert_eq!(sortable(name).is_ok(), fine, "{name}");
+        }
     }
 }

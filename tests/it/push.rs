@@ -306,7 +306,10 @@ async fn the_command_line_follows_a_table() {
     let world = World::start(Transport::Rest, &[]);
     let watch = |password: &str, more: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_backstay"));
-        command.args(["watch", "clients", "--server", &format!("http://{}", world.client.api)]).args(more);
+        command.args(["watch", "clients"]).args(more);
+        if !more.contains(&"--server") {
+            command.args(["--server", &format!("http://{}", world.client.api)]);
+        }
         command.env("BACKSTAY_PASSWORD", password).stdout(std::process::Stdio::piped());
         command.stderr(std::process::Stdio::piped()).spawn().unwrap()
     };
@@ -326,6 +329,22 @@ async fn the_command_line_follows_a_table() {
     let refused = watch(&world.backstay.password, &["--filter", "gpc0 above 3"]).wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("filter"), "{said}");
+    for (flags, words) in [
+        (["--sort", "gcp0"], "such as http_req_rate"),
+        (["--top", "0"], "--top"),
+        (["--server", "ftp://localhost"], "such as http://"),
+    ] {
+        let refused = watch("", &flags).wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(words), "{flags:?}: {said}");
+    }
+
+    // Whoever has seen enough ends it without a word.
+    let mut child = watch(&world.backstay.password, &[]);
+    drop(child.stdout.take());
+    world.visit("/").await;
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
