@@ -55,6 +55,10 @@ pub trait Follower: Sink + Send + 'static {
     }
     /// The session has ended, or could not begin, and was not there for so long. It is dialled again.
     fn ended(&mut self, reason: &str, away: Duration);
+    /// It is not to be dialled again before so long a time, if nobody else wants it. Called after [`Follower::ended`].
+    fn rest(&mut self) -> Option<Duration> {
+        None
+    }
 }
 
 /// All sessions. Cheap to clone; clones share them.
@@ -175,11 +179,14 @@ impl Keeper {
                 (pause, since) = (BACKOFF.start, Instant::now());
             }
             tracing::debug!(address = %self.address, reason, "the session as a peer of haproxy ended");
+            let mut rest = Some(Duration::MAX);
             for member in &mut *self.members() {
                 member.follower.ended(&reason, since.elapsed());
+                rest = rest.min(member.follower.rest());
             }
+            let rest = rest.filter(|rest| *rest < Duration::MAX);
             tokio::select! {
-                () = sleep(pause) => pause = (pause * 2).min(BACKOFF.end),
+                () = sleep(rest.unwrap_or(pause)) => pause = (pause * 2).min(BACKOFF.end),
                 () = self.line.joined.notified() => pause = BACKOFF.start,
             }
         }

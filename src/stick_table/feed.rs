@@ -146,6 +146,13 @@ impl Table {
     }
 }
 
+/// A mirror that a table was found to be as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fit {
+    number: u64,
+    epoch: u64,
+}
+
 /// What a source writes to.
 #[derive(Debug, Clone)]
 pub struct Feed {
@@ -188,6 +195,25 @@ impl Feed {
         if let Some(mut mirror) = self.mirror() {
             mirror.update(table, update, now);
         }
+    }
+
+    /// What another node has changed. False if its table is not that of the mirror; `fit` is where this is remembered.
+    pub(super) fn merge(&self, table: &peers::Table, update: peers::Update<'_>, fit: &mut Option<Fit>) -> bool {
+        let now = self.table.now();
+        let Some(mut mirror) = self.mirror() else { return true };
+        // Not described yet: all that there is comes then.
+        if mirror.columns().is_empty() {
+            return true;
+        }
+        let this = Fit { number: self.number, epoch: mirror.revision().epoch };
+        if *fit != Some(this) {
+            if !mirror.describes(table) {
+                return false;
+            }
+            *fit = Some(this);
+        }
+        mirror.merge(table, update, now);
+        true
     }
 
     /// Removes what has expired.

@@ -79,7 +79,7 @@ const NONE: u32 = u32::MAX;
 /// A dump in progress.
 #[derive(Debug, Default)]
 struct Dumping {
-    /// Keys that were cleared after the dump began: what it says of them may be older than that.
+    /// Keys that were cleared, or changed by other nodes, after the dump began: what it says of them may be older than that.
     cleared: HashSet<Box<[u8]>>,
     /// Everything was.
     void: bool,
@@ -306,6 +306,18 @@ impl Mirror {
         if let (Some(dump), Some(key)) = (&mut self.dumping, key) {
             dump.cleared.insert(key);
         }
+    }
+
+    /// What the dump in progress says of a key may be older than what is known by now.
+    pub(super) fn doubt(&mut self, key: &[u8]) {
+        if let Some(dump) = &mut self.dumping {
+            dump.cleared.insert(key.into());
+        }
+    }
+
+    /// Whether it is.
+    pub(super) fn doubts(&self, key: &[u8]) -> bool {
+        self.dumping.as_ref().is_some_and(|dump| dump.cleared.contains(key))
     }
 
     /// All entries were.

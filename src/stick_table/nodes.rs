@@ -15,7 +15,18 @@ pub struct Node {
     /// Names that HAProxy may have in the section, the most likely one first.
     pub remotes: Vec<String>,
     /// Other nodes take part. HAProxy does not pass on what they change but when it is asked for all entries.
-    pub shared: bool,
+    pub others: Vec<Another>,
+}
+
+/// Another node of a peers section.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Another {
+    /// Its name in the section.
+    pub name: String,
+    /// Where it listens for peers, if that is known.
+    pub address: Option<Address>,
+    /// It listens with TLS.
+    pub tls: bool,
 }
 
 /// The sections in which `local` is a peer. Those that we cannot join are left out: an address that is not written as one.
@@ -34,11 +45,13 @@ pub(super) fn local_peer(document: &Document) -> Option<String> {
 }
 
 fn node(section: &Section, local: &str, named: Option<&str>, host: &str) -> Option<Node> {
-    let (mut ours, mut bound, mut others, mut all_tls) = (false, None, Vec::new(), false);
+    let (mut ours, mut bound, mut others) = (false, None, Vec::new());
+    let (mut bind_tls, mut server_tls) = (false, false);
     for words in lines(section) {
         match words[..] {
             ["disabled", ..] => return None,
-            ["default-bind", ref rest @ ..] => all_tls = rest.contains(&"ssl"),
+            ["default-bind", ref rest @ ..] => bind_tls = rest.contains(&"ssl"),
+            ["default-server", ref rest @ ..] => server_tls = rest.contains(&"ssl"),
             ["bind", address, ref rest @ ..] => bound = Some((address, rest.contains(&"ssl"))),
             ["peer" | "server", name, ..] if name == local => ours = true,
             ["peer" | "server", name, ref rest @ ..] => {
@@ -50,9 +63,15 @@ fn node(section: &Section, local: &str, named: Option<&str>, host: &str) -> Opti
     if !ours {
         return None;
     }
-    let shared = others.len() > 1;
     // HAProxy is the peer with its own name: what `localpeer` says, else that of the host.
     others.sort_by_key(|(name, _)| (Some(*name) != named, *name != host));
+    let certain = others.first().is_some_and(|(name, _)| Some(*name) == named || named.is_none() && *name == host);
+    let another = |(name, at): &(&str, Option<(&str, bool)>)| Another {
+        name: (*name).to_owned(),
+        address: at.filter(|_| certain).and_then(|(address, _)| address.parse().ok()),
+        tls: at.is_some_and(|(_, tls)| tls) || server_tls,
+    };
+    let rest = others.iter().skip(1).map(another).collect();
     if named.is_some() {
         others.retain(|(name, _)| Some(*name) == named);
     }
@@ -61,9 +80,9 @@ fn node(section: &Section, local: &str, named: Option<&str>, host: &str) -> Opti
     Some(Node {
         section: section.name().to_owned(),
         address: address.split(',').next()?.parse().ok()?,
-        tls: tls || all_tls,
+        tls: tls || bind_tls,
         remotes: others.into_iter().map(|(name, _)| name.to_owned()).collect(),
-        shared,
+        others: rest,
     })
 }
 
@@ -80,9 +99,14 @@ mod tests {
     fn of(text: &str) -> Vec<String> {
         let nodes = nodes(&Document::parse(text.as_bytes()), "us", "host");
         let shown = |node: &Node| {
-            let shared = if node.shared { " shared" } else { "" };
             let tls = if node.tls { " tls" } else { "" };
-            format!("{} {} {}{shared}{tls}", node.section, node.address, node.remotes.join(","))
+            let other = |other: &Another| {
+                let tls = if other.tls { " tls" } else { "" };
+                let address = other.address.as_ref().map(ToString::to_string).unwrap_or_default();
+                format!(" +{} {address}{tls}", other.name)
+            };
+            let others: String = node.others.iter().map(other).collect();
+            format!("{} {} {}{tls}{others}", node.section, node.address, node.remotes.join(","))
         };
         nodes.iter().map(shown).collect()
     }
@@ -93,8 +117,12 @@ mod tests {
         assert_eq!(of(&format!("peers a\n    bind *:10001\n    server hap1\n{us}")), ["a ipv4@127.0.0.1:10001 hap1"]);
         assert_eq!(of(&format!("peers a\n    peer hap1 10.0.0.1:10001\n{us}")), ["a ipv4@10.0.0.1:10001 hap1"]);
         let two = format!("peers a\n    peer x 10.0.0.1:1\n    peer host 10.0.0.2:2\n{us}");
-        assert_eq!(of(&two), ["a ipv4@10.0.0.2:2 host,x shared"]);
-        assert_eq!(of(&format!("global\n    localpeer x\n{two}")), ["a ipv4@10.0.0.1:1 x shared"]);
+        assert_eq!(of(&two), ["a ipv4@10.0.0.2:2 host,x +x ipv4@10.0.0.1:1"]);
+        assert_eq!(of(&format!("global\n    localpeer x\n{two}")), ["a ipv4@10.0.0.1:1 x +host ipv4@10.0.0.2:2"]);
+        // Which one is ours is not certain, and so is which ones are not.
+        let three = format!("peers a\n    peer x 10.0.0.1:1\n    peer y 10.0.0.2:2 ssl\n{us}");
+        assert_eq!(of(&three), ["a ipv4@10.0.0.1:1 x,y +y  tls"]);
+        assert_eq!(of(&format!("global\n    localpeer x\n{three}")), ["a ipv4@10.0.0.1:1 x +y ipv4@10.0.0.2:2 tls"]);
         let path =
             format!("peers a\n    bind unix@/run/p.sock mode 600\n    server hap1\n{us}\npeers b\n    server hap1\n");
         assert_eq!(of(&path), ["a /run/p.sock hap1"]);

@@ -12,22 +12,30 @@ use tokio::time::Instant;
 use super::dial::{Follower, Lines, Peer, Seat};
 use super::feed::Feed;
 use super::hub::Hub;
-pub use super::nodes::Node;
 use super::nodes::nodes;
+pub use super::nodes::{Another, Node};
+use super::others::{Other, Others};
 use super::tls::Tls;
 use crate::document::Document;
 use crate::peers::{Sink, Table, Update};
+use crate::runtime::Address;
 
 /// A session that is away for so long leaves its tables to the poll.
 const AWAY: Duration = Duration::from_secs(10);
 /// How often all entries are asked for, which shows removals that HAProxy does not tell.
 const RESYNC: Duration = Duration::from_mins(5);
-/// The same where other nodes take part: at least this, and so many times as long as it takes.
+/// The same where other nodes take part whose changes do not come to us: at least this, and so many times as long as it
+/// takes.
 const SHARED: (Duration, u32) = (Duration::from_secs(1), 20);
+/// The same where all of their changes come. They may cross, and then we and HAProxy see them in another order.
+const WHOLE: Duration = Duration::from_secs(30);
 
 /// What is said of a section that cannot be joined without settings.
 const NO_TLS: &str =
     "haproxy listens with TLS there, and peer-tls-ca is not set: stick tables of the section are polled";
+
+/// What is said of a node that we do not know how to reach.
+const NO_ADDRESS: &str = "its address is not known: what it changes comes late";
 
 /// How a session fares.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -52,9 +60,11 @@ pub struct Push {
 }
 
 struct Running {
-    /// None where we cannot take one.
-    seat: Option<Seat>,
+    /// At the session with our own HAProxy and at those with other nodes, where we can take one.
+    seats: Vec<Seat>,
     status: Arc<Mutex<Status>>,
+    /// How the sessions with other nodes fare.
+    others: Vec<Arc<Mutex<Status>>>,
 }
 
 impl Push {
@@ -86,26 +96,60 @@ impl Push {
         let gone: Vec<Node> = sessions.keys().filter(|node| !wanted.contains(node)).cloned().collect();
         for running in gone.iter().filter_map(|node| sessions.remove(node)) {
             // From here on nothing comes any more.
-            drop(running.seat);
+            drop(running.seats);
             for table in &locked(&running.status).tables {
                 self.hub.unpush(table);
             }
         }
         for node in wanted {
-            sessions.entry(node).or_insert_with_key(|node| {
-                let status: Arc<Mutex<Status>> = Arc::default();
-                let Node { section, address, remotes, tls, .. } = node.clone();
-                if tls && self.tls.is_none() {
-                    tracing::warn!(section, setting = "peer-tls-ca", "{NO_TLS}");
-                    NO_TLS.clone_into(&mut locked(&status).error);
-                    return Running { seat: None, status };
-                }
-                let tables = Tables::new(self.hub.clone(), node, Arc::clone(&status));
-                let peer = Peer { address, local: self.local.clone(), remotes };
-                let tls = self.tls.clone().filter(|_| tls);
-                Running { seat: Some(self.lines.join_over(tls, peer, Box::new(tables))), status }
-            });
+            sessions.entry(node).or_insert_with_key(|node| self.join(node));
         }
+    }
+
+    fn join(&self, node: &Node) -> Running {
+        let status: Arc<Mutex<Status>> = Arc::default();
+        let others = Others::new(node.others.len());
+        let tables = Box::new(Tables::new(self.hub.clone(), node, Arc::clone(&others), Arc::clone(&status)));
+        let own = self.seat(&node.section, node.tls, Some(&node.address), &node.remotes, tables, &status);
+        let mut running = Running { seats: own.into_iter().collect(), status, others: Vec::new() };
+        for other in &node.others {
+            let status: Arc<Mutex<Status>> = Arc::default();
+            let follower = Box::new(Other::new(Arc::clone(&others), Arc::clone(&status)));
+            let names = std::slice::from_ref(&other.name);
+            // Where there is no session with our own HAProxy there is no mirror to keep.
+            if !running.seats.is_empty() {
+                let seat = self.seat(&node.section, other.tls, other.address.as_ref(), names, follower, &status);
+                running.seats.extend(seat);
+            }
+            running.others.push(status);
+        }
+        running
+    }
+
+    /// Takes a place at a session, if we can have one; else its status says why not.
+    fn seat(
+        &self,
+        section: &str,
+        tls: bool,
+        address: Option<&Address>,
+        remotes: &[String],
+        follower: Box<dyn Follower>,
+        status: &Mutex<Status>,
+    ) -> Option<Seat> {
+        if tls && self.tls.is_none() {
+            tracing::warn!(section, setting = "peer-tls-ca", "{NO_TLS}");
+        }
+        let reason = match address {
+            _ if tls && self.tls.is_none() => NO_TLS,
+            None => NO_ADDRESS,
+            Some(address) => {
+                let peer = Peer { address: address.clone(), local: self.local.clone(), remotes: remotes.to_vec() };
+                return Some(self.lines.join_over(self.tls.clone().filter(|_| tls), peer, follower));
+            }
+        };
+        drop(follower);
+        reason.clone_into(&mut locked(status).error);
+        None
     }
 
     /// Every session with its state, by section.
@@ -114,6 +158,18 @@ impl Push {
         let mut all: Vec<_> =
             sessions.iter().map(|(node, running)| (node.clone(), locked(&running.status).clone())).collect();
         all.sort_by(|(one, _), (other, _)| one.section.cmp(&other.section));
+        all
+    }
+
+    /// Every session with another node, by section.
+    pub fn others(&self) -> Vec<(Node, Another, Status)> {
+        let sessions = self.sessions();
+        let each = sessions.iter().flat_map(|(node, running)| {
+            let pairs = node.others.iter().zip(&running.others);
+            pairs.map(|(other, status)| (node.clone(), other.clone(), locked(status).clone()))
+        });
+        let mut all: Vec<_> = each.collect();
+        all.sort_by(|one, other| (&one.0.section, &one.1.name).cmp(&(&other.0.section, &other.1.name)));
         all
     }
 
@@ -130,8 +186,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Tables {
     hub: Hub,
     section: String,
-    /// What other nodes change comes with the next resync only.
-    shared: bool,
+    /// Sessions with the other nodes that share the tables, if there are any.
+    others: Arc<Others>,
+    /// Whether all of them were there when the resync began.
+    whole: bool,
     /// When the resync began, and how long the last one took.
     began: Instant,
     took: Duration,
@@ -147,11 +205,12 @@ struct Tables {
 }
 
 impl Tables {
-    fn new(hub: Hub, node: &Node, status: Arc<Mutex<Status>>) -> Self {
+    fn new(hub: Hub, node: &Node, others: Arc<Others>, status: Arc<Mutex<Status>>) -> Self {
         Tables {
             hub,
             section: node.section.clone(),
-            shared: node.shared,
+            others,
+            whole: false,
             began: Instant::now(),
             took: Duration::ZERO,
             feeds: HashMap::new(),
@@ -173,8 +232,14 @@ impl Tables {
 
     fn drop_table(&mut self, name: &str) {
         if let Some(feed) = self.feeds.remove(name) {
+            self.others.remove(name);
             self.hub.unpush(feed.table());
         }
+    }
+
+    /// Whether all changes come as they happen, and what was changed before is known.
+    fn live(&self) -> bool {
+        self.others.is_empty() || self.whole && self.others.whole()
     }
 }
 
@@ -191,10 +256,20 @@ impl Follower for Tables {
         self.feeds.values().for_each(Feed::expire);
         // Each is asked, so that none is still waiting afterwards.
         self.hurried |= self.feeds.values().filter(|feed| feed.hurried()).count() > 0;
+        self.hurried |= self.others.came();
     }
 
     fn resync_after(&self) -> Duration {
-        if self.shared || self.hurried { SHARED.0.max(self.took * SHARED.1) } else { RESYNC }
+        let soon = SHARED.0.max(self.took * SHARED.1);
+        if self.hurried {
+            soon
+        } else if self.others.is_empty() {
+            RESYNC
+        } else if self.others.whole() {
+            soon.max(WHOLE)
+        } else {
+            soon
+        }
     }
 
     fn ended(&mut self, reason: &str, away: Duration) {
@@ -209,7 +284,8 @@ impl Follower for Tables {
         if away >= AWAY {
             status.tables.clear();
             drop(status);
-            for feed in self.feeds.drain().map(|(_, feed)| feed) {
+            for (name, feed) in self.feeds.drain() {
+                self.others.remove(&name);
                 self.hub.unpush(feed.table());
             }
         }
@@ -219,6 +295,8 @@ impl Follower for Tables {
 impl Sink for Tables {
     fn resync(&mut self) {
         (self.resyncing, self.hurried) = (true, false);
+        self.others.came();
+        self.whole = self.others.whole();
         self.began = Instant::now();
         self.described.clear();
         self.feeds.values().for_each(Feed::begin);
@@ -232,9 +310,10 @@ impl Sink for Tables {
         for name in &gone {
             self.drop_table(name);
         }
+        let live = self.live();
         for feed in self.feeds.values() {
             feed.finish();
-            feed.set_live(!self.shared);
+            feed.set_live(live);
         }
         let mut status = locked(&self.status);
         status.live = true;
@@ -254,9 +333,10 @@ impl Sink for Tables {
             self.drop_table(&table.name);
             return;
         }
-        let shown = self.shown(&table.name);
+        let (shown, live) = (self.shown(&table.name), self.live());
         let feed = self.feeds.entry(table.name.clone()).or_insert_with(|| {
             let feed = self.hub.push(&shown);
+            self.others.add(&table.name, feed.clone());
             feed.begin();
             feed
         });
@@ -264,7 +344,7 @@ impl Sink for Tables {
         if !self.resyncing {
             // It came up meanwhile, and holds nothing yet.
             feed.finish();
-            feed.set_live(!self.shared);
+            feed.set_live(live);
         }
     }
 

@@ -54,6 +54,19 @@ impl Mirror {
 
     /// An entry of a table that the mirror describes. `now` is the time in milliseconds of a clock that never goes back.
     pub fn update(&mut self, table: &Table, update: Update<'_>, now: u64) {
+        if update.expires_in.is_some() && self.doubts(update.key) {
+            return;
+        }
+        self.write(table, update, now, true);
+    }
+
+    /// The same for an entry that another node has changed, whose numbers are of its own.
+    pub fn merge(&mut self, table: &Table, update: Update<'_>, now: u64) {
+        self.doubt(update.key);
+        self.write(table, update, now, false);
+    }
+
+    fn write(&mut self, table: &Table, update: Update<'_>, now: u64, own: bool) {
         if update.values.len() != self.columns.len() {
             return;
         }
@@ -73,7 +86,8 @@ impl Mirror {
         let found = self.find(update.key);
         let known = found.slot.map(|at| self.slot(at));
         // After all entries have come, those that we never acknowledged come again as if they were touched now.
-        let replayed = known.filter(|slot| update.expires_in.is_none() && slot.update == update.number);
+        let number = if own { update.number } else { known.map_or(0, |slot| slot.update) };
+        let replayed = known.filter(|slot| own && update.expires_in.is_none() && slot.update == number);
         let expires_at = match (update.expires_in, replayed) {
             (Some(left), _) => now + u64::from(left),
             (None, Some(slot)) => slot.expires_at,
@@ -81,7 +95,7 @@ impl Mirror {
             (None, None) => now + u64::from(table.expire),
         };
         let at = self.put(found, update.key, &row, 0, expires_at);
-        self.schedule(at, update.number, expires_at);
+        self.schedule(at, number, expires_at);
         self.scratch = row;
     }
 

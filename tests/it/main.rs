@@ -16,6 +16,7 @@ mod keywords;
 mod lifecycle;
 mod live_changes;
 mod map_files;
+mod peer_nodes;
 mod peer_tls;
 mod protocols;
 mod push;

@@ -41,12 +41,12 @@ backend apart
     stick-table type ipv6 size 1k expire 1h store gpt0
 ";
 
-struct Live {
-    haproxy: Haproxy,
-    port: u16,
-    runtime: Runtime,
-    hub: Hub,
-    push: Push,
+pub(crate) struct Live {
+    pub(crate) haproxy: Haproxy,
+    pub(crate) port: u16,
+    pub(crate) runtime: Runtime,
+    pub(crate) hub: Hub,
+    pub(crate) push: Push,
 }
 
 fn live() -> Live {
@@ -60,7 +60,7 @@ fn live() -> Live {
 }
 
 impl Live {
-    async fn synced(&self) {
+    pub(crate) async fn synced(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !self.push.statuses().iter().all(|(_, status)| status.live) {
             assert!(Instant::now() < deadline, "{:?}", self.push.statuses());
@@ -89,7 +89,7 @@ impl Live {
     }
 
     /// Keys with everything but rates, as HAProxy shows them.
-    async fn shown(&self, table: &str) -> BTreeMap<String, Vec<(String, DatumValue)>> {
+    pub(crate) async fn shown(&self, table: &str) -> BTreeMap<String, Vec<(String, DatumValue)>> {
         let mut entries = self.runtime.table_entries(table, &[]).await.unwrap();
         let mut all = BTreeMap::new();
         while let Some(some) = entries.next().await.unwrap() {
@@ -107,7 +107,7 @@ impl Live {
     }
 
     /// Waits until the mirror is what HAProxy shows.
-    async fn same(&self, table: &str, why: &str) {
+    pub(crate) async fn same(&self, table: &str, why: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let (mirrored, shown) = (self.mirrored(table), self.shown(table).await);
@@ -130,12 +130,12 @@ fn steady(data: &[backstay::runtime::Datum]) -> Vec<(String, DatumValue)> {
     steady.map(|datum| (datum.kind.to_string(), datum.value.clone())).collect()
 }
 
-async fn next(watch: &mut Watch) -> (Event, SourceKind) {
+pub(crate) async fn next(watch: &mut Watch) -> (Event, SourceKind) {
     let update = timeout(Duration::from_secs(10), watch.next()).await.expect("in time").expect("no end").unwrap();
     (update.event, update.source)
 }
 
-async fn set(runtime: &Runtime, table: &str, key: &str, value: u64) {
+pub(crate) async fn set(runtime: &Runtime, table: &str, key: &str, value: u64) {
     runtime.set_table_entry(table, key, &[(DataType::Gpc(0), DatumValue::Number(value))]).await.unwrap();
 }
 
@@ -255,48 +255,6 @@ async fn a_table_without_peers_and_one_whose_session_is_gone_are_polled() {
         }
     }
     live.haproxy.stop();
-}
-
-/// HAProxy does not pass on what it learns from another node, so it is asked again and again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_another_node_changes_comes_soon() {
-    let body = |local: &str, frontend: &str| {
-        format!(
-            "
-global
-    localpeer {local}
-peers p
-    peer one 127.0.0.1:{{one}}
-    peer two 127.0.0.1:{{two}}
-    server backstay 127.0.0.1:1
-{frontend}
-backend names
-    stick-table type string len 40 size 1m expire 1h store gpc0,http_req_cnt,http_req_rate(10s) peers p
-"
-        )
-    };
-    let (one, two) = (free_port(), free_port());
-    let with_ports = |text: String| text.replace("{one}", &one.to_string()).replace("{two}", &two.to_string());
-    let near = Haproxy::run(&with_ports(body("one", "")));
-    let far = Haproxy::run(&with_ports(body("two", "")));
-    let runtime = |haproxy: &Haproxy| Runtime::new(vec![Address::Unix(haproxy.socket())]);
-    let hub = Hub::new(Poll::new(runtime(&near)));
-    let push = Push::new(hub.clone(), "backstay".into(), "somewhere".into());
-    push.follow(&Document::parse(&std::fs::read(near.config()).unwrap()));
-    let live = Live { runtime: runtime(&near), haproxy: near, port: 0, hub, push };
-    live.synced().await;
-    let mut watch = live.hub.watch("names", WatchOptions::default());
-    assert!(matches!(next(&mut watch).await, (Event::Snapshot { .. }, SourceKind::Push)));
-    set(&runtime(&far), "names", "far", 9).await;
-    // The nodes find each other after some seconds.
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while live.shown("names").await.is_empty() {
-        assert!(Instant::now() < deadline, "{:?}", live.haproxy.ask("show peers"));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    live.same("names", "what the other node set").await;
-    let (Event::Changed(entries), _) = next(&mut watch).await else { panic!("a change") };
-    assert_eq!((&*entries[0].key, &entries[0].data[0].value), ("far", &DatumValue::Number(9)));
 }
 
 /// `backstay watch` prints what a watch tells, one message a line.

@@ -4,7 +4,8 @@ use super::Context;
 use crate::configuration::{ChangeOptions, Target};
 use crate::error::{Error, Reason, Result};
 use crate::proto::runtime as pb;
-use crate::stick_table::{Joiner, join};
+use crate::runtime::Address;
+use crate::stick_table::{Joiner, Status, join};
 
 pub(super) async fn add(
     context: Context,
@@ -49,12 +50,17 @@ fn request_transaction(target: Target<'_>) -> Option<&str> {
 }
 
 pub(super) async fn sessions(context: Context, _: pb::ListPeerSessionsRequest) -> Result<pb::ListPeerSessionsResponse> {
-    let sessions = context.push.statuses().into_iter().map(|(node, status)| pb::PeerSession {
-        section: node.section,
-        address: node.address.to_string(),
+    let session = |section, address: Option<Address>, other_node, status: Status| pb::PeerSession {
+        section,
+        address: address.map(|address| address.to_string()).unwrap_or_default(),
         live: status.live,
         stick_tables: status.tables,
         error: status.error,
-    });
-    Ok(pb::ListPeerSessionsResponse { sessions: sessions.collect() })
+        other_node,
+    };
+    let own = context.push.statuses().into_iter();
+    let own = own.map(|(node, status)| session(node.section, Some(node.address), String::new(), status));
+    let others = context.push.others().into_iter();
+    let others = others.map(|(node, other, status)| session(node.section, other.address, other.name, status));
+    Ok(pb::ListPeerSessionsResponse { sessions: own.chain(others).collect() })
 }

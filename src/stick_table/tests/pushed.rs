@@ -110,3 +110,44 @@ fn an_entry_expires_in_a_slot_of_another_one() {
     mirror.expire(16_000);
     assert!(mirror.is_empty());
 }
+
+#[test]
+fn changes_of_other_nodes_last_through_a_resync_that_is_older() {
+    let table = table(KeyType::String, 33, 1_000);
+    let mut mirror = Mirror::new(1, 100);
+    mirror.describe(&table);
+    let values = |count| {
+        let rate = Rate { age: 5, current: 0, previous: 0 };
+        [Value::Number(count), Value::Number(7), Value::Rate(rate)]
+    };
+    let gpc0 = |mirror: &Mirror, key: &str| mirror.get(key, 0).map(|entry| entry.data[0].value.clone());
+    let timed = |mirror: &mut Mirror, key: &[u8], count| {
+        let update = Update { key, number: 1, expires_in: Some(500), values: &values(count) };
+        mirror.update(&table, update, 0);
+    };
+    mirror.begin();
+    timed(&mut mirror, b"a", 1);
+    mirror.finish(0);
+    // While all entries come, another node changes some of them: one that has come, one that has not, one that is new.
+    mirror.begin();
+    timed(&mut mirror, b"a", 1);
+    for key in [&b"a"[..], b"b", b"c"] {
+        mirror.merge(&table, Update { key, number: 1, expires_in: None, values: &values(9) }, 0);
+    }
+    timed(&mut mirror, b"a", 1);
+    timed(&mut mirror, b"b", 1);
+    mirror.finish(0);
+    for key in ["a", "b", "c"] {
+        assert_eq!(gpc0(&mirror, key), Some(DatumValue::Number(9)), "{key}");
+    }
+    // Numbers are those of our own node: it has sent this one before, and it says nothing of the expiry.
+    let replayed = Update { key: b"a", number: 1, expires_in: None, values: &values(9) };
+    mirror.update(&table, replayed, 600);
+    assert_eq!(mirror.get("a", 600).unwrap().expires_in, Some(400));
+    // The next resync counts again.
+    mirror.begin();
+    timed(&mut mirror, b"a", 10);
+    mirror.finish(0);
+    assert_eq!(gpc0(&mirror, "a"), Some(DatumValue::Number(10)));
+    assert_eq!((gpc0(&mirror, "b"), mirror.len()), (None, 1));
+}
