@@ -277,6 +277,8 @@ impl Core {
             !same
         } else {
             let node = node as u8;
+            // Most entries are of few nodes.
+            slot.shares.reserve_exact(1);
             slot.shares.push(Share { node, number, generation, touched, expires_at, cells: cells.into() });
             known.entries += 1;
             true

@@ -16,7 +16,7 @@ use crate::proto::aggregation as pb;
 use crate::schema::json::{self, JsonRules};
 use crate::schema::tables::Tables;
 use crate::schema::{check, wire};
-use crate::stick_table::Lines;
+use crate::stick_table::{Lines, Tls};
 
 /// Name of the file in the state folder.
 const FILE: &str = "aggregations.json";
@@ -24,13 +24,21 @@ const MODE: u32 = 0o600;
 /// The message that the file is in JSON.
 const CONTENTS: &str = "backstay.aggregation.v2.ListAggregationsResponse";
 
+/// How nodes are joined.
+pub struct Joining {
+    /// The sessions.
+    pub lines: Lines,
+    /// Our name as a peer unless an aggregation says another.
+    pub peer_name: String,
+    /// For nodes that listen with TLS.
+    pub tls: Option<Tls>,
+}
+
 /// All of them. Methods may be called from any task at the same time.
 pub struct Aggregations {
     tables: Arc<Tables>,
     path: PathBuf,
-    lines: Lines,
-    /// Our name as a peer unless one says another.
-    peer_name: String,
+    joining: Joining,
     clock: Clock,
     /// Held from the first look to the end of a change.
     changes: tokio::sync::Mutex<()>,
@@ -64,15 +72,14 @@ impl Aggregations {
     pub async fn open(
         state_dir: &Path,
         tables: Arc<Tables>,
-        lines: Lines,
-        peer_name: String,
+        joining: Joining,
         clock: Clock,
     ) -> Result<Arc<Aggregations>> {
         let path = state_dir.join(FILE);
         let (file, known) = (path.clone(), Arc::clone(&tables));
         let read = blocking(move || read(&known, &file)).await?;
         let state = Mutex::default();
-        let all = Aggregations { tables, path, lines, peer_name, clock, changes: tokio::sync::Mutex::default(), state };
+        let all = Aggregations { tables, path, joining, clock, changes: tokio::sync::Mutex::default(), state };
         for message in read {
             match all.check(&message) {
                 Ok(()) => {
@@ -119,8 +126,13 @@ impl Aggregations {
     /// Whether it can be besides the others.
     fn check(&self, message: &pb::Aggregation) -> Result<()> {
         let others = self.list().0;
-        let others: Vec<Spec> = others.iter().map(|other| Spec::of(other, &self.peer_name)).collect();
-        Spec::of(message, &self.peer_name).check(&others)
+        let others: Vec<Spec> = others.iter().map(|other| Spec::of(other, &self.joining.peer_name)).collect();
+        let spec = Spec::of(message, &self.joining.peer_name);
+        if let Some(at) = spec.nodes.iter().position(|node| node.tls).filter(|_| self.joining.tls.is_none()) {
+            let words = format!("nodes[{at}].tls: the setting peer-tls-ca is needed for it");
+            return Err(Error::new(Reason::InvalidValue, words).with("field", format!("nodes[{at}].tls")));
+        }
+        spec.check(&others)
     }
 
     /// Adds one. `OBJECT_EXISTS`, `INVALID_VALUE`.
@@ -193,7 +205,7 @@ impl Aggregations {
 
     /// With the defaults of what it leaves open. The peer name stays open: it follows the setting.
     fn completed(&self, mut message: pb::Aggregation) -> pb::Aggregation {
-        let spec = Spec::of(&message, &self.peer_name);
+        let spec = Spec::of(&message, &self.joining.peer_name);
         message.node_timeout_ms = i32::try_from(spec.node_timeout_ms).ok();
         if message.function() == pb::AggregationFunction::Unspecified {
             message.set_function(pb::AggregationFunction::Sum);
@@ -202,10 +214,10 @@ impl Aggregations {
     }
 
     fn begin(&self, message: pb::Aggregation, status: Option<watch::Sender<Status>>) -> Running {
-        let shared = Arc::new(Shared::new(Spec::of(&message, &self.peer_name), Arc::clone(&self.clock)));
+        let shared = Arc::new(Shared::new(Spec::of(&message, &self.joining.peer_name), Arc::clone(&self.clock)));
         let status = status.unwrap_or_default();
         status.send_replace(shared.status());
-        let seats = shared.join(&self.lines);
+        let seats = shared.join(&self.joining.lines, self.joining.tls.as_ref());
         let task = tokio::spawn(Arc::clone(&shared).run(seats, status.clone())).abort_handle();
         Running { message, shared, task, status }
     }

@@ -25,6 +25,6 @@ mod resource;
 mod session;
 mod status;
 
-pub use directory::Aggregations;
+pub use directory::{Aggregations, Joining};
 pub use resource::{Function, NodeSpec, Spec};
 pub use status::{NodeStatus, Status, Target};

@@ -26,6 +26,7 @@ impl Spec {
             name: text(&node.name),
             address: text(&node.address),
             local_peer: text(&node.local_peer),
+            tls: node.tls(),
         });
         let timeout = message.node_timeout_ms.and_then(|timeout| u32::try_from(timeout).ok());
         Spec {
@@ -57,6 +58,8 @@ pub struct NodeSpec {
     pub address: String,
     /// Its own name in its peers section.
     pub local_peer: String,
+    /// It listens with TLS.
+    pub tls: bool,
 }
 
 /// An aggregation.
@@ -172,6 +175,7 @@ mod tests {
             name: name.to_owned(),
             address: address.to_owned(),
             local_peer: name.to_owned(),
+            tls: false,
         };
         Spec {
             name: name.to_owned(),

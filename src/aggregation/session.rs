@@ -12,7 +12,7 @@ use super::resource::{NodeSpec, Spec, wire_name};
 use super::status::{NodeStatus, Status, Target};
 use crate::configuration::Clock;
 use crate::peers::{Lesson, Session, Sink, Table, Taken, Update};
-use crate::stick_table::{Follower, Lines, Peer, Seat};
+use crate::stick_table::{Follower, Lines, Peer, Seat, Tls};
 
 /// Changes of so long are taught together.
 const PACE: Duration = Duration::from_millis(20);
@@ -92,14 +92,14 @@ impl Shared {
     }
 
     /// Takes a place at the session with each node.
-    pub(super) fn join(self: &Arc<Self>, lines: &Lines) -> Vec<Seat> {
+    pub(super) fn join(self: &Arc<Self>, lines: &Lines, tls: Option<&Tls>) -> Vec<Seat> {
         let peer = |node: &NodeSpec| {
             let remotes = vec![node.local_peer.clone()];
             Some(Peer { address: node.parsed().ok()?, local: self.spec.peer_name.clone(), remotes })
         };
-        let join = |(at, node)| {
+        let join = |(at, node): (usize, &NodeSpec)| {
             let follower = NodeFollower { shared: Arc::clone(self), node: at };
-            Some(lines.join(peer(node)?, Box::new(follower)))
+            Some(lines.join_over(tls.filter(|_| node.tls).cloned(), peer(node)?, Box::new(follower)))
         };
         self.spec.nodes.iter().enumerate().filter_map(join).collect()
     }

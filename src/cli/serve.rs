@@ -15,7 +15,7 @@ use super::owner;
 use super::pid_file::PidFile;
 use super::users;
 use super::welcome;
-use crate::aggregation::Aggregations;
+use crate::aggregation::{Aggregations, Joining};
 use crate::auth::Authenticator;
 use crate::configuration::engine::Engine;
 use crate::configuration::ports::{Check as _, Pending};
@@ -128,7 +128,8 @@ pub async fn run(
         let identity = tls.identity.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
         Tls::load(&tls.ca, identity, tls.name.as_deref())
     });
-    let push = Arc::new(Push::new(hub.clone(), settings.peer_name.clone(), host).over_tls(tls.transpose()?));
+    let tls = tls.transpose()?;
+    let push = Arc::new(Push::new(hub.clone(), settings.peer_name.clone(), host).over_tls(tls.clone()));
     let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?.read_only(settings.read_only);
     let certificates = FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?.read_only(settings.read_only);
     let general = FileStore::general(&settings.general_storage_dir).map_err(shown)?.read_only(settings.read_only);
@@ -183,11 +184,10 @@ pub async fn run(
         Directory::open(discovery, engine.clone(), Arc::clone(&configuration), tasks.clone(), stop.clone()).await?;
 
     let limits = UploadLimits { size: settings.max_upload_size as u64, number: UPLOADS, idle: UPLOAD_IDLE };
-    let (tables, lines) = (Arc::clone(&schema.tables), push.lines().clone());
-    let peer_name = settings.peer_name.clone();
-    let aggregations = Aggregations::open(&settings.state_dir, tables, lines, peer_name, Arc::clone(&store.clock))
-        .await
-        .map_err(shown)?;
+    let joining = Joining { lines: push.lines().clone(), peer_name: settings.peer_name.clone(), tls };
+    let tables = Arc::clone(&schema.tables);
+    let aggregations = Aggregations::open(&settings.state_dir, tables, joining, Arc::clone(&store.clock));
+    let aggregations = aggregations.await.map_err(shown)?;
 
     let rooms = Rooms {
         uploads: Uploads::open(settings.state_dir.join("uploads"), limits)?,

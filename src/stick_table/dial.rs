@@ -64,8 +64,11 @@ pub trait Follower: Sink + Send + 'static {
 /// All sessions. Cheap to clone; clones share them.
 #[derive(Clone, Default)]
 pub struct Lines {
-    lines: Arc<Mutex<HashMap<(Address, String), Running>>>,
+    lines: Arc<Mutex<HashMap<Key, Running>>>,
 }
+
+/// Where a session goes, our name in it, and whether it is over TLS.
+type Key = (Address, String, bool);
 
 struct Running {
     task: AbortHandle,
@@ -95,7 +98,7 @@ struct Member {
 pub struct Seat {
     lines: Lines,
     line: Arc<Line>,
-    key: (Address, String),
+    key: Key,
     id: u64,
 }
 
@@ -109,9 +112,9 @@ impl Lines {
         self.join_over(None, peer, follower)
     }
 
-    /// The same over TLS. A session that is there already stays as it is.
+    /// The same over TLS.
     pub fn join_over(&self, tls: Option<Tls>, peer: Peer, follower: Box<dyn Follower>) -> Seat {
-        let key = (peer.address, peer.local);
+        let key = (peer.address, peer.local, tls.is_some());
         let mut lines = locked(&self.lines);
         let entry = lines.entry(key.clone());
         let line = match &entry {
@@ -121,7 +124,7 @@ impl Lines {
         let id = line.next.fetch_add(1, Ordering::Relaxed);
         locked(&line.members).push(Member { id, remotes: peer.remotes, fresh: true, follower });
         line.joined.notify_one();
-        entry.or_insert_with_key(|(address, local)| {
+        entry.or_insert_with_key(|(address, local, _)| {
             let keeper = Keeper { address: address.clone(), tls, local: local.clone(), line: Arc::clone(&line) };
             Running { task: tokio::spawn(keeper.run()).abort_handle(), line: Arc::clone(&line) }
         });

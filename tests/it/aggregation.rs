@@ -5,11 +5,18 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use backstay::aggregation::{Aggregations, Joining, NodeStatus, Target};
+use backstay::document::Document;
 use backstay::error::Reason;
+use backstay::proto::aggregation as pb;
+use backstay::runtime::{Address, Runtime};
+use backstay::schema::Schema;
+use backstay::stick_table::{Hub, Poll, Push};
 use serde_json::{Value as Json, json};
 use tokio::time::{sleep, timeout};
 
@@ -31,6 +38,8 @@ frontend web
     http-request track-sc0 hdr(x-key) table here
     http-request deny deny_status 429 if { hdr(x-key),table_http_req_cnt(fleet/total) gt 50 }
     http-request return status 200
+backend odd
+    stick-table type ip size 1k expire 1m store http_req_cnt peers fleet
 backend here
     stick-table type string len 40 size 100k expire 1m store http_req_cnt,http_req_rate(3s) peers fleet
 ";
@@ -204,6 +213,16 @@ async fn a_limit_holds_over_all_nodes_and_outages_heal_without_a_wrong_refusal()
     eventually("it has come back", || nodes.iter().all(|node| node.total("k") == all + 2));
     drop(thief);
 
+    // A reload keeps what was counted.
+    let before = nodes[1].here("k");
+    let mut old = nodes[1].haproxy.reload();
+    eventually("the new process knows", || nodes[1].here("k") == before);
+    nodes[1].requests("k", 1);
+    eventually("it counts on", || nodes.iter().all(|node| node.total("k") == all + 3));
+    old.kill().unwrap();
+    old.wait().unwrap();
+    let all = all + 1;
+
     // backstay dies and comes back: what it has taught stays, and is never made less.
     world.backstay.kill();
     nodes[0].requests("k", 2);
@@ -224,6 +243,71 @@ async fn a_limit_holds_over_all_nodes_and_outages_heal_without_a_wrong_refusal()
         assert!(look.join().unwrap() >= least);
     });
     assert_eq!(nodes[1].requests("other", 1), [200]);
+}
+
+/// Aggregations in this process, in a folder of their own.
+pub(crate) async fn in_process(folder: &Path, joining: Joining) -> Arc<Aggregations> {
+    let tables = Schema::compile(backstay::proto::SCHEMA).unwrap().tables;
+    Aggregations::open(folder, tables, joining, Arc::new(|| 1)).await.unwrap()
+}
+
+/// Waits until the state of the first node is so.
+pub(crate) async fn node_is(all: &Aggregations, name: &str, holds: impl Fn(&NodeStatus) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let status = all.status(name).unwrap();
+        if holds(&status.nodes[0]) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{status:?}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_and_aggregations_share_a_session_and_what_does_not_fit_is_told() {
+    let node = Node::run("one", binary());
+    let runtime = Runtime::new(vec![Address::Unix(node.haproxy.socket())]);
+    let push = Push::new(Hub::new(Poll::new(runtime)), "backstay".into(), "somewhere".into());
+    push.follow(&Document::parse(&std::fs::read(node.haproxy.config()).unwrap()));
+    let folder = tempfile::tempdir().unwrap();
+    let joining = Joining { lines: push.lines().clone(), peer_name: "backstay".into(), tls: None };
+    let all = in_process(folder.path(), joining).await;
+    let wanted = |name: &str, source: &str, target: &str| pb::Aggregation {
+        name: Some(name.into()),
+        nodes: vec![pb::AggregationNode {
+            name: Some("one".into()),
+            address: Some(node.socket().display().to_string()),
+            local_peer: Some("one".into()),
+            tls: None,
+        }],
+        source_table: Some(source.into()),
+        target_table: Some(target.into()),
+        ..pb::Aggregation::default()
+    };
+    all.create(wanted("fits", "here", "fleet/total")).await.unwrap();
+    all.create(wanted("nowhere", "nothing", "fleet/nothing")).await.unwrap();
+    all.create(wanted("keys", "here", "odd")).await.unwrap();
+    let mut data = wanted("data", "here", "fleet/else");
+    data.data_types.push("gpc0".into());
+    all.create(data).await.unwrap();
+    node.requests("k", 3);
+    eventually("it is taught", || node.total("k") == 3);
+    assert!(push.statuses().iter().all(|(_, status)| status.live), "{:?}", push.statuses());
+    node_is(&all, "fits", |node| node.connected && node.target == Target::Taken && node.error.is_empty()).await;
+    // Nobody has closed the session of anybody.
+    assert_eq!(all.status("fits").unwrap().nodes[0].last_error, "");
+    node_is(&all, "nowhere", |node| node.error == "nothing: no such table in the peers section that names us").await;
+    node_is(&all, "keys", |node| node.error.starts_with("odd: its keys are of another type")).await;
+    node_is(&all, "data", |node| node.error == "here: it does not store gpc0").await;
+    let mut tls = wanted("tls", "here", "fleet/tls");
+    tls.nodes[0].tls = Some(true);
+    let refused = all.create(tls).await.unwrap_err();
+    assert!(refused.message().starts_with("nodes[0].tls: "), "{refused}");
+    // One leaves, the session stays.
+    all.delete("fits").await.unwrap();
+    assert!(push.statuses().iter().all(|(_, status)| status.live), "{:?}", push.statuses());
+    assert_eq!(all.status("keys").unwrap().nodes[0].last_error_time, 1);
 }
 
 /// Two backstays teach the same at once. What they teach never exceeds what was counted, and is right at rest.

@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use backstay::aggregation::Joining;
 use backstay::document::Document;
+use backstay::proto::aggregation as pb;
 use backstay::runtime::{Address, DataType, DatumValue, Runtime};
-use backstay::stick_table::{Event, Hub, Poll, Push, SourceKind, Tls, Watch, WatchOptions};
+use backstay::stick_table::{Event, Hub, Lines, Poll, Push, SourceKind, Tls, Watch, WatchOptions};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::aggregation::{in_process, node_is};
 use crate::support::client::Transport;
 use crate::support::haproxy::{Haproxy, free_port};
 use crate::support::world::{World, until};
@@ -202,4 +205,35 @@ async fn the_program_joins_over_tls_by_its_settings() {
         sessions(&world).await["error"].as_str().is_some_and(|error| error.contains("peer-tls-ca"))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aggregation_reaches_its_nodes_over_tls() {
+    let live = live("127.0.0.1");
+    let (certificate, key) = live.identity(&live.ca);
+    let ca = live.haproxy.dir().join("ca.pem");
+    let tls = Tls::load(&ca, Some((&certificate, &key)), None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let joining = Joining { lines: Lines::default(), peer_name: "backstay".into(), tls: Some(tls) };
+    let all = in_process(folder.path(), joining).await;
+    let text = std::fs::read_to_string(live.haproxy.config()).unwrap();
+    let address = text.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).unwrap();
+    let node = |tls| pb::AggregationNode {
+        name: Some("hap1".into()),
+        address: Some(address.into()),
+        local_peer: Some("hap1".into()),
+        tls,
+    };
+    let mut wanted = pb::Aggregation {
+        name: Some("names".into()),
+        nodes: vec![node(Some(true))],
+        source_table: Some("names".into()),
+        target_table: Some("p/total".into()),
+        ..pb::Aggregation::default()
+    };
+    all.create(wanted.clone()).await.unwrap();
+    node_is(&all, "names", |node| node.connected).await;
+    wanted.nodes = vec![node(None)];
+    all.replace("names", wanted).await.unwrap();
+    node_is(&all, "names", |node| !node.connected && !node.last_error.is_empty()).await;
 }
