@@ -105,8 +105,9 @@
 //! # Tests
 //!
 //! Unit tests stand beside what they test. `tests/it/` is one binary against a real HAProxy (`HAPROXY_BIN`); sockets
-//! and ports are made for each test. Texts that follow from the program (`tests/data/proto.digest`, two tables of
-//! README.md) are compared with it; `BACKSTAY_BLESS=1 cargo test --test it` takes a wanted change over.
+//! and ports are made for each test. `tests/clients/` are clients in other languages, examples at the same time. Texts
+//! that follow from the program (`tests/data/proto.digest`, two tables of README.md) are compared with it;
+//! `BACKSTAY_BLESS=1 cargo test --test it` takes a wanted change over.
 
 pub mod aggregation;
 pub mod auth;

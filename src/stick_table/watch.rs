@@ -228,6 +228,8 @@ impl Watch {
                     return Ok(());
                 }
                 Place::Live(known) => {
+                    // What an empty table stores is not known before.
+                    self.view.check(&mirror)?;
                     if let Some(group) = &self.group {
                         let others = Arc::strong_count(group) > 1;
                         let next = locked(group).next(&table, &mirror, known.number, others);

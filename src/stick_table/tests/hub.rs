@@ -239,6 +239,22 @@ async fn a_watch_of_a_missing_table_ends_and_works_once_it_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_filter_on_what_the_table_does_not_store_is_refused_as_soon_as_it_can_be_known() {
+    let fake = Fake::default();
+    let hub = fake.hub();
+    let scope = Scope { filters: vec!["conn_cnt gt 1".parse().unwrap()], key_prefix: String::new() };
+    let mut watch = hub.watch("t", WatchOptions { scope, ..every(100) });
+    assert!(matches!(next(&mut watch).await.event, Event::Snapshot { last: true, .. }));
+    fake.set("a", 1);
+    let error = timeout(Duration::from_secs(10), watch.next()).await.expect("in time").unwrap().unwrap_err();
+    assert_eq!(
+        (error.reason(), error.message()),
+        (Reason::InvalidValue, "filter: the table does not store 'conn_cnt'")
+    );
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watch_resumes_where_it_was_or_starts_anew() {
     let fake = Fake::default();
     fake.set("a", 1);
