@@ -161,6 +161,9 @@ async fn stick_tables(world: &mut World) {
     assert_eq!(next["changed"]["entries"][0]["key"], "127.0.0.1", "{next}");
     drop(watch);
 
+    // As HAProxy shows it.
+    let held = json!([{"field": "gpc0"}, {"field": "http_req_cnt"}, {"field": "http_req_rate", "period": 10_000}]);
+    assert_eq!(first["snapshot"]["fields"].as_array().map(Vec::len), Some(3), "{first}");
     let entry = |key: &str, data: Json| json!({"stick_table": TABLE, "process": 1, "key": key, "data_type": data});
     let list = |more: Json| {
         let mut request = json!({"stick_table": TABLE, "process": 1});
@@ -176,6 +179,11 @@ async fn stick_tables(world: &mut World) {
                 "StickTableEntryService.ListStickTableEntries",
                 list(json!({"filter": "gpc0 gt 5"})),
                 entries(json!([{"key": "10.0.0.1", "gpc0": 7}])),
+            ),
+            (
+                "StickTableEntryService.ListStickTableEntries",
+                list(json!({"key": "10.0.0.1"})),
+                if world.is_rest() { done() } else { holds(json!({"fields": held})) },
             ),
             ("StickTableEntryService.ListStickTableEntries", list(json!({"key": "10.9.9.9"})), entries(Json::Null)),
             (

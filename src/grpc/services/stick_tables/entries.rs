@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use tokio_stream::StreamExt as _;
 
-use super::message::{data, message, mirrored};
+use super::message::{data, fields, message, mirrored};
 use super::{PROCESS, filters, require_process, stored_fields, wrong};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::Transport;
@@ -46,7 +46,12 @@ impl Asked {
     }
 
     /// The answer with the entries of the page, out of so many that there are at least.
-    fn answer(&self, entries: Vec<pb::StickTableEntry>, total: usize) -> Result<pb::ListStickTableEntriesResponse> {
+    fn answer(
+        &self,
+        entries: Vec<pb::StickTableEntry>,
+        fields: Vec<pb::StickTableField>,
+        total: usize,
+    ) -> Result<pb::ListStickTableEntriesResponse> {
         if self.offset > total {
             let message = format!("offset {} is larger than the number of entries, {total}", self.offset);
             return Err(Error::new(Reason::IndexOutOfRange, message).with("length", total));
@@ -54,7 +59,7 @@ impl Asked {
         let paged = self.page.size.is_some_and(|size| self.count == 0 || size < self.count);
         let more = paged && self.query.start + entries.len() < total;
         let next_page_token = if more { self.page.next(0) } else { String::new() };
-        Ok(pb::ListStickTableEntriesResponse { entries, next_page_token })
+        Ok(pb::ListStickTableEntriesResponse { entries, next_page_token, fields })
     }
 }
 
@@ -72,7 +77,8 @@ pub(in super::super) async fn entries(
     let rest = context.transport == Transport::Rest;
     // Clients of REST know entries by the ids that HAProxy alone has.
     if !rest && let Some(Listing { entries, total }) = context.hub.list(&asked.table, &asked.query)? {
-        return asked.answer(entries.into_iter().map(mirrored).collect(), total).map(Reply::One);
+        let fields = fields(entries.first().map(|entry| &*entry.data));
+        return asked.answer(entries.into_iter().map(mirrored).collect(), fields, total).map(Reply::One);
     }
     let mut listing = context.runtime.table_entries(&asked.table, &asked.query.scope.filters).await?;
     if let Some(kind) = &asked.query.order_by {
@@ -81,32 +87,39 @@ pub(in super::super) async fn entries(
     if rest && asked.query.start == 0 && asked.query.limit == usize::MAX {
         let chunks = listing.into_stream().map(move |chunk| {
             let entries = chunk?.into_iter().filter(|entry| asked.wants(entry)).map(message).collect();
-            Ok(pb::ListStickTableEntriesResponse { entries, next_page_token: String::new() })
+            Ok(pb::ListStickTableEntriesResponse { entries, ..pb::ListStickTableEntriesResponse::default() })
         });
         return Ok(Reply::Many(Box::pin(chunks)));
     }
-    let (mut seen, mut entries) = (0, Vec::new());
+    let (mut seen, mut entries, mut held) = (0, Vec::new(), Vec::new());
     let end = asked.query.start.saturating_add(asked.query.limit);
     while seen <= end
         && let Some(items) = listing.next().await?
     {
         for entry in items.into_iter().filter(|entry| asked.wants(entry)) {
             if (asked.query.start..end).contains(&seen) {
+                if entries.is_empty() {
+                    held = fields(Some(&entry.data));
+                }
                 entries.push(message(entry));
             }
             seen += 1;
         }
     }
-    asked.answer(entries, seen).map(Reply::One)
+    asked.answer(entries, held, seen).map(Reply::One)
 }
 
 async fn entry_of_key(context: &Context, table: &str, key: &str) -> Result<pb::ListStickTableEntriesResponse> {
-    let entries = match context.runtime.table_entry(table, key).await {
-        Ok(entry) => vec![message(entry)],
-        Err(error) if error.reason() == Reason::ObjectNotFound && error.message().starts_with("no entry") => Vec::new(),
+    let mut answer = pb::ListStickTableEntriesResponse::default();
+    match context.runtime.table_entry(table, key).await {
+        Ok(entry) => {
+            answer.fields = fields(Some(&entry.data));
+            answer.entries.push(message(entry));
+        }
+        Err(error) if error.reason() == Reason::ObjectNotFound && error.message().starts_with("no entry") => {}
         Err(error) => return Err(error),
-    };
-    Ok(pb::ListStickTableEntriesResponse { entries, next_page_token: String::new() })
+    }
+    Ok(answer)
 }
 
 /// The entries with the most of a data type; of all others no more are held than make one page.
@@ -128,8 +141,9 @@ async fn ordered(
         }
     }
     first.sort_unstable_by(|one, other| (&one.0, &one.1.key).cmp(&(&other.0, &other.1.key)));
+    let held = fields(first.get(start).map(|(_, entry)| &*entry.data));
     let entries = first.into_iter().skip(start).take(limit).map(|(_, entry)| message(entry)).collect();
-    asked.answer(entries, total)
+    asked.answer(entries, held, total)
 }
 
 /// The data type that comes first.
@@ -206,7 +220,12 @@ impl Stored {
             let name = field.field().as_str_name();
             name.trim_start_matches("STICK_TABLE_DATA_TYPE_").to_ascii_lowercase()
         };
-        let fields = stored_fields(context, table).iter().map(|field| (name(field), field.idx)).collect();
+        let mut fields = stored_fields(context, table);
+        // Where the configuration says what we cannot read, HAProxy alone knows.
+        if fields.iter().any(|field| field.field() == pb::StickTableDataType::Unspecified) {
+            fields.clear();
+        }
+        let fields = fields.iter().map(|field| (name(field), field.idx)).collect();
         Stored { table: table.to_owned(), fields }
     }
 

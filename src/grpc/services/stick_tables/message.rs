@@ -1,8 +1,33 @@
 //! Entries as messages, and back.
 
+use super::field;
 use crate::proto::runtime as pb;
 use crate::runtime::{DataType, Datum, DatumValue, TableEntry};
 use crate::stick_table::Entry;
+
+/// What an entry holds.
+pub(super) fn fields(data: Option<&[Datum]>) -> Vec<pb::StickTableField> {
+    let data = data.unwrap_or_default();
+    // The array that it may be an element of, and how many of its elements are data types of their own.
+    let array = |datum: &Datum| match datum.kind {
+        DataType::Gpt(n) => Some(("gpt", n, 1)),
+        DataType::Gpc(n) => Some(("gpc", n, 2)),
+        DataType::GpcRate(n) => Some(("gpc_rate", n, 2)),
+        _ => None,
+    };
+    let item = |datum: &Datum| {
+        let period = datum.period.map(|period| period.to_string());
+        if let Some((name, n, own)) = array(datum) {
+            let count = data.iter().filter_map(array).filter(|(other, ..)| *other == name).count();
+            if count > own {
+                let arguments: Vec<String> = std::iter::once(count.to_string()).chain(period).collect();
+                return (n == 0).then(|| format!("{name}({})", arguments.join(",")));
+            }
+        }
+        Some(period.map_or_else(|| datum.kind.to_string(), |period| format!("{}({period})", datum.kind)))
+    };
+    data.iter().filter_map(item).map(|item| field(&item)).collect()
+}
 
 /// An entry of a mirror.
 pub(super) fn mirrored(entry: Entry) -> pb::StickTableEntry {
@@ -120,5 +145,36 @@ fn array(all: &mut Vec<i64>, single: &mut Option<pb::IndexedCounter>, n: u16, na
     all[at] = number;
     if n >= named && number != 0 && single.is_none() {
         *single = Some(pb::IndexedCounter { idx: Some(i64::from(n)), value: Some(number) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_entry_holds_is_shown_with_periods_and_elements() {
+        let datum = |name: &str, period| Datum { kind: DataType::parse(name), period, value: DatumValue::Number(0) };
+        let shown = |data: &[Datum]| -> Vec<_> {
+            let name = |field: &pb::StickTableField| field.field().as_str_name().replace("STICK_TABLE_DATA_TYPE_", "");
+            fields(Some(data)).iter().map(|field| (name(field), field.idx, field.period)).collect()
+        };
+        let plain =
+            [datum("gpc0", None), datum("gpc1", None), datum("gpc0_rate", Some(500)), datum("server_key", None)];
+        let row = |name: &str, idx, period| (name.to_owned(), idx, period);
+        assert_eq!(
+            shown(&plain),
+            [
+                row("GPC0", None, None),
+                row("GPC1", None, None),
+                row("GPC0_RATE", None, Some(500)),
+                row("SERVER_KEY", None, None)
+            ]
+        );
+        let arrays: Vec<_> = ["gpt0", "gpt1", "gpc0_rate", "gpc1_rate", "gpc2_rate"]
+            .map(|name| datum(name, name.ends_with("rate").then_some(10_000)))
+            .into();
+        assert_eq!(shown(&arrays), [row("GPT", Some(2), None), row("GPC_RATE", Some(3), Some(10_000))]);
+        assert_eq!(fields(None), []);
     }
 }

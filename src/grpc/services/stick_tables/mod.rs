@@ -62,7 +62,8 @@ fn table(context: &Context, info: TableInfo) -> pb::StickTable {
 fn stored_fields(context: &Context, name: &str) -> Vec<pb::StickTableField> {
     let document = &context.configuration.current().document;
     let Some(store) = context.engine.stored_data(document, name) else { return Vec::new() };
-    store.split(',').map(str::trim).filter(|item| !item.is_empty()).map(field).collect()
+    let items = store.split(',').map(|item| item.trim().trim_matches(['"', '\'']));
+    items.filter(|item| !item.is_empty()).map(field).collect()
 }
 
 /// One item of `store`: `gpc0`, `http_req_rate(10s)`, `gpc(3)`, `gpc_rate(3,10s)`.
@@ -113,7 +114,8 @@ fn event(update: Update) -> pb::WatchStickTableResponse {
     let entries = |entries: Vec<Entry>| entries.into_iter().map(mirrored);
     let kind = match update.event {
         Event::Snapshot { entries: all, last } => {
-            Kind::Snapshot(pb::StickTableSnapshot { entries: entries(all).collect(), last })
+            let fields = message::fields(all.first().map(|entry| &*entry.data));
+            Kind::Snapshot(pb::StickTableSnapshot { entries: entries(all).collect(), last, fields })
         }
         Event::Changed(changed) => Kind::Changed(pb::StickTableChanged { entries: entries(changed).collect() }),
         Event::Removed { keys, reason } => {
