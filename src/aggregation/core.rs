@@ -93,6 +93,8 @@ pub(super) struct Core {
     numbers: HashMap<Box<[u8]>, u64>,
     /// When it began, until it teaches.
     waiting: Option<u64>,
+    /// Somebody else teaches. What is to be taught is noted all the same.
+    standby: bool,
     scratch: Vec<u64>,
     windows: Vec<Window>,
 }
@@ -111,6 +113,7 @@ impl Core {
             texts: Vec::new(),
             numbers: HashMap::new(),
             waiting: Some(now),
+            standby: false,
             scratch: Vec::new(),
             windows: Vec::new(),
         }
@@ -456,7 +459,7 @@ impl Core {
 
     /// The next entry to teach a node.
     pub(super) fn next(&mut self, node: usize, now: u64) -> Option<Row<'_>> {
-        let known = self.nodes.get_mut(node)?;
+        let known = self.nodes.get_mut(node).filter(|_| !self.standby)?;
         let at = known.queue.pop_front()?;
         let (_, cells, expire) = known.target.as_ref()?;
         let (cells, expire) = (cells.clone(), u64::from(*expire));
@@ -500,6 +503,16 @@ impl Core {
         });
         let expires_in = left.map(|left| u32::try_from(left).unwrap_or(u32::MAX));
         Some(Row { key, expires_in, values: values.collect() })
+    }
+
+    /// Leaves the teaching to somebody else, or takes it up again.
+    pub(super) fn stand_by(&mut self, standby: bool) {
+        self.standby = standby;
+    }
+
+    /// Whether it leaves the teaching to somebody else.
+    pub(super) fn stands_by(&self) -> bool {
+        self.standby
     }
 
     /// How many entries a node is to be taught.

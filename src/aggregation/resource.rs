@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::beat::REPLICAS;
 use super::core::NODES;
 use crate::error::{Error, Reason, Result};
 use crate::peers::Column;
@@ -29,7 +30,10 @@ impl Spec {
             tls: node.tls(),
         });
         let timeout = message.node_timeout_ms.and_then(|timeout| u32::try_from(timeout).ok());
+        let mut replicas = message.replicas.clone();
+        replicas.sort();
         Spec {
+            replicas,
             name: text(&message.name),
             nodes: nodes.collect(),
             source_table: text(&message.source_table),
@@ -81,6 +85,8 @@ pub struct Spec {
     pub node_timeout_ms: u32,
     /// Our name in the peers sections.
     pub peer_name: String,
+    /// The names of all replicas, in order; none: they do not look at each other.
+    pub replicas: Vec<String>,
 }
 
 /// Used when none is given.
@@ -128,6 +134,12 @@ impl Spec {
                 let message = format!("{field}: '{kind}' is no data type of stick tables");
                 return Err(wrong(field, message));
             }
+        }
+        let replicas = &self.replicas;
+        let twice = replicas.iter().zip(replicas.iter().skip(1)).any(|(one, next)| one == next);
+        if !replicas.is_empty() && (replicas.len() > REPLICAS || twice || !replicas.contains(&self.peer_name)) {
+            let message = format!("replicas: up to {REPLICAS} different names, '{}' among them", self.peer_name);
+            return Err(wrong("replicas".to_owned(), message));
         }
         others.iter().filter(|other| other.name != self.name).try_for_each(|other| self.check_beside(other))
     }
@@ -186,6 +198,7 @@ mod tests {
             function: Function::Sum,
             node_timeout_ms: TIMEOUT,
             peer_name: "backstay".to_owned(),
+            replicas: vec!["backstay".to_owned(), "second".to_owned()],
         }
     }
 
@@ -208,6 +221,8 @@ mod tests {
             (|s| s.nodes[1].address = "10.0.0.1:1024".into(), "nodes[1].address: "),
             (|s| s.nodes[0].address = "somewhere".into(), "nodes[0].address: "),
             (|s| s.data_types[1] = "gpc7".into(), "data_types[1]: "),
+            (|s| s.replicas[0] = "other".into(), "replicas: "),
+            (|s| s.replicas[1] = "backstay".into(), "replicas: "),
         ] {
             let message = refused(&[], change);
             assert!(message.starts_with(field), "{message}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::beat;
 use super::core::{Core, Seen};
 use super::layout::Layout;
 use super::resource::{NodeSpec, Spec, wire_name};
@@ -22,7 +23,9 @@ const STATUS: Duration = Duration::from_millis(250);
 const RESYNC: Duration = Duration::from_mins(5);
 /// The same while a node is still learning what its earlier process had.
 const PARTIAL: Duration = Duration::from_secs(1);
-/// What is not acknowledged for so long is not taken.
+/// The same while it must be known whether another replica teaches: at least this, and so many times as long as it takes.
+const DOUBT: (Duration, u32) = (Duration::from_secs(1), 20);
+/// What is not acknowledged for so long is not taken. For so long nothing is taught when it is not known who else does.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the sessions of an aggregation share.
@@ -41,6 +44,10 @@ pub(super) struct Shared {
 struct State {
     core: Core,
     nodes: Vec<Node>,
+    /// Since when not all nodes are reached, where that matters.
+    incomplete: Option<Instant>,
+    /// When our own sign of life was last due.
+    beat: Option<Instant>,
 }
 
 /// What is known of a node.
@@ -48,18 +55,34 @@ struct State {
 struct Node {
     source: Option<Table>,
     target: Option<Table>,
-    /// Whether they were described since the node began to tell all its entries.
-    described: (bool, bool),
     /// The target as it is taught.
     taught: Option<Table>,
     /// What of its tables does not fit.
     fault: Option<String>,
-    /// It is to tell its entries again.
-    again: bool,
-    partial: bool,
+    resync: Resync,
+    /// Whether another replica that reaches all nodes was among its entries; nothing: not asked since it matters.
+    others: Option<bool>,
+    /// It is to be taught our own sign of life.
+    beat: bool,
     /// Since when it has not acknowledged what it was taught.
     waiting: Option<Instant>,
     status: NodeStatus,
+}
+
+/// How a node tells all its entries.
+#[derive(Default)]
+struct Resync {
+    /// It is to do so again.
+    again: bool,
+    /// It may not have had all the last time.
+    partial: bool,
+    /// When it began, and how long it took last.
+    began: Option<Instant>,
+    took: Duration,
+    /// Whether source and target were described since.
+    described: (bool, bool),
+    /// Whether a sign of life of another replica has come since.
+    heard: bool,
 }
 
 impl Shared {
@@ -70,8 +93,8 @@ impl Shared {
             status: NodeStatus { name: node.name.clone(), error: "no session yet".to_owned(), ..NodeStatus::default() },
             ..Node::default()
         });
-        let state =
-            State { core: Core::new(spec.nodes.len(), u64::from(spec.node_timeout_ms), 0), nodes: nodes.collect() };
+        let core = Core::new(spec.nodes.len(), u64::from(spec.node_timeout_ms), 0);
+        let state = State { core, nodes: nodes.collect(), incomplete: None, beat: None };
         Shared {
             source: wire_name(&spec.source_table),
             target: wire_name(&spec.target_table),
@@ -111,10 +134,10 @@ impl Shared {
             let (due, waiting) = {
                 let mut state = self.state();
                 state.core.advance(self.now());
+                state.look_at_replicas(&self.spec);
                 let state = &*state;
-                let wakes = |at: &usize| {
-                    state.core.pending(*at) > 0 || state.nodes.get(*at).is_some_and(|n| n.waiting.is_some())
-                };
+                let node = |at: usize| state.nodes.get(at).is_some_and(|node| node.waiting.is_some() || node.beat);
+                let wakes = |at: &usize| node(*at) || state.core.pending(*at) > 0 && !state.core.stands_by();
                 let woken: Vec<usize> = (0..seats.len()).filter(wakes).collect();
                 woken.iter().filter_map(|at| seats.get(*at)).for_each(Seat::wake);
                 (state.core.due(), !woken.is_empty())
@@ -132,7 +155,8 @@ impl Shared {
             }
             let mut next = due.map(|due| self.zero + Duration::from_millis(due));
             let fresh = *statuses.borrow() == self.status();
-            if waiting || !fresh {
+            let replicas = !self.spec.replicas.is_empty();
+            if waiting || !fresh || replicas {
                 let later = told.unwrap_or_else(Instant::now) + STATUS;
                 next = Some(next.map_or(later, |next| next.min(later)));
             }
@@ -142,6 +166,12 @@ impl Shared {
             }
             sleep(PACE).await;
         }
+    }
+
+    /// Whether a key is that of a replica's sign of life, and then whether it is of another one.
+    fn replica(&self, table: &Table, key: &[u8]) -> Option<bool> {
+        let name = self.spec.replicas.get(beat::place(table, key)?)?;
+        Some(*name != self.spec.peer_name)
     }
 
     /// How it goes now.
@@ -158,11 +188,38 @@ impl Shared {
             let error = error.unwrap_or_else(|| node.status.error.clone());
             NodeStatus { entries, pending, target, error, ..node.status.clone() }
         });
-        Status { teaches: state.core.teaches(), keys: state.core.keys(), nodes: nodes.collect() }
+        let (teaches, stands_by) = (state.core.teaches(), state.core.stands_by());
+        Status { teaches, stands_by, keys: state.core.keys(), nodes: nodes.collect() }
     }
 }
 
 impl State {
+    /// Teaches or stands by, where there are replicas, and says so to them.
+    fn look_at_replicas(&mut self, spec: &Spec) {
+        if spec.replicas.is_empty() {
+            return;
+        }
+        if self.nodes.iter().all(|node| node.status.connected) {
+            self.incomplete = None;
+            self.core.stand_by(false);
+            if self.core.teaches() && self.beat.is_none_or(|beat| beat.elapsed() >= beat::PERIOD) {
+                self.beat = Some(Instant::now());
+                self.nodes.iter_mut().for_each(|node| node.beat = true);
+            }
+            return;
+        }
+        if self.incomplete.is_none() {
+            for node in &mut self.nodes {
+                (node.others, node.beat, node.resync.again) = (None, false, true);
+            }
+        }
+        let since = *self.incomplete.get_or_insert_with(Instant::now);
+        let mut heard =
+            self.nodes.iter().filter(|node| node.status.connected).filter_map(|node| node.others).peekable();
+        let unknown = heard.peek().is_none();
+        self.core.stand_by(if unknown { since.elapsed() < PATIENCE } else { heard.any(|others| others) });
+    }
+
     /// Looks again at what fits together. `node`: the one that has described a table.
     fn fit(&mut self, node: usize, spec: &Spec, now: u64) {
         let first = self.nodes.iter().filter_map(|node| node.source.as_ref()).find(|table| table.unknown.is_none());
@@ -171,7 +228,7 @@ impl State {
             self.core.reset(wanted, now);
             for (at, other) in self.nodes.iter_mut().enumerate() {
                 // Entries of a table come behind its description: this node has told none yet.
-                other.again = at != node;
+                other.resync.again = at != node;
             }
             self.core.begin(node);
             (0..self.nodes.len()).for_each(|at| self.fit_node(at, spec));
@@ -221,23 +278,25 @@ struct NodeFollower {
 impl NodeFollower {
     fn with<T: Default>(&self, work: impl FnOnce(&mut Core, &mut Node) -> T) -> T {
         let mut state = self.shared.state();
-        let State { core, nodes } = &mut *state;
+        let State { core, nodes, .. } = &mut *state;
         nodes.get_mut(self.node).map(|node| work(core, node)).unwrap_or_default()
     }
 
     fn finish(&self, all: bool) {
         let shared = &self.shared;
         let mut state = shared.state();
-        let State { core, nodes } = &mut *state;
+        let State { core, nodes, .. } = &mut *state;
         let Some(node) = nodes.get_mut(self.node) else { return };
-        node.partial = !all;
+        node.resync.partial = !all;
+        node.resync.took = node.resync.began.take().map_or(Duration::ZERO, |began| began.elapsed());
+        node.others = Some(std::mem::take(&mut node.resync.heard));
         let missing = |table: &str| format!("{table}: no such table in the peers section that names us");
-        if !node.described.0 {
+        if !node.resync.described.0 {
             node.source = None;
             core.source(self.node, Vec::new(), 0);
             node.fault = Some(missing(&shared.spec.source_table));
         }
-        if !node.described.1 {
+        if !node.resync.described.1 {
             (node.target, node.taught) = (None, None);
             core.target(self.node, None);
             node.fault.get_or_insert_with(|| missing(&shared.spec.target_table));
@@ -262,7 +321,9 @@ impl Sink for NodeFollower {
         let node = self.node;
         self.with(|core, known| {
             core.begin(node);
-            (known.described, known.again) = ((false, false), false);
+            let resync = &mut known.resync;
+            (resync.described, resync.again, resync.heard) = ((false, false), false, false);
+            resync.began = Some(Instant::now());
         });
     }
 
@@ -279,9 +340,9 @@ impl Sink for NodeFollower {
         let mut state = shared.state();
         let Some(node) = state.nodes.get_mut(self.node) else { return };
         let (place, described) = if table.name == shared.source {
-            (&mut node.source, &mut node.described.0)
+            (&mut node.source, &mut node.resync.described.0)
         } else if table.name == shared.target {
-            (&mut node.target, &mut node.described.1)
+            (&mut node.target, &mut node.resync.described.1)
         } else {
             return;
         };
@@ -299,6 +360,12 @@ impl Sink for NodeFollower {
         if table.name == shared.source {
             shared.state().core.update(node, seen, shared.now());
         } else if table.name == shared.target {
+            if let Some(other) = shared.replica(table, key) {
+                if other && expires_in.is_some_and(|left| left > 0) && table.expire > 0 {
+                    self.with(|_, node| node.resync.heard = true);
+                }
+                return;
+            }
             shared.state().core.seen_in_target(node, seen, shared.now());
         }
     }
@@ -315,9 +382,12 @@ impl Follower for NodeFollower {
     }
 
     fn resync_after(&self) -> Duration {
-        self.with(|_, node| match (node.again, node.partial) {
+        let state = self.shared.state();
+        let doubt = state.incomplete.is_some();
+        state.nodes.get(self.node).map_or(RESYNC, |node| match (node.resync.again, node.resync.partial) {
             (true, _) => Duration::ZERO,
             (false, true) => PARTIAL,
+            (false, false) if doubt => DOUBT.0.max(node.resync.took * DOUBT.1),
             (false, false) => RESYNC,
         })
     }
@@ -327,6 +397,12 @@ impl Follower for NodeFollower {
         self.with(|core, node| {
             let before = (node.status.target, node.waiting.is_some());
             let Some(taught) = &node.taught else { return false };
+            if std::mem::take(&mut node.beat)
+                && let Some(place) = shared.spec.replicas.iter().position(|name| *name == shared.spec.peer_name)
+            {
+                let (key, values) = (beat::key(taught, place), beat::values(taught));
+                session.teach(taught, Lesson { key: &key, expires_in: Some(beat::LIFE), values: &values });
+            }
             while session.has_room() {
                 let Some(row) = core.next(at, shared.now()) else { break };
                 session.teach(taught, Lesson { key: &row.key, expires_in: row.expires_in, values: &row.values });
@@ -343,7 +419,7 @@ impl Follower for NodeFollower {
             if before != (node.status.target, node.waiting.is_some()) {
                 shared.changed.notify_one();
             }
-            core.pending(at) > 0
+            core.pending(at) > 0 && !core.stands_by()
         })
     }
 

@@ -53,6 +53,8 @@ impl NodeStatus {
 pub struct Status {
     /// It teaches.
     pub teaches: bool,
+    /// It does not, because another replica does.
+    pub stands_by: bool,
     /// Keys that any node has.
     pub keys: usize,
     /// The nodes, in their order.

@@ -350,6 +350,36 @@ async fn two_replicas_do_not_fight() {
     drop(one);
 }
 
+/// A replica that is cut off from a node stands by while another one reaches all, and takes over when that is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_cut_off_leaves_the_teaching_to_one_that_is_not() {
+    let nodes = Node::pair();
+    let (mut one, two) =
+        (World::start(Transport::Grpc, &[]), World::start(Transport::Grpc, &["--peer-name", "second"]));
+    let wanted = aggregation(&nodes, json!({"replicas": ["second", "backstay"]}));
+    one.ok("AggregationService.CreateAggregation", json!({"aggregation": wanted})).await;
+    teaches(&one).await;
+    let mut cut = wanted.clone();
+    cut["nodes"][0]["address"] = json!("unix@/nowhere/one.sock");
+    two.ok("AggregationService.CreateAggregation", json!({"aggregation": cut})).await;
+    // It waits for the node at first, and would teach without it then.
+    reaches(&two, "it stands by", |status| status["state"] == "standby").await;
+    nodes[0].requests("k", 7);
+    for more in 1..=20 {
+        nodes[1].requests("k", 1);
+        eventually("all is taught", || nodes.iter().all(|node| node.total("k") == 7 + more));
+    }
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        assert!(nodes.iter().all(|node| node.total("k") == 27));
+    }
+    assert_eq!(status(&two).await["state"], "standby");
+    assert_eq!(status(&one).await["state"], "teaching");
+    one.backstay.kill();
+    eventually("what it reaches is taught", || nodes[1].total("k") == 20);
+    assert_eq!(status(&two).await["state"], "teaching");
+}
+
 /// An aggregation of nodes that are not there.
 fn plain(name: &str, more: Json) -> Json {
     let mut all = json!({
@@ -393,6 +423,7 @@ async fn aggregations(world: &mut World) {
         ("AggregationService.CreateAggregation", create(json!({"target_table": "m_here"})), refused_saying(Reason::InvalidValue, "target_table")),
         ("AggregationService.CreateAggregation", create(json!({"source_table": "m_total"})), refused_saying(Reason::InvalidValue, "source_table")),
         ("AggregationService.CreateAggregation", create(json!({"data_types": ["gpc9"]})), refused_saying(Reason::InvalidValue, "data_types[0]")),
+        ("AggregationService.CreateAggregation", create(json!({"replicas": ["other"]})), refused_saying(Reason::InvalidValue, "replicas")),
         ("AggregationService.CreateAggregation", create(json!({"nodes": null})), refused_saying(Reason::InvalidValue, "nodes")),
         ("AggregationService.CreateAggregation", create(json!({"nodes": [{"name": "a", "address": "nowhere", "local_peer": "a"}]})), refused_saying(Reason::InvalidValue, "nodes[0].address")),
         ("AggregationService.CreateAggregation", create(json!({"nodes": [{"name": "a", "address": "127.0.0.1:1"}]})), refused_saying(Reason::InvalidField, "local_peer")),

@@ -95,7 +95,11 @@ fn count(count: usize) -> i64 {
 }
 
 fn message_of(status: Status) -> pb::AggregationStatus {
-    let state = if status.teaches { pb::AggregationState::Teaching } else { pb::AggregationState::Starting };
+    let state = match (status.teaches, status.stands_by) {
+        (true, true) => pb::AggregationState::Standby,
+        (true, false) => pb::AggregationState::Teaching,
+        (false, _) => pb::AggregationState::Starting,
+    };
     pb::AggregationStatus {
         state: state.into(),
         keys: count(status.keys),
