@@ -177,6 +177,9 @@ impl Sink for Other {
         if self.live.is_none() {
             self.live = Some(Instant::now());
             self.others.come();
+        } else {
+            // Somebody else asked for it. What was changed meanwhile came with it, and is to come from our own node.
+            self.others.inner().came = true;
         }
         let mut status = self.status();
         status.live = true;
