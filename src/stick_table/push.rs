@@ -37,6 +37,9 @@ const NO_TLS: &str =
 /// What is said of a node that we do not know how to reach.
 const NO_ADDRESS: &str = "its address is not known: what it changes comes late";
 
+/// While HAProxy says that it does not have all entries itself, all are asked for after so many times as long as it takes.
+const PARTLY: u32 = 4;
+
 /// How a session fares.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
@@ -199,8 +202,9 @@ struct Tables {
     /// Tables with updates that watchers have not been told of.
     touched: Vec<String>,
     resyncing: bool,
-    /// Entries were cleared through us, and may have changed at the same time: HAProxy knows better.
-    hurried: bool,
+    /// All entries are asked for after so many times as long as it takes: some were cleared through us, and may have
+    /// changed at the same time; or HAProxy was still learning some, which it would never tell by itself.
+    hurried: Option<u32>,
     status: Arc<Mutex<Status>>,
 }
 
@@ -217,7 +221,7 @@ impl Tables {
             described: Vec::new(),
             touched: Vec::new(),
             resyncing: false,
-            hurried: false,
+            hurried: None,
             status,
         }
     }
@@ -255,20 +259,19 @@ impl Follower for Tables {
     fn tick(&mut self) {
         self.feeds.values().for_each(Feed::expire);
         // Each is asked, so that none is still waiting afterwards.
-        self.hurried |= self.feeds.values().filter(|feed| feed.hurried()).count() > 0;
-        self.hurried |= self.others.came();
+        let hurried = self.feeds.values().filter(|feed| feed.hurried()).count() > 0;
+        if self.others.came() || hurried {
+            self.hurried = self.hurried.or(Some(SHARED.1));
+        }
     }
 
     fn resync_after(&self) -> Duration {
-        let soon = SHARED.0.max(self.took * SHARED.1);
-        if self.hurried {
-            soon
-        } else if self.others.is_empty() {
-            RESYNC
-        } else if self.others.whole() {
-            soon.max(WHOLE)
-        } else {
-            soon
+        let soon = |times| SHARED.0.max(self.took * times);
+        match self.hurried {
+            Some(times) => soon(times),
+            None if self.others.is_empty() => RESYNC,
+            None if self.others.whole() => soon(SHARED.1).max(WHOLE),
+            None => soon(SHARED.1),
         }
     }
 
@@ -294,7 +297,7 @@ impl Follower for Tables {
 
 impl Sink for Tables {
     fn resync(&mut self) {
-        (self.resyncing, self.hurried) = (true, false);
+        (self.resyncing, self.hurried) = (true, None);
         self.others.came();
         self.whole = self.others.whole();
         self.began = Instant::now();
@@ -320,6 +323,11 @@ impl Sink for Tables {
         status.error.clear();
         status.tables = self.feeds.values().map(|feed| feed.table().to_owned()).collect();
         status.tables.sort();
+    }
+
+    fn resynced_partly(&mut self) {
+        self.resynced();
+        self.hurried = Some(PARTLY);
     }
 
     fn table(&mut self, table: &Table) {

@@ -89,9 +89,10 @@ impl Mirror {
         let number = if own { update.number } else { known.map_or(0, |slot| slot.update) };
         let replayed = known.filter(|slot| own && update.expires_in.is_none() && slot.update == number);
         let expires_at = match (update.expires_in, replayed) {
+            // Such a table says of entries that come again that nothing is left to them.
+            _ if table.expire == 0 => 0,
             (Some(left), _) => now + u64::from(left),
             (None, Some(slot)) => slot.expires_at,
-            (None, None) if table.expire == 0 => 0,
             (None, None) => now + u64::from(table.expire),
         };
         let at = self.put(found, update.key, &row, 0, expires_at);

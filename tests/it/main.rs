@@ -12,6 +12,7 @@ mod digest;
 mod discovery;
 mod drop_in;
 mod edits;
+mod equality;
 mod keywords;
 mod lifecycle;
 mod live_changes;

@@ -151,3 +151,15 @@ fn changes_of_other_nodes_last_through_a_resync_that_is_older() {
     assert_eq!(gpc0(&mirror, "a"), Some(DatumValue::Number(10)));
     assert_eq!((gpc0(&mirror, "b"), mirror.len()), (None, 1));
 }
+
+/// HAProxy sends 0 ms with entries of a table without `expire` when it sends all of them.
+#[test]
+fn entries_of_a_table_without_expiry_stay_whatever_time_is_sent_with_them() {
+    let table = table(KeyType::Ip, 4, 0);
+    let mut mirror = Mirror::new(1, 100);
+    mirror.describe(&table);
+    let values = [Value::Number(1), Value::Number(7), Value::Rate(Rate::default())];
+    mirror.update(&table, Update { key: &[1, 1, 1, 1], number: 1, expires_in: Some(0), values: &values }, 10);
+    mirror.expire(100_000);
+    assert_eq!(mirror.get("1.1.1.1", 100_000).unwrap().expires_in, None);
+}
