@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,6 +25,9 @@ use crate::runtime::{Address, Socket};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two attempts: it doubles from the first to the last.
 const BACKOFF: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
+/// A session that lasts for so long is dialled again at once. A shorter one may have been pushed out by one of our name,
+/// which would come back as soon.
+const SETTLED: Duration = Duration::from_secs(2);
 /// How often time passes for a session and for its followers.
 const TICK: Duration = Duration::from_millis(250);
 /// Bytes that are read at a time: a few milliseconds of work.
@@ -106,6 +110,21 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// An address of this machine as that of its loopback: of an HAProxy that listens on all of them, one may know one and one
+/// the other. Nothing is sent.
+fn at_home(address: &Address) -> Address {
+    let Address::Tcp(address) = address else { return address.clone() };
+    let any = if address.is_ipv4() { SocketAddr::from(([0; 4], 0)) } else { SocketAddr::from(([0_u16; 8], 0)) };
+    // The system reaches its own addresses from themselves.
+    let own = UdpSocket::bind(any).and_then(|socket| socket.connect(address).and_then(|()| socket.local_addr()));
+    match own {
+        Ok(own) if own.ip() == address.ip() && !own.ip().is_loopback() => {
+            Address::Tcp(SocketAddr::from(([127, 0, 0, 1], address.port())))
+        }
+        _ => Address::Tcp(*address),
+    }
+}
+
 impl Lines {
     /// Takes a place at the session with a peer. Its follower begins with a resync. Needs a Tokio runtime.
     pub fn join(&self, peer: Peer, follower: Box<dyn Follower>) -> Seat {
@@ -114,7 +133,7 @@ impl Lines {
 
     /// The same over TLS.
     pub fn join_over(&self, tls: Option<Tls>, peer: Peer, follower: Box<dyn Follower>) -> Seat {
-        let key = (peer.address, peer.local, tls.is_some());
+        let key = (at_home(&peer.address), peer.local, tls.is_some());
         let mut lines = locked(&self.lines);
         let entry = lines.entry(key.clone());
         let line = match &entry {
@@ -124,8 +143,8 @@ impl Lines {
         let id = line.next.fetch_add(1, Ordering::Relaxed);
         locked(&line.members).push(Member { id, remotes: peer.remotes, fresh: true, follower });
         line.joined.notify_one();
-        entry.or_insert_with_key(|(address, local, _)| {
-            let keeper = Keeper { address: address.clone(), tls, local: local.clone(), line: Arc::clone(&line) };
+        entry.or_insert_with_key(|(_, local, _)| {
+            let keeper = Keeper { address: peer.address, tls, local: local.clone(), line: Arc::clone(&line) };
             Running { task: tokio::spawn(keeper.run()).abort_handle(), line: Arc::clone(&line) }
         });
         Seat { lines: self.clone(), line, key, id }
@@ -173,13 +192,16 @@ impl Keeper {
         let zero = Instant::now();
         let (mut pause, mut since) = (BACKOFF.start, zero);
         for attempt in 0_usize.. {
-            let mut live = false;
+            let (mut live, began) = (false, Instant::now());
             let reason = match self.converse(self.remote(attempt), zero, &mut live).await {
                 Ok(never) => match never {},
                 Err(failure) => failure.to_string(),
             };
             if live {
-                (pause, since) = (BACKOFF.start, Instant::now());
+                since = Instant::now();
+            }
+            if live && began.elapsed() >= SETTLED {
+                pause = BACKOFF.start;
             }
             tracing::debug!(address = %self.address, reason, "the session as a peer of haproxy ended");
             let mut rest = Some(Duration::MAX);
@@ -371,5 +393,25 @@ impl Sink for All<'_> {
 
     fn asked(&mut self) {
         self.each(|follower| follower.asked());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_this_machine_are_one() {
+        let at = |text: &str| at_home(&text.parse().unwrap()).to_string();
+        // No machine has this one.
+        for other in ["192.0.2.1:1024", "127.0.0.1:1024", "127.0.0.2:1024", "[::1]:1024", "/run/p.sock"] {
+            assert_eq!(at(other), other.parse::<Address>().unwrap().to_string());
+        }
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // A machine without a network has no other address.
+        if socket.connect("192.0.2.1:9").is_ok() {
+            let own = socket.local_addr().unwrap().ip();
+            assert_eq!(at(&format!("{own}:1024")), "ipv4@127.0.0.1:1024");
+        }
     }
 }
