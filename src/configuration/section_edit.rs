@@ -216,9 +216,9 @@ impl Engine {
         Ok(Edited { document, unused: printed.unused })
     }
 
-    /// What a stick table stores, as its `stick-table` or `table` line says: `gpc0,http_req_rate(10s)`. The table is
-    /// named as at run time: by its section, or as `peers-section/table`.
-    pub fn stored_data(&self, document: &Document, table: &str) -> Option<String> {
+    /// What the `stick-table` or `table` line of a stick table says behind a word: `gpc0,http_req_rate(10s)` behind `store`.
+    /// Several are joined by commas. The table is named as at run time: by its section, or as `peers-section/table`.
+    pub fn table_setting(&self, document: &Document, table: &str, word: &str) -> Option<String> {
         let (section, line) = if let Some((section, table)) = table.split_once('/') {
             (document.find("peers", section)?, Some(table))
         } else {
@@ -230,8 +230,8 @@ impl Engine {
             None => words.first() == Some(&"stick-table"),
         };
         let line = said(document.section(section)?).find(|line| wanted(&line.words))?;
-        let stores = line.words.windows(2).filter(|pair| pair[0] == "store").map(|pair| pair[1]);
-        Some(stores.collect::<Vec<_>>().join(","))
+        let said = line.words.windows(2).filter(|pair| pair[0] == word).map(|pair| pair[1]);
+        Some(said.collect::<Vec<_>>().join(","))
     }
 
     /// Addresses of the `stats socket` lines of the global sections, in the order of the file.

@@ -121,7 +121,7 @@ async fn stick_tables(world: &mut World) {
                 "StickTableService.GetStickTable",
                 json!({"name": TABLE, "process": 1}),
                 holds(json!({"stick_table": {"name": TABLE, "type": "ip", "size": 102_400, "process": 1, "used": 1,
-                    "fields": fields}})),
+                    "fields": fields, "expire": 600_000}})),
             ),
             ("StickTableService.GetStickTable", json!({"name": "nope", "process": 1}), refused(Reason::ObjectNotFound)),
         ])

@@ -48,8 +48,11 @@ fn table(context: &Context, info: TableInfo) -> pb::StickTable {
         TableType::String => pb::StickTableType::String,
         TableType::Binary => pb::StickTableType::Binary,
     });
+    let document = &context.configuration.current().document;
+    let expire = context.engine.table_setting(document, &info.name, "expire");
     pb::StickTable {
         fields: stored_fields(context, &info.name),
+        expire: expire.and_then(|time| crate::schema::template::milliseconds(&time)),
         name: info.name,
         process: Some(PROCESS),
         size: i64::try_from(info.size).ok(),
@@ -61,7 +64,7 @@ fn table(context: &Context, info: TableInfo) -> pb::StickTable {
 /// What the configuration says that a table stores; HAProxy itself does not tell before there is an entry.
 fn stored_fields(context: &Context, name: &str) -> Vec<pb::StickTableField> {
     let document = &context.configuration.current().document;
-    let Some(store) = context.engine.stored_data(document, name) else { return Vec::new() };
+    let Some(store) = context.engine.table_setting(document, name, "store") else { return Vec::new() };
     let items = store.split(',').map(|item| item.trim().trim_matches(['"', '\'']));
     items.filter(|item| !item.is_empty()).map(field).collect()
 }
