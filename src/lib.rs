@@ -95,6 +95,7 @@
 //! | a method that is no create, read, update or delete | `VERB_CUSTOM` in `proto/`, a function in `grpc/services/`, a line in `registry.rs` |
 //! | a command of the Runtime API | `runtime/`, its answer in `runtime/parse/` |
 //! | a new source of stick-table updates | a `Source` in `stick_table/` |
+//! | another way to bring values of nodes together | `aggregation/merge.rs` |
 //! | another data type of stick tables | its bit in `peers/data.rs`, its name in `runtime/parse/table.rs` |
 //! | another way to reload or to check | `process/strategy.rs`, `process/check.rs` |
 //! | a setting | a row in `settings/rows.rs`; help, YAML and README follow |

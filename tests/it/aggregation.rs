@@ -17,10 +17,11 @@ use backstay::proto::aggregation as pb;
 use backstay::runtime::{Address, Runtime};
 use backstay::schema::Schema;
 use backstay::stick_table::{Hub, Poll, Push};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value as Json, json};
 use tokio::time::{sleep, timeout};
 
-use crate::support::client::Transport;
+use crate::support::client::{Client, Transport};
 use crate::support::haproxy::{Haproxy, binary, eventually, free_port, other_binary};
 use crate::support::world::{World, done, holds, over_both, refused, refused_saying};
 
@@ -243,6 +244,22 @@ async fn a_limit_holds_over_all_nodes_and_outages_heal_without_a_wrong_refusal()
         assert!(look.join().unwrap() >= least);
     });
     assert_eq!(nodes[1].requests("other", 1), [200]);
+
+    world.client = Client::new(Transport::Grpc, world.backstay.api, &world.backstay.password);
+
+    // It begins anew in the same process, and its sessions do not meet those of before.
+    teaches(&world).await;
+    kill_process(Pid::from_raw(world.backstay.pid().cast_signed()).unwrap(), Signal::HUP).unwrap();
+    let begins = |log: &str| log.matches("serving gRPC").count();
+    eventually("it begins anew", || begins(&world.backstay.log()) == 2);
+    let before = teaches(&world).await;
+    nodes[0].requests("k", 1);
+    let all = nodes[0].here("k") + nodes[1].here("k");
+    eventually("it counts on", || nodes.iter().all(|node| node.total("k") == all));
+    let after = teaches(&world).await;
+    for node in 0..2 {
+        assert_eq!(before["nodes"][node]["last_error_time_ms"], after["nodes"][node]["last_error_time_ms"], "{after}");
+    }
 }
 
 /// Aggregations in this process, in a folder of their own.
