@@ -19,6 +19,8 @@ use super::teach::{Lesson, Taken, Teacher};
 const SPEAK: u64 = 2_000;
 /// A peer that is silent for so long is gone, in milliseconds; HAProxy says something every three seconds.
 const SILENCE: u64 = 10_000;
+/// Between two acknowledgements, in milliseconds.
+const ACKNOWLEDGE: u64 = 20;
 /// Longest status line.
 const STATUS: usize = 64;
 /// Bytes that wait to be sent, above which nothing more is to be taught for now.
@@ -144,6 +146,8 @@ pub struct Session {
     /// When something was last sent and received, in milliseconds.
     sent: u64,
     received: u64,
+    /// When updates were last acknowledged.
+    acknowledged: Option<u64>,
 }
 
 impl Session {
@@ -162,6 +166,7 @@ impl Session {
             out,
             sent: now,
             received: now,
+            acknowledged: None,
         }
     }
 
@@ -231,7 +236,20 @@ impl Session {
             Message::Heartbeat.put(&mut self.out);
             self.sent = now;
         }
+        self.acknowledge(now);
         Ok(())
+    }
+
+    /// Acknowledges what has come, not after each read: nobody waits for it.
+    fn acknowledge(&mut self, now: u64) {
+        if self.acknowledged.is_some_and(|at| now.saturating_sub(at) < ACKNOWLEDGE) {
+            return;
+        }
+        for (id, known) in self.tables.iter_mut().filter(|(_, known)| known.moved) {
+            known.moved = false;
+            Message::Ack { table: *id, update: known.last }.put(&mut self.out);
+            self.acknowledged = Some(now);
+        }
     }
 
     /// Bytes have come.
@@ -253,10 +271,7 @@ impl Session {
         }
         let before = self.out.len();
         let read = self.read(sink);
-        for (id, known) in self.tables.iter_mut().filter(|(_, known)| known.moved) {
-            known.moved = false;
-            Message::Ack { table: *id, update: known.last }.put(&mut self.out);
-        }
+        self.acknowledge(now);
         if self.out.len() > before {
             self.sent = now;
         }

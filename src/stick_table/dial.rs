@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::tls::Tls;
 use crate::peers::{Closed, Options, Phase, Session, Sink, Table, Update};
@@ -30,6 +30,10 @@ const BACKOFF: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::
 const SETTLED: Duration = Duration::from_secs(2);
 /// How often time passes for a session and for its followers.
 const TICK: Duration = Duration::from_millis(250);
+/// Small reads that follow each other sooner are taken together: each costs more than what it brings.
+const GATHER: Duration = Duration::from_millis(1);
+/// A read of so many bytes is none of these.
+const MUCH: usize = 4 << 10;
 /// Bytes that are read at a time: a few milliseconds of work.
 const CHUNK: usize = 64 << 10;
 
@@ -262,6 +266,8 @@ impl Keeper {
         // When all entries were last asked for, and when HAProxy last took all or some of what we send.
         let (mut asked, mut taken) = (Instant::now(), Instant::now());
         let mut teaching = false;
+        // When something last came, and until when nothing more is read.
+        let (mut read_at, mut rests) = (asked, None);
         loop {
             // Only when all was sent: what changes meanwhile is taught once.
             if output.is_empty() && (teaching || session.is_asked()) && session.phase() != Phase::Greeting {
@@ -283,10 +289,14 @@ impl Keeper {
             }
             output.extend_from_slice(&session.output());
             tokio::select! {
-                read = reader.read_buf(&mut input) => {
+                () = sleep_until(rests.unwrap_or(read_at)), if rests.is_some() => rests = None,
+                read = reader.read_buf(&mut input), if rests.is_none() => {
                     if read? == 0 {
                         return Err(Failure::Hangup);
                     }
+                    let many = session.phase() == Phase::Live && input.len() < MUCH && read_at.elapsed() < GATHER;
+                    read_at = Instant::now();
+                    rests = many.then(|| read_at + GATHER);
                     let mut all = All { members: self.members() };
                     session.receive(&input, now(), &mut all)?;
                     input.clear();
