@@ -37,8 +37,9 @@ const NO_TLS: &str =
 /// What is said of a node that we do not know how to reach.
 const NO_ADDRESS: &str = "its address is not known: what it changes comes late";
 
-/// While HAProxy says that it does not have all entries itself, all are asked for after so many times as long as it takes.
-const PARTLY: u32 = 4;
+/// After a clear through us, and while HAProxy says that it does not have all entries itself, all are asked for after so
+/// many times as long as it takes.
+const SOON: u32 = 4;
 
 /// How a session fares.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -260,7 +261,10 @@ impl Follower for Tables {
         self.feeds.values().for_each(Feed::expire);
         // Each is asked, so that none is still waiting afterwards.
         let hurried = self.feeds.values().filter(|feed| feed.hurried()).count() > 0;
-        if self.others.came() || hurried {
+        let came = self.others.came();
+        if hurried {
+            self.hurried = Some(SOON);
+        } else if came {
             self.hurried = self.hurried.or(Some(SHARED.1));
         }
     }
@@ -327,7 +331,7 @@ impl Sink for Tables {
 
     fn resynced_partly(&mut self) {
         self.resynced();
-        self.hurried = Some(PARTLY);
+        self.hurried = Some(SOON);
     }
 
     fn table(&mut self, table: &Table) {

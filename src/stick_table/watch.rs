@@ -21,9 +21,9 @@ const PROGRESS: Duration = Duration::from_secs(15);
 pub(super) const CHUNK: usize = 512 * 1024;
 /// After some changes a watcher rests for so long with each watcher of the table, and is then told all that came
 /// meanwhile. The first change after a rest is told at once.
-const REST: Duration = Duration::from_micros(500);
+const REST: Duration = Duration::from_micros(750);
 /// A rest that is too short is none, and none is longer than this.
-const RESTS: std::ops::Range<Duration> = Duration::from_millis(1)..Duration::from_millis(50);
+const RESTS: std::ops::Range<Duration> = Duration::from_millis(1)..Duration::from_millis(100);
 
 /// What a watcher asks for.
 #[derive(Debug, Clone)]
