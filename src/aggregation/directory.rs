@@ -164,8 +164,8 @@ impl Aggregations {
         let (mut all, _) = self.list();
         let at = all.iter().position(|known| known.name() == name).ok_or_else(|| missing(name))?;
         if message.name() != name {
-            let words = format!("aggregation.name: it is '{}', and '{name}' is replaced", message.name());
-            return Err(Error::new(Reason::InvalidValue, words).with("field", "aggregation.name"));
+            let words = format!("name: it is '{}', and '{name}' is replaced", message.name());
+            return Err(Error::new(Reason::InvalidValue, words).with("field", "name"));
         }
         self.check(&message)?;
         let message = self.completed(message);

@@ -396,13 +396,14 @@ impl Follower {
         if !self.settings.users.is_empty() {
             return users::of_settings(&self.settings, &environment);
         }
-        match &self.settings.userlist_file {
+        let found = match &self.settings.userlist_file {
             Some(path) => {
                 let text = std::fs::read(path).map_err(|error| cannot("read", path, &error))?;
                 users::of_userlist(&self.engine, &Document::parse(&text), &self.settings.userlist, &environment)
             }
             None => users::of_userlist(&self.engine, document, &self.settings.userlist, &environment),
-        }
+        };
+        found.map_err(|error| users::explained(&self.settings, error))
     }
 
     async fn run(self, configuration: Arc<Configuration>, stop: CancellationToken) {

@@ -47,13 +47,26 @@ pub(super) fn of_userlist(
 
 /// The error when nobody could log in.
 pub(super) fn nobody(settings: &Settings) -> Error {
-    let file = settings.userlist_file.as_ref().unwrap_or(&settings.config_file);
     Error::new(
         Reason::InvalidValue,
         format!(
             "no user can log in: there is no user in the userlist {} of {}, and no `user` in the YAML file",
             settings.userlist,
-            file.display()
+            file(settings).display()
         ),
     )
+}
+
+/// Why there are no users, with the way out when the userlist is not there.
+pub(super) fn explained(settings: &Settings, error: Error) -> Error {
+    if error.reason() != Reason::ParentNotFound {
+        return error;
+    }
+    let (why, file) = (error.message(), file(settings).display());
+    let words = format!("{why} in {file}: add it, with a line `user NAME password HASH`, or name another --userlist");
+    Error::new(error.reason(), words)
+}
+
+fn file(settings: &Settings) -> &std::path::Path {
+    settings.userlist_file.as_ref().unwrap_or(&settings.config_file)
 }

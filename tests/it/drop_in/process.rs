@@ -116,7 +116,8 @@ async fn as_another_user_it_serves_without_the_runtime_socket() {
 fn what_keeps_it_from_starting_ends_it_with_one() {
     let mut bench = Bench::new();
     for (flags, said) in [
-        (&["-u", "nobody-here"][..], "userlist nobody-here does not exist"),
+        (&["-u", "nobody-here"][..], "userlist nobody-here does not exist in "),
+        (&["-u", "nobody-here"][..], "haproxy.cfg: add it, with a line `user NAME password HASH`"),
         (&["--userlist-file={dir}/absent.cfg"], "absent.cfg"),
         (&["-b", "/nowhere/haproxy"], "haproxy-bin: /nowhere/haproxy"),
         (&["-b", "true"], "does not print the version of an haproxy"),
