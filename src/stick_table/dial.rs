@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
+use super::locked;
 use super::tls::Tls;
 use crate::peers::{Closed, Options, Phase, Session, Sink, Table, Update};
 use crate::runtime::{Address, Socket};
@@ -108,10 +109,6 @@ pub struct Seat {
     line: Arc<Line>,
     key: Key,
     id: u64,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An address of this machine as that of its loopback: of an HAProxy that listens on all of them, one may know one and one

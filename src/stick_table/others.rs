@@ -5,13 +5,14 @@
 //! keeps. That one alone says which entries there are: of the others only changes count, as they happen.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::dial::Follower;
 use super::feed::{Feed, Fit};
+use super::locked;
 use super::push::Status;
 use crate::peers::{Sink, Table, Update};
 
@@ -50,7 +51,7 @@ impl Others {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.inner)
     }
 
     /// Whether all changes come as they happen.
@@ -113,7 +114,7 @@ impl Other {
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.status)
     }
 
     fn gone(&mut self, reason: &str) {

@@ -4,7 +4,7 @@
 //! what differs is told to watchers. Only when a session stays away are its tables left to the poll.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::dial::{Follower, Lines, Peer, Seat};
 use super::feed::Feed;
 use super::hub::Hub;
+use super::locked;
 use super::nodes::nodes;
 pub use super::nodes::{Another, Node};
 use super::others::{Other, Others};
@@ -180,10 +181,6 @@ impl Push {
     fn sessions(&self) -> MutexGuard<'_, HashMap<Node, Running>> {
         locked(&self.sessions)
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The feeds of the tables of a section, by their names on the wire.

@@ -2,11 +2,12 @@
 //! messages, once for all of them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use bytes::Bytes;
 
 use super::feed::Table;
+use super::locked;
 use super::mirror::{Mirror, Revision};
 use super::view::{Change, Scope, View};
 use super::watch::{CHUNK, Event, Update};
@@ -75,10 +76,6 @@ pub(super) enum Next {
 
 /// The groups of a table, by what they ask for.
 pub(super) type Groups = Mutex<Vec<(Scope, Weak<Mutex<Group>>)>>;
-
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Group {
     /// The group of those who ask for the same; or a new one. The view must have seen everything up to `place`, the

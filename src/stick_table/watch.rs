@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::feed::{SourceKind, Table};
 use super::hub::Hub;
+use super::locked;
 use super::mirror::{Entry, RemovalReason, Revision};
-use super::share::{Group, Next, Told, locked, messages};
+use super::share::{Group, Next, Told, messages};
 use super::view::{Scope, View};
 use crate::error::Result;
 
