@@ -23,12 +23,11 @@ use crate::runtime::Address;
 
 /// A session that is away for so long leaves its tables to the poll.
 const AWAY: Duration = Duration::from_secs(10);
-/// How often all entries are asked for, which shows removals that HAProxy does not tell.
-const RESYNC: Duration = Duration::from_mins(5);
-/// The same where other nodes take part whose changes do not come to us: at least this, and so many times as long as it
-/// takes.
+/// How often all entries are asked for where other nodes take part whose changes do not come to us: at least this, and so
+/// many times as long as it takes.
 const SHARED: (Duration, u32) = (Duration::from_secs(1), 20);
-/// The same where all of their changes come. They may cross, and then we and HAProxy see them in another order.
+/// The same where all changes come. It shows removals that HAProxy does not tell, and heals what it never sends: changes
+/// of other nodes that cross ours, and with several threads the last change of an entry that was made while it was sent.
 const WHOLE: Duration = Duration::from_secs(30);
 
 /// What is said of a section that cannot be joined without settings.
@@ -270,7 +269,6 @@ impl Follower for Tables {
         let soon = |times| SHARED.0.max(self.took * times);
         match self.hurried {
             Some(times) => soon(times),
-            None if self.others.is_empty() => RESYNC,
             None if self.others.whole() => soon(SHARED.1).max(WHOLE),
             None => soon(SHARED.1),
         }
