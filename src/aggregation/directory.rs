@@ -160,9 +160,20 @@ impl Aggregations {
 
     /// Replaces one, which begins anew. `OBJECT_NOT_FOUND`, `INVALID_VALUE`.
     pub async fn replace(&self, name: &str, message: pb::Aggregation) -> Result<pb::Aggregation> {
+        self.update(name, |_| Ok(message)).await
+    }
+
+    /// Replaces one by what `change` makes of it; no other change comes between. It begins anew. `OBJECT_NOT_FOUND`,
+    /// `INVALID_VALUE`, and what `change` says.
+    pub async fn update(
+        &self,
+        name: &str,
+        change: impl FnOnce(&pb::Aggregation) -> Result<pb::Aggregation>,
+    ) -> Result<pb::Aggregation> {
         let _one = self.changes.lock().await;
         let (mut all, _) = self.list();
         let at = all.iter().position(|known| known.name() == name).ok_or_else(|| missing(name))?;
+        let message = change(&all[at])?;
         if message.name() != name {
             let words = format!("name: it is '{}', and '{name}' is replaced", message.name());
             return Err(Error::new(Reason::InvalidValue, words).with("field", "name"));

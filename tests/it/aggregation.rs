@@ -467,6 +467,19 @@ async fn aggregations(world: &mut World) {
     ])
     .await;
 
+    // Two who change different fields at the same time both get what they want. REST has no updates.
+    let both: &World = world;
+    for n in 0..if world.is_rest() { 0 } else { 20 } {
+        let update = |field: &'static str, value: Json| async move {
+            let request = json!({"name": "m", "aggregation": {field: value}, "update_mask": {"paths": [field]}});
+            both.ok("AggregationService.UpdateAggregation", request).await
+        };
+        let (time, table) = (5000 + n, format!("m_here_{n}"));
+        tokio::join!(update("node_timeout_ms", json!(time)), update("source_table", json!(table)));
+        let changed = holds(json!({"aggregation": {"node_timeout_ms": time, "source_table": table}}));
+        world.cases([("AggregationService.GetAggregation", json!({"name": "m"}), changed)]).await;
+    }
+
     // They are there after the program was killed.
     let before = world.ok("AggregationService.ListAggregations", json!({})).await;
     assert_eq!(before["aggregations"].as_array().unwrap().len(), 2);

@@ -52,17 +52,20 @@ pub(super) async fn update(
     let message = tables.message_by_name.get("backstay.aggregation.v2.Aggregation").copied();
     let message = message.ok_or_else(|| Error::internal("no message of aggregations"))?;
     let object = |aggregation: &pb::Aggregation| wire::decode(tables, message, &aggregation.encode_to_vec());
-    let mut wanted = object(&context.aggregations.get(&request.name)?)?;
+    let patch = object(&request.aggregation.unwrap_or_default())?;
     let paths = request.update_mask.unwrap_or_default().paths;
-    apply_mask(tables, message, &mut wanted, &object(&request.aggregation.unwrap_or_default())?, &paths)?;
-    let violations = check(tables, message, &wanted, "body");
-    if !violations.is_empty() {
-        return Err(Error::invalid(violations));
-    }
-    let mut bytes = Vec::new();
-    wire::encode(tables, message, &wanted, &mut bytes);
-    let wanted = pb::Aggregation::decode(bytes.as_slice()).map_err(Error::internal)?;
-    let aggregation = context.aggregations.replace(&request.name, wanted).await?;
+    let change = |current: &pb::Aggregation| {
+        let mut wanted = object(current)?;
+        apply_mask(tables, message, &mut wanted, &patch, &paths)?;
+        let violations = check(tables, message, &wanted, "body");
+        if !violations.is_empty() {
+            return Err(Error::invalid(violations));
+        }
+        let mut bytes = Vec::new();
+        wire::encode(tables, message, &wanted, &mut bytes);
+        pb::Aggregation::decode(bytes.as_slice()).map_err(Error::internal)
+    };
+    let aggregation = context.aggregations.update(&request.name, change).await?;
     Ok(pb::UpdateAggregationResponse { aggregation: Some(aggregation) })
 }
 
