@@ -12,7 +12,7 @@ use super::layout::Layout;
 use super::resource::{NodeSpec, Spec, wire_name};
 use super::status::{NodeStatus, Status, Target};
 use crate::configuration::Clock;
-use crate::peers::{Lesson, Session, Sink, Table, Taken, Update};
+use crate::peers::{Lesson, Session, Sink, Table, Taken, Update, Updates};
 use crate::stick_table::{Follower, Lines, Peer, Seat, Tls};
 
 /// Changes of so long are taught together.
@@ -353,6 +353,17 @@ impl Sink for NodeFollower {
         }
     }
 
+    fn updates(&mut self, table: &Table, updates: Updates<'_>) {
+        updates.iter().for_each(|update| self.update(table, update));
+    }
+
+    fn asked(&mut self) {
+        let node = self.node;
+        self.with(|core, _| core.mark_all(node));
+    }
+}
+
+impl NodeFollower {
     fn update(&mut self, table: &Table, update: Update<'_>) {
         let (shared, node) = (&self.shared, self.node);
         let Update { key, number, expires_in, values } = update;
@@ -368,11 +379,6 @@ impl Sink for NodeFollower {
             }
             shared.state().core.seen_in_target(node, seen, shared.now());
         }
-    }
-
-    fn asked(&mut self) {
-        let node = self.node;
-        self.with(|core, _| core.mark_all(node));
     }
 }
 

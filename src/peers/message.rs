@@ -153,11 +153,29 @@ impl Frames {
 
     /// The next message that has arrived whole.
     pub fn next_message(&mut self) -> Result<Option<Message<'_>>, Malformed> {
-        let rest = self.buffer.get(self.used..).unwrap_or_default();
+        self.messages().next_message()
+    }
+
+    /// The messages that have arrived whole.
+    pub(super) fn messages(&mut self) -> Messages<'_> {
+        Messages { buffer: &self.buffer, used: &mut self.used }
+    }
+}
+
+/// Messages of one buffer, handed out one by one.
+#[derive(Debug)]
+pub(super) struct Messages<'a> {
+    buffer: &'a [u8],
+    used: &'a mut usize,
+}
+
+impl<'a> Messages<'a> {
+    pub(super) fn next_message(&mut self) -> Result<Option<Message<'a>>, Malformed> {
+        let rest = self.buffer.get(*self.used..).unwrap_or_default();
         let [class, kind, payload @ ..] = rest else { return Ok(None) };
         let (class, kind) = (*class, *kind);
         if kind & 0x80 == 0 {
-            self.used += 2;
+            *self.used += 2;
             return Message::read(class, kind, &[]).map(Some);
         }
         let mut body = payload;
@@ -168,7 +186,7 @@ impl Frames {
         };
         let length = usize::try_from(length).ok().filter(|length| *length <= MAX_PAYLOAD).ok_or(Malformed::TooLarge)?;
         let Some(payload) = body.get(..length) else { return Ok(None) };
-        self.used += rest.len() - body.len() + length;
+        *self.used += rest.len() - body.len() + length;
         Message::read(class, kind, payload).map(Some)
     }
 }

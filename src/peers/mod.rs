@@ -1,8 +1,10 @@
 //! HAProxy's peers protocol, version 2.1: how nodes tell each other of changes of stick tables.
 //!
 //! We take part as one more peer: HAProxy then sends each change by itself. `varint`, `data`, `table` and `message` say
-//! how things are written; `session` is one conversation, with `teach` as its other direction, pure: bytes and a clock go in, bytes and events come out.
+//! how things are written; `session` is one conversation, with `teach` as its other direction, pure: bytes and a clock go
+//! in, bytes and events come out, updates that came together in a `batch`.
 
+mod batch;
 mod data;
 mod message;
 mod session;
@@ -12,6 +14,7 @@ mod teach;
 mod tests;
 mod varint;
 
+pub use batch::Updates;
 pub use data::{Column, Rate, Value, put_values};
 pub use message::{Frames, MAX_PAYLOAD, Message};
 pub use session::{Closed, Options, Phase, Session, Sink, Update};

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::Malformed;
-use super::data::{Value, take_values};
+use super::batch::{Batch, Texts, Updates};
+use super::data::Value;
 use super::message::{Frames, Message};
 use super::table::Table;
 use super::teach::{Lesson, Taken, Teacher};
@@ -25,8 +26,6 @@ const ACKNOWLEDGE: u64 = 20;
 const STATUS: usize = 64;
 /// Bytes that wait to be sent, above which nothing more is to be taught for now.
 const ROOM: usize = 64 << 10;
-/// Texts that a peer may number.
-const TEXTS: u64 = 4_096;
 
 /// Who talks to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,8 +113,8 @@ pub trait Sink {
     }
     /// A table: after each [`Sink::resync`], and when it is stored in another way than before.
     fn table(&mut self, table: &Table);
-    /// An entry. Not called for tables with unknown data.
-    fn update(&mut self, table: &Table, update: Update<'_>);
+    /// Entries that came together. Not called for tables with unknown data.
+    fn updates(&mut self, table: &Table, updates: Updates<'_>);
     /// HAProxy wants to be taught everything anew, and waits for the end of it.
     fn asked(&mut self) {}
 }
@@ -138,7 +137,7 @@ pub struct Session {
     frames: Frames,
     tables: HashMap<u64, Known>,
     current: Option<u64>,
-    texts: HashMap<u64, Box<[u8]>>,
+    texts: Texts,
     teacher: Teacher,
     /// HAProxy waits for the end of what it is taught.
     asked: bool,
@@ -279,93 +278,79 @@ impl Session {
     }
 
     fn read(&mut self, sink: &mut dyn Sink) -> Result<(), Closed> {
-        let Session { phase, frames, tables, current, texts, out, teacher, asked, .. } = self;
-        let mut scratch = Vec::new();
-        while let Some(message) = frames.next_message()? {
-            match message {
-                Message::ResyncRequest => {
-                    *asked = true;
-                    sink.asked();
-                }
-                end @ (Message::ResyncFinished | Message::ResyncPartial) => {
-                    if *phase == Phase::Resync {
-                        *phase = Phase::Live;
-                        Message::ResyncConfirm.put(out);
-                        if end == Message::ResyncPartial { sink.resynced_partly() } else { sink.resynced() }
+        let mut frames = std::mem::take(&mut self.frames);
+        let (mut messages, mut batch) = (frames.messages(), Batch::default());
+        let read = loop {
+            match messages.next_message() {
+                Ok(Some(message)) => {
+                    if let Err(closed) = self.take(message, &mut batch, sink) {
+                        break Err(closed);
                     }
                 }
-                Message::Ack { table, update } => teacher.acknowledged(table, update),
-                Message::ResyncConfirm | Message::Heartbeat | Message::Other => {}
-                Message::Error(kind) => return Err(Closed::Complains(kind)),
-                Message::Switch(id) => {
-                    *current = Some(tables.get(&id).map(|_| id).ok_or(Malformed::UnknownTable)?);
+                Ok(None) => break Ok(()),
+                Err(malformed) => break Err(malformed.into()),
+            }
+        };
+        self.tell(&mut batch, sink);
+        self.frames = frames;
+        read
+    }
+
+    /// Tells the updates that were gathered.
+    fn tell(&self, batch: &mut Batch<'_>, sink: &mut dyn Sink) {
+        if let Some(known) = self.current.and_then(|id| self.tables.get(&id)) {
+            batch.tell(&self.texts, |updates| sink.updates(&known.table, updates));
+        }
+    }
+
+    fn take<'a>(&mut self, message: Message<'a>, batch: &mut Batch<'a>, sink: &mut dyn Sink) -> Result<(), Closed> {
+        if let Message::Update { number, expires_in, body } = message {
+            let known = self.current.and_then(|id| self.tables.get_mut(&id)).ok_or(Malformed::UnknownTable)?;
+            known.last = number.unwrap_or_else(|| known.last.wrapping_add(1));
+            known.moved = true;
+            if known.table.unknown.is_none() {
+                let tell = |updates: Updates<'_>| sink.updates(&known.table, updates);
+                batch.take(&known.table, (known.last, expires_in), body, &mut self.texts, tell)?;
+            }
+            return Ok(());
+        }
+        self.tell(batch, sink);
+        let Session { phase, tables, current, out, teacher, asked, .. } = self;
+        match message {
+            Message::ResyncRequest => {
+                *asked = true;
+                sink.asked();
+            }
+            end @ (Message::ResyncFinished | Message::ResyncPartial) => {
+                if *phase == Phase::Resync {
+                    *phase = Phase::Live;
+                    Message::ResyncConfirm.put(out);
+                    if end == Message::ResyncPartial { sink.resynced_partly() } else { sink.resynced() }
                 }
-                Message::Define(table) => {
-                    *current = Some(table.id);
-                    match tables.entry(table.id) {
-                        Entry::Occupied(mut known) => {
-                            let known = known.get_mut();
-                            if !known.told || known.table != table {
-                                sink.table(&table);
-                                (known.table, known.told) = (table, true);
-                            }
-                        }
-                        Entry::Vacant(free) => {
+            }
+            Message::Ack { table, update } => teacher.acknowledged(table, update),
+            Message::Error(kind) => return Err(Closed::Complains(kind)),
+            Message::Switch(id) => {
+                *current = Some(tables.get(&id).map(|_| id).ok_or(Malformed::UnknownTable)?);
+            }
+            Message::Define(table) => {
+                *current = Some(table.id);
+                match tables.entry(table.id) {
+                    Entry::Occupied(mut known) => {
+                        let known = known.get_mut();
+                        if !known.told || known.table != table {
                             sink.table(&table);
-                            free.insert(Known { table, last: 0, moved: false, told: true });
+                            (known.table, known.told) = (table, true);
                         }
                     }
-                }
-                Message::Update { number, expires_in, body } => {
-                    let known = current.and_then(|id| tables.get_mut(&id)).ok_or(Malformed::UnknownTable)?;
-                    known.last = number.unwrap_or_else(|| known.last.wrapping_add(1));
-                    known.moved = true;
-                    if known.table.unknown.is_none() {
-                        update(&known.table, known.last, expires_in, body, texts, &mut scratch, sink)?;
+                    Entry::Vacant(free) => {
+                        sink.table(&table);
+                        free.insert(Known { table, last: 0, moved: false, told: true });
                     }
                 }
             }
+            Message::ResyncConfirm | Message::Heartbeat | Message::Update { .. } | Message::Other => {}
         }
         Ok(())
     }
-}
-
-fn update(
-    table: &Table,
-    number: u32,
-    expires_in: Option<u32>,
-    mut body: &[u8],
-    texts: &mut HashMap<u64, Box<[u8]>>,
-    scratch: &mut Vec<Value<'static>>,
-    sink: &mut dyn Sink,
-) -> Result<(), Malformed> {
-    let key = table.take_key(&mut body)?;
-    let mut values = emptied(std::mem::take(scratch));
-    take_values(&table.columns, &mut body, &mut values)?;
-    for value in &values {
-        if let Value::Text(id, text) = value {
-            if *id > TEXTS {
-                return Err(Malformed::OutOfRange);
-            }
-            if texts.get(id).is_none_or(|known| **known != **text) {
-                texts.insert(*id, (*text).into());
-            }
-        }
-    }
-    // From here on texts are only read.
-    let (texts, mut values): (&HashMap<_, _>, Vec<Value<'_>>) = (texts, values);
-    for value in &mut values {
-        if let Value::Known(id) = value {
-            *value = Value::Text(*id, texts.get(id).ok_or(Malformed::UnknownText)?);
-        }
-    }
-    sink.update(table, Update { key, number, expires_in, values: &values });
-    *scratch = emptied(values);
-    Ok(())
-}
-
-/// The allocation of a vector for values of another origin.
-fn emptied<'a>(mut values: Vec<Value<'_>>) -> Vec<Value<'a>> {
-    values.clear();
-    values.into_iter().map(|_| Value::Nothing).collect()
 }

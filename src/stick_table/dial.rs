@@ -12,15 +12,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::locked;
 use super::tls::Tls;
-use crate::peers::{Closed, Options, Phase, Session, Sink, Table, Update};
-use crate::runtime::{Address, Socket};
+use super::wire::{Moved, Plain, Wire, exchange};
+use crate::peers::{Closed, Options, Phase, Session, Sink, Table, Updates};
+use crate::runtime::Address;
 
 /// Time for a connection to open, and for HAProxy to take what we send.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,10 +34,12 @@ const SETTLED: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(250);
 /// Small reads that follow each other sooner are taken together: each costs more than what it brings.
 const GATHER: Duration = Duration::from_millis(1);
-/// A read of so many bytes is none of these.
-const MUCH: usize = 4 << 10;
+/// Between such reads nothing is read: up to the next millisecond, which is as fine as timers are.
+const REST: Duration = Duration::from_micros(100);
 /// Bytes that are read at a time: a few milliseconds of work.
 const CHUNK: usize = 64 << 10;
+/// A read of so many bytes is no small one.
+const MUCH: usize = CHUNK / 2;
 
 /// An HAProxy as we reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,11 +178,6 @@ impl Drop for Seat {
     }
 }
 
-/// A connection of any kind.
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
-
 /// Keeps one session.
 struct Keeper {
     address: Address,
@@ -235,11 +233,8 @@ impl Keeper {
 
     async fn connect(&self) -> Result<Box<dyn Wire>, Failure> {
         let connect = async {
-            let plain: Box<dyn Wire> = match self.address.connect().await? {
-                Socket::Unix(stream) => Box::new(stream),
-                Socket::Tcp(stream) => Box::new(stream),
-            };
-            let Some(tls) = &self.tls else { return Ok(plain) };
+            let plain = Plain::from(self.address.connect().await?);
+            let Some(tls) = &self.tls else { return Ok(Box::new(plain) as Box<dyn Wire>) };
             let wire = tls.connect(plain, &self.address).await.map_err(Failure::Tls)?;
             Ok(Box::new(wire) as Box<dyn Wire>)
         };
@@ -254,7 +249,7 @@ impl Keeper {
         live: &mut bool,
     ) -> Result<std::convert::Infallible, Failure> {
         let now = || zero.elapsed().as_millis() as u64;
-        let (mut reader, mut writer) = tokio::io::split(self.connect().await?);
+        let mut wire = self.connect().await?;
         let options = Options { local: self.local.clone(), remote, pid: std::process::id() };
         let mut session = Session::new(&options, now());
         let (mut input, mut output) = (BytesMut::with_capacity(CHUNK), BytesMut::new());
@@ -262,9 +257,9 @@ impl Keeper {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // When all entries were last asked for, and when HAProxy last took all or some of what we send.
         let (mut asked, mut taken) = (Instant::now(), Instant::now());
-        let mut teaching = false;
-        // When something last came, and until when nothing more is read.
-        let (mut read_at, mut rests) = (asked, None);
+        let (mut teaching, mut turn) = (false, false);
+        // Since when we wait for something to come, and until when the wire is left alone.
+        let (mut waits, mut rests) = (asked, None);
         loop {
             // Only when all was sent: what changes meanwhile is taught once.
             if output.is_empty() && (teaching || session.is_asked()) && session.phase() != Phase::Greeting {
@@ -286,28 +281,29 @@ impl Keeper {
             }
             output.extend_from_slice(&session.output());
             tokio::select! {
-                () = sleep_until(rests.unwrap_or(read_at)), if rests.is_some() => rests = None,
-                read = reader.read_buf(&mut input), if rests.is_none() => {
-                    if read? == 0 {
-                        return Err(Failure::Hangup);
+                () = sleep_until(rests.unwrap_or(waits)), if rests.is_some() => (waits, rests) = (Instant::now(), None),
+                moved = exchange(&mut *wire, &mut input, &mut output, &mut turn), if rests.is_none() => match moved? {
+                    Moved::In(0) | Moved::Out(0) => return Err(Failure::Hangup),
+                    Moved::In(count) => {
+                        let small = session.phase() == Phase::Live && count < MUCH && output.is_empty();
+                        let soon = waits.elapsed() < GATHER;
+                        waits = Instant::now();
+                        if small && soon {
+                            wire.rest()?;
+                            rests = Some(waits + REST);
+                        }
+                        let mut all = All { members: self.members() };
+                        session.receive(&input, now(), &mut all)?;
+                        input.clear();
+                        all.members.iter_mut().for_each(|member| member.follower.told());
                     }
-                    let many = session.phase() == Phase::Live && input.len() < MUCH && read_at.elapsed() < GATHER;
-                    read_at = Instant::now();
-                    rests = many.then(|| read_at + GATHER);
-                    let mut all = All { members: self.members() };
-                    session.receive(&input, now(), &mut all)?;
-                    input.clear();
-                    all.members.iter_mut().for_each(|member| member.follower.told());
-                }
-                written = writer.write_buf(&mut output), if !output.is_empty() => {
-                    if written? == 0 {
-                        return Err(Failure::Hangup);
+                    Moved::Out(_) => {
+                        taken = Instant::now();
+                        if output.is_empty() {
+                            timeout(PATIENCE, wire.flush()).await.map_err(|_| Failure::Late)??;
+                        }
                     }
-                    taken = Instant::now();
-                    if output.is_empty() {
-                        timeout(PATIENCE, writer.flush()).await.map_err(|_| Failure::Late)??;
-                    }
-                }
+                },
                 () = self.line.joined.notified() => {}
                 () = self.line.wake.notified() => teaching = true,
                 _ = ticks.tick() => {
@@ -394,8 +390,8 @@ impl Sink for All<'_> {
         self.each(|follower| follower.table(table));
     }
 
-    fn update(&mut self, table: &Table, update: Update<'_>) {
-        self.each(|follower| follower.update(table, update));
+    fn updates(&mut self, table: &Table, updates: Updates<'_>) {
+        self.each(|follower| follower.updates(table, updates));
     }
 
     fn asked(&mut self) {

@@ -116,6 +116,13 @@ impl Table {
         self.zero.elapsed().as_millis() as u64
     }
 
+    /// The next end of a period. All who ask before it are told the same, so that they go on together.
+    pub(super) fn next(&self, period: Duration) -> Instant {
+        let period = period.as_nanos().max(1);
+        let left = period - self.zero.elapsed().as_nanos() % period;
+        Instant::now() + Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
+    }
+
     /// How old the state is that watchers see.
     pub(super) fn staleness(&self) -> Duration {
         let status = self.status();
@@ -189,11 +196,11 @@ impl Feed {
         }
     }
 
-    /// An entry that HAProxy has sent. Watchers hear of it with [`Feed::notify`].
-    pub fn update(&self, table: &peers::Table, update: peers::Update<'_>) {
+    /// Entries that HAProxy has sent. Watchers hear of them with [`Feed::notify`].
+    pub fn updates(&self, table: &peers::Table, updates: peers::Updates<'_>) {
         let now = self.table.now();
         if let Some(mut mirror) = self.mirror() {
-            mirror.update(table, update, now);
+            mirror.updates(table, updates.iter(), now);
         }
     }
 

@@ -134,6 +134,7 @@ pub struct Mirror {
     dumping: Option<Dumping>,
     complete: bool,
     pub(super) scratch: Vec<u8>,
+    pub(super) found: Vec<Found>,
     pub(super) timers: Timers,
 }
 
@@ -157,6 +158,7 @@ impl Mirror {
             dumping: None,
             complete: false,
             scratch: Vec::new(),
+            found: Vec::new(),
             timers: Timers::default(),
         }
     }
@@ -456,7 +458,23 @@ impl Mirror {
 
     /// Looks for a stored key.
     pub(super) fn find(&self, key: &[u8]) -> Found {
-        let hash = self.hasher.hash_one(key);
+        self.find_hashed(self.hasher.hash_one(key), key)
+    }
+
+    fn find_hashed(&self, hash: u64, key: &[u8]) -> Found {
         Found { hash, slot: self.index.find(hash, |slot| self.key(*slot) == key).copied() }
+    }
+
+    /// Looks for many, in steps that do not wait for each other: of a large table nothing is in the processor's cache, and
+    /// it fetches for several keys at the same time.
+    pub(super) fn find_all<'a>(&self, keys: impl Iterator<Item = &'a [u8]> + Clone, found: &mut Vec<Found>) {
+        found.clear();
+        found.extend(keys.clone().map(|key| Found { hash: self.hasher.hash_one(key), slot: None }));
+        for (found, key) in found.iter_mut().zip(keys) {
+            *found = self.find_hashed(found.hash, key);
+        }
+        for at in found.iter().filter_map(|found| found.slot) {
+            std::hint::black_box(self.slot(at).update);
+        }
     }
 }

@@ -27,6 +27,7 @@ mod share;
 mod tls;
 mod view;
 mod watch;
+mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -14,7 +14,7 @@ use super::dial::Follower;
 use super::feed::{Feed, Fit};
 use super::locked;
 use super::push::Status;
-use crate::peers::{Sink, Table, Update};
+use crate::peers::{Sink, Table, Update, Updates};
 
 /// Numbers of what a node has learned from others begin here.
 const LEARNED: u32 = 1 << 31;
@@ -191,6 +191,12 @@ impl Sink for Other {
         self.tables.entry(table.name.clone()).or_default().fit = None;
     }
 
+    fn updates(&mut self, table: &Table, updates: Updates<'_>) {
+        updates.iter().for_each(|update| self.update(table, update));
+    }
+}
+
+impl Other {
     fn update(&mut self, table: &Table, update: Update<'_>) {
         let Some(seen) = self.tables.get_mut(&table.name) else { return };
         if self.resyncing {

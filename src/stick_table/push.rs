@@ -18,7 +18,7 @@ pub use super::nodes::{Another, Node};
 use super::others::{Other, Others};
 use super::tls::Tls;
 use crate::document::Document;
-use crate::peers::{Sink, Table, Update};
+use crate::peers::{Sink, Table, Updates};
 use crate::runtime::Address;
 
 /// A session that is away for so long leaves its tables to the poll.
@@ -26,9 +26,11 @@ const AWAY: Duration = Duration::from_secs(10);
 /// How often all entries are asked for where other nodes take part whose changes do not come to us: at least this, and so
 /// many times as long as it takes.
 const SHARED: (Duration, u32) = (Duration::from_secs(1), 20);
-/// The same where all changes come. It shows removals that HAProxy does not tell, and heals what it never sends: changes
-/// of other nodes that cross ours, and with several threads the last change of an entry that was made while it was sent.
-const WHOLE: Duration = Duration::from_secs(30);
+/// The same where all changes come, once there was one. It heals what HAProxy never sends: changes of other nodes that
+/// cross ours, and with several threads the last change of an entry that was made while it was sent.
+const WHOLE: (Duration, u32) = (Duration::from_secs(30), 100);
+/// The same where nothing has changed. It shows removals that HAProxy does not tell.
+const QUIET: Duration = Duration::from_mins(5);
 
 /// What is said of a section that cannot be joined without settings.
 const NO_TLS: &str =
@@ -199,6 +201,8 @@ struct Tables {
     /// Tables with updates that watchers have not been told of.
     touched: Vec<String>,
     resyncing: bool,
+    /// Something has changed since then.
+    changed: bool,
     /// All entries are asked for after so many times as long as it takes: some were cleared through us, and may have
     /// changed at the same time; or HAProxy was still learning some, which it would never tell by itself.
     hurried: Option<u32>,
@@ -218,6 +222,7 @@ impl Tables {
             described: Vec::new(),
             touched: Vec::new(),
             resyncing: false,
+            changed: false,
             hurried: None,
             status,
         }
@@ -266,11 +271,12 @@ impl Follower for Tables {
     }
 
     fn resync_after(&self) -> Duration {
-        let soon = |times| SHARED.0.max(self.took * times);
+        let after = |(least, times)| self.took.saturating_mul(times).max(least);
         match self.hurried {
-            Some(times) => soon(times),
-            None if self.others.whole() => soon(SHARED.1).max(WHOLE),
-            None => soon(SHARED.1),
+            Some(times) => after((SHARED.0, times)),
+            None if !self.others.whole() => after(SHARED),
+            None if self.changed => after(WHOLE),
+            None => after(WHOLE).max(QUIET),
         }
     }
 
@@ -296,7 +302,7 @@ impl Follower for Tables {
 
 impl Sink for Tables {
     fn resync(&mut self) {
-        (self.resyncing, self.hurried) = (true, None);
+        (self.resyncing, self.changed, self.hurried) = (true, false, None);
         self.others.came();
         self.whole = self.others.whole();
         self.began = Instant::now();
@@ -355,9 +361,11 @@ impl Sink for Tables {
         }
     }
 
-    fn update(&mut self, table: &Table, update: Update<'_>) {
+    fn updates(&mut self, table: &Table, updates: Updates<'_>) {
         let Some(feed) = self.feeds.get(&table.name) else { return };
-        feed.update(table, update);
+        // What comes because it was asked for says how long it has to live.
+        self.changed |= updates.iter().any(|update| update.expires_in.is_none());
+        feed.updates(table, updates);
         if self.touched.last() != Some(&table.name) && !self.touched.contains(&table.name) {
             self.touched.push(table.name.clone());
         }

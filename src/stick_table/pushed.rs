@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::column::{put_rate, sent};
 use super::keys::{Keys, put_cell};
-use super::mirror::{Mirror, RemovalReason};
+use super::mirror::{Found, Mirror, RemovalReason};
 use crate::peers::{Table, Update, Value};
 
 /// Which slots to look at in which second. An entry that was touched meanwhile is looked at again later, so that a touch
@@ -52,21 +52,25 @@ impl Mirror {
         self.lay_out(keys, columns, width);
     }
 
-    /// An entry of a table that the mirror describes. `now` is the time in milliseconds of a clock that never goes back.
-    pub fn update(&mut self, table: &Table, update: Update<'_>, now: u64) {
-        if update.expires_in.is_some() && self.doubts(update.key) {
-            return;
+    /// Entries of a table that the mirror describes. `now` is the time in milliseconds of a clock that never goes back.
+    pub fn updates<'a>(&mut self, table: &Table, updates: impl Iterator<Item = Update<'a>> + Clone, now: u64) {
+        let mut found = std::mem::take(&mut self.found);
+        self.find_all(updates.clone().map(|update| update.key), &mut found);
+        for (update, found) in updates.zip(&found) {
+            if update.expires_in.is_none() || !self.doubts(update.key) {
+                self.write(table, update, *found, now, true);
+            }
         }
-        self.write(table, update, now, true);
+        self.found = found;
     }
 
     /// The same for an entry that another node has changed, whose numbers are of its own.
     pub fn merge(&mut self, table: &Table, update: Update<'_>, now: u64) {
         self.doubt(update.key);
-        self.write(table, update, now, false);
+        self.write(table, update, self.find(update.key), now, false);
     }
 
-    fn write(&mut self, table: &Table, update: Update<'_>, now: u64, own: bool) {
+    fn write(&mut self, table: &Table, update: Update<'_>, mut found: Found, now: u64, own: bool) {
         if update.values.len() != self.columns.len() {
             return;
         }
@@ -83,7 +87,10 @@ impl Mirror {
                 }
             }
         }
-        let found = self.find(update.key);
+        if found.slot.is_none() {
+            // It may have come twice.
+            found = self.find(update.key);
+        }
         let known = found.slot.map(|at| self.slot(at));
         // After all entries have come, those that we never acknowledged come again as if they were touched now.
         let number = if own { update.number } else { known.map_or(0, |slot| slot.update) };

@@ -20,7 +20,7 @@ use crate::error::Result;
 const PROGRESS: Duration = Duration::from_secs(15);
 /// Bytes of a chunk by estimate, well below the 1 MiB that it may take on the wire.
 pub(super) const CHUNK: usize = 512 * 1024;
-/// After some changes a watcher rests for so long with each watcher of the table, and is then told all that came
+/// After some changes a watcher rests for up to so long with each watcher of the table, and is then told all that came
 /// meanwhile. The first change after a rest is told at once.
 const REST: Duration = Duration::from_micros(750);
 /// A rest that is too short is none, and none is longer than this.
@@ -169,7 +169,7 @@ impl Watch {
             if !self.queue.is_empty() {
                 let rest = REST * self.table.tick.receiver_count() as u32;
                 let live = matches!(self.place, Place::Live(_)) && rest >= RESTS.start;
-                self.rests = live.then(|| Instant::now() + rest.min(RESTS.end));
+                self.rests = live.then(|| self.table.next(rest.min(RESTS.end)));
                 continue;
             }
             let fade_at = self.fade_at;

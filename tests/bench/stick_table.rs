@@ -21,7 +21,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use backstay::document::Document;
-use backstay::peers::{Column, KeyType, Message, Options, Rate, Session, Sink, Table, Update, Value, put_values};
+use backstay::peers::{Column, KeyType, Message, Options, Rate, Session, Sink, Table, Updates, Value, put_values};
 use backstay::proto::runtime as pb;
 use backstay::runtime::{Address, Runtime};
 use backstay::stick_table::{Feed, Hub, Poll, Push};
@@ -190,8 +190,8 @@ impl Sink for Taker {
     fn table(&mut self, table: &Table) {
         self.0.describe(table);
     }
-    fn update(&mut self, table: &Table, update: Update<'_>) {
-        self.0.update(table, update);
+    fn updates(&mut self, table: &Table, updates: Updates<'_>) {
+        self.0.updates(table, updates);
     }
 }
 

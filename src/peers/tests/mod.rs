@@ -5,7 +5,7 @@ mod fuzz;
 mod sessions;
 mod teaching;
 
-use super::{Session, Sink, Table, Update, Value};
+use super::{Session, Sink, Table, Update, Updates, Value};
 
 /// Notes what a session tells.
 #[derive(Debug, Default)]
@@ -33,6 +33,12 @@ impl Sink for Notes {
         self.tables.push(table.clone());
     }
 
+    fn updates(&mut self, table: &Table, updates: Updates<'_>) {
+        updates.iter().for_each(|update| self.update(table, update));
+    }
+}
+
+impl Notes {
     fn update(&mut self, table: &Table, update: Update<'_>) {
         self.updates += 1;
         let mut key = Vec::new();

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-use crate::peers::{KeyType, Lesson, Message, Session, Sink, Table, Update};
+use crate::peers::{KeyType, Lesson, Message, Session, Sink, Table, Updates};
 use crate::runtime::Address;
 use crate::stick_table::{Follower, Lines, Peer};
 
@@ -42,8 +42,8 @@ impl Sink for Notes {
         self.add(table.name.clone());
     }
 
-    fn update(&mut self, _: &Table, update: Update<'_>) {
-        self.add(String::from_utf8_lossy(update.key));
+    fn updates(&mut self, _: &Table, updates: Updates<'_>) {
+        updates.iter().for_each(|update| self.add(String::from_utf8_lossy(update.key)));
     }
 }
 

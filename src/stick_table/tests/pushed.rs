@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use crate::peers::{Column, KeyType, Rate, Table, Update, Value};
 use crate::runtime::DatumValue;
 use crate::stick_table::mirror::{Mirror, RemovalReason};
@@ -12,7 +14,7 @@ fn table(key_type: KeyType, key_length: usize, expire: u32) -> Table {
 fn update(mirror: &mut Mirror, table: &Table, key: &[u8], count: u64, now: u64) {
     let rate = Rate { age: 5, current: count as u32, previous: 1 };
     let values = [Value::Number(count), Value::Number(7), Value::Rate(rate)];
-    mirror.update(table, Update { key, number: count as u32, expires_in: None, values: &values }, now);
+    mirror.updates(table, [Update { key, number: count as u32, expires_in: None, values: &values }].into_iter(), now);
 }
 
 /// An eighth of a million has the same share of the index as a million.
@@ -123,7 +125,7 @@ fn changes_of_other_nodes_last_through_a_resync_that_is_older() {
     let gpc0 = |mirror: &Mirror, key: &str| mirror.get(key, 0).map(|entry| entry.data[0].value.clone());
     let timed = |mirror: &mut Mirror, key: &[u8], count| {
         let update = Update { key, number: 1, expires_in: Some(500), values: &values(count) };
-        mirror.update(&table, update, 0);
+        mirror.updates(&table, [update].into_iter(), 0);
     };
     mirror.begin();
     timed(&mut mirror, b"a", 1);
@@ -142,7 +144,7 @@ fn changes_of_other_nodes_last_through_a_resync_that_is_older() {
     }
     // Numbers are those of our own node: it has sent this one before, and it says nothing of the expiry.
     let replayed = Update { key: b"a", number: 1, expires_in: None, values: &values(9) };
-    mirror.update(&table, replayed, 600);
+    mirror.updates(&table, [replayed].into_iter(), 600);
     assert_eq!(mirror.get("a", 600).unwrap().expires_in, Some(400));
     // The next resync counts again.
     mirror.begin();
@@ -159,7 +161,41 @@ fn entries_of_a_table_without_expiry_stay_whatever_time_is_sent_with_them() {
     let mut mirror = Mirror::new(1, 100);
     mirror.describe(&table);
     let values = [Value::Number(1), Value::Number(7), Value::Rate(Rate::default())];
-    mirror.update(&table, Update { key: &[1, 1, 1, 1], number: 1, expires_in: Some(0), values: &values }, 10);
+    let again = Update { key: &[1, 1, 1, 1], number: 1, expires_in: Some(0), values: &values };
+    mirror.updates(&table, [again].into_iter(), 10);
     mirror.expire(100_000);
     assert_eq!(mirror.get("1.1.1.1", 100_000).unwrap().expires_in, None);
+}
+
+proptest! {
+    /// Keys are looked for before any of their updates is written; some come twice, some are new.
+    #[test]
+    fn what_comes_together_is_what_comes_one_by_one(keys in prop::collection::vec(0..40_u8, 1..120), before in 0..40_usize) {
+        let table = table(KeyType::Ip, 4, 1_000);
+        let values: Vec<_> = (0..keys.len() as u64)
+            .map(|count| [Value::Number(count), Value::Number(7), Value::Rate(Rate::default())])
+            .collect();
+        let keys: Vec<[u8; 4]> = keys.iter().map(|key| [0, 0, 0, *key]).collect();
+        let updates: Vec<_> = keys
+            .iter()
+            .zip(&values)
+            .map(|(key, values)| Update { key, number: 1, expires_in: None, values })
+            .collect();
+        let (first, second) = updates.split_at(before.min(updates.len()));
+        let [together, one_by_one] = [true, false].map(|together| {
+            let mut mirror = Mirror::new(1, 1_000);
+            mirror.describe(&table);
+            mirror.updates(&table, first.iter().copied(), 0);
+            if together {
+                mirror.updates(&table, second.iter().copied(), 5);
+            } else {
+                for update in second {
+                    mirror.updates(&table, [*update].into_iter(), 5);
+                }
+            }
+            let entries = View::new(&Scope::default()).snapshot(&mirror, 0, 9, usize::MAX).0;
+            (mirror.revision(), mirror.len(), entries)
+        });
+        prop_assert_eq!(together, one_by_one);
+    }
 }
