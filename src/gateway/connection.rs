@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +19,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -51,7 +50,7 @@ pub(super) async fn serve<S>(stream: S, told: Told, protocols: Protocols, bounds
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Arc::new(Activity::default());
+    let activity = Arc::new(Activity::new());
     let io = TokioIo::new(Counted { stream, activity: activity.clone() });
     let builder = builder(bounds);
     let (calls, read) = (activity.clone(), bounds.read);
@@ -80,8 +79,7 @@ where
     let mut silence = std::pin::pin!(tokio::time::sleep(bounds.read.unwrap_or(FAR)));
     let idle_after = bounds.idle.unwrap_or(FAR);
     let mut idle = std::pin::pin!(tokio::time::sleep(idle_after));
-    let (mut listening, mut resting, mut closing) = (true, true, false);
-    let mut mark = 0;
+    let (mut listening, mut closing) = (true, false);
     loop {
         tokio::select! {
             ended = served.as_mut() => {
@@ -100,22 +98,12 @@ where
                 }
                 listening = false;
             }
-            () = activity.quiet.notified() => {
-                mark = activity.received();
-                resting = true;
-                idle.as_mut().reset(Instant::now() + idle_after);
-            }
-            () = idle.as_mut(), if resting && !closing => {
-                let received = activity.received();
-                if activity.calls.load(Ordering::Relaxed) > 0 {
-                    resting = false;
-                } else if received == mark {
+            () = idle.as_mut(), if !closing => {
+                if let Some(later) = activity.idle_at(idle_after) {
+                    idle.as_mut().reset(later);
+                } else {
                     closing = true;
                     served.as_mut().graceful_shutdown();
-                } else {
-                    // Something comes: the head of a request, which has a limit of its own, or a probe.
-                    mark = received;
-                    idle.as_mut().reset(Instant::now() + idle_after);
                 }
             }
         }
@@ -142,18 +130,25 @@ fn builder(bounds: &Bounds) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// What goes on on a connection.
-#[derive(Default)]
+/// What goes on on a connection. Requests only write to it: whoever woke the connection for each would do so once more
+/// than needed.
 struct Activity {
+    zero: Instant,
     /// Bytes.
     received: AtomicUsize,
     /// Requests whose answers have not ended.
     calls: AtomicUsize,
-    /// Told when the last of them has ended.
-    quiet: Notify,
+    /// When the last of them had ended, in milliseconds after `zero`, and what was received by then.
+    quiet: AtomicU64,
+    mark: AtomicUsize,
 }
 
 impl Activity {
+    fn new() -> Self {
+        let (received, calls, mark) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        Activity { zero: Instant::now(), received, calls, quiet: AtomicU64::new(0), mark }
+    }
+
     fn received(&self) -> usize {
         self.received.load(Ordering::Relaxed)
     }
@@ -161,6 +156,29 @@ impl Activity {
     fn begin(self: &Arc<Self>) -> InFlight {
         self.calls.fetch_add(1, Ordering::Relaxed);
         InFlight(self.clone())
+    }
+
+    fn rest(&self) {
+        self.quiet.store(self.zero.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.mark.store(self.received(), Ordering::Relaxed);
+    }
+
+    /// When to look again whether there was nothing for `limit`; nothing when that is so now.
+    fn idle_at(&self, limit: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        if self.calls.load(Ordering::Relaxed) > 0 {
+            return Some(now + limit);
+        }
+        let due = self.zero + Duration::from_millis(self.quiet.load(Ordering::Relaxed)) + limit;
+        if now < due {
+            return Some(due);
+        }
+        if self.received() == self.mark.load(Ordering::Relaxed) {
+            return None;
+        }
+        // Something comes: the head of a request, which has a limit of its own, or a probe.
+        self.rest();
+        Some(now + limit)
     }
 }
 
@@ -170,7 +188,7 @@ struct InFlight(Arc<Activity>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         if self.0.calls.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.quiet.notify_one();
+            self.0.rest();
         }
     }
 }

@@ -2,14 +2,13 @@
 //!
 //! Whatever an option says wrongly is found here, or when the templates are compiled; build.rs runs both.
 
+mod descriptors;
 mod resources;
 
 use std::collections::HashMap;
 
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, EnumDescriptor, ExtensionDescriptor, FieldDescriptor, Kind as ProtoKind,
-    MessageDescriptor, MethodDescriptor, ServiceDescriptor, Value,
-};
+use descriptors::{Enum, Field as FieldDescriptor, Message, Method as MethodDescriptor, Named, Rules, Service, Set};
+use descriptors::{Vocabulary, types};
 
 use super::json::json_order;
 use super::tables::{
@@ -38,46 +37,59 @@ impl std::fmt::Display for Fault {
 
 /// File that declares a message, for faults found later.
 pub fn file_of(descriptor_set: &[u8], message: &str) -> String {
-    let pool = DescriptorPool::decode(descriptor_set).ok();
-    let found = pool.and_then(|pool| pool.get_message_by_name(message));
-    found.map(|message| message.parent_file().name().to_owned()).unwrap_or_default()
+    let Ok(set) = Set::decode(descriptor_set) else { return String::new() };
+    let found = set.messages().into_iter().find(|known| known.full_name == message);
+    found.map(|message| message.file().to_owned()).unwrap_or_default()
 }
+
+/// Custom options, by where they hang.
+const OF_MESSAGE: &str = "backstay.type.v2.message";
+const OF_FIELD: &str = "backstay.type.v2.field";
+const OF_VALUE: &str = "backstay.type.v2.value";
+const OF_SERVICE: &str = "backstay.type.v2.service";
+const OF_METHOD: &str = "backstay.type.v2.method";
+const HTTP: &str = "google.api.http";
 
 /// Makes the tables from an encoded descriptor set that keeps its extension data.
 pub fn load(descriptor_set: &[u8]) -> Result<Tables, Vec<Fault>> {
     let fault = |text: String| vec![Fault { file: "descriptor set".into(), element: "-".into(), text }];
-    let pool = DescriptorPool::decode(descriptor_set).map_err(|e| fault(e.to_string()))?;
-    let options = Options::find(&pool).map_err(fault)?;
-    let mut files = HashMap::new();
-    for message in pool.all_messages() {
-        files.insert(message.full_name().into(), message.parent_file().name().into());
+    let set = Set::decode(descriptor_set).map_err(fault)?;
+    let (messages, services, vocabulary) = (set.messages(), set.services(), set.vocabulary());
+    for option in [OF_MESSAGE, OF_FIELD, OF_VALUE, OF_SERVICE, OF_METHOD, HTTP] {
+        if !vocabulary.has(option) {
+            return Err(fault(format!("option {option} is not declared")));
+        }
     }
-    for service in pool.services() {
-        for method in service.methods() {
-            let path = format!("/{}/{}", service.full_name(), method.name());
-            files.insert(path.into(), service.parent_file().name().into());
+    let mut files = HashMap::new();
+    for message in &messages {
+        files.insert(message.full_name.as_str().into(), message.file().into());
+    }
+    for service in &services {
+        for method in &service.item.methods {
+            files.insert(format!("/{}/{}", service.full_name, method.name).into(), service.file().into());
         }
     }
     let mut loader = Loader {
         files,
-        options,
+        vocabulary: &vocabulary,
+        inputs: messages.iter().map(|message| (message.full_name.as_str(), message.item)).collect(),
         tables: Tables::default(),
         enums: HashMap::new(),
         patterns: HashMap::new(),
         faults: Vec::new(),
     };
-    for (at, message) in pool.all_messages().enumerate() {
-        loader.tables.message_by_name.insert(message.full_name().into(), at);
+    for (at, message) in messages.iter().enumerate() {
+        loader.tables.message_by_name.insert(message.full_name.as_str().into(), at);
     }
-    for item in pool.all_enums() {
+    for item in set.enums() {
         loader.add_enum(&item);
     }
-    for message in pool.all_messages() {
-        loader.add_message(&message);
+    for message in &messages {
+        loader.add_message(message);
     }
     loader.resolve_identities();
-    for service in pool.services() {
-        loader.add_service(&service);
+    for service in &services {
+        loader.add_service(service);
     }
     loader.check_relations();
     loader.check_paths();
@@ -85,74 +97,10 @@ pub fn load(descriptor_set: &[u8]) -> Result<Tables, Vec<Fault>> {
     if loader.faults.is_empty() { Ok(loader.tables) } else { Err(loader.faults) }
 }
 
-/// The custom options, by where they hang.
-struct Options {
-    message: ExtensionDescriptor,
-    field: ExtensionDescriptor,
-    value: ExtensionDescriptor,
-    service: ExtensionDescriptor,
-    method: ExtensionDescriptor,
-    http: ExtensionDescriptor,
-}
-
-impl Options {
-    fn find(pool: &DescriptorPool) -> Result<Options, String> {
-        let get = |name: &str| pool.get_extension_by_name(name).ok_or_else(|| format!("option {name} is not declared"));
-        Ok(Options {
-            message: get("backstay.type.v2.message")?,
-            field: get("backstay.type.v2.field")?,
-            value: get("backstay.type.v2.value")?,
-            service: get("backstay.type.v2.service")?,
-            method: get("backstay.type.v2.method")?,
-            http: get("google.api.http")?,
-        })
-    }
-}
-
-/// The message in an option, when the option is set.
-fn rules(options: &DynamicMessage, extension: &ExtensionDescriptor) -> Option<DynamicMessage> {
-    options.has_extension(extension).then(|| options.get_extension(extension).as_message().cloned()).flatten()
-}
-
-fn text(rules: &DynamicMessage, name: &str) -> Box<str> {
-    rules.get_field_by_name(name).and_then(|v| v.as_str().map(Into::into)).unwrap_or_default()
-}
-
-fn some_text(rules: &DynamicMessage, name: &str) -> Option<Box<str>> {
-    Some(text(rules, name)).filter(|t| !t.is_empty())
-}
-
-fn flag(rules: &DynamicMessage, name: &str) -> bool {
-    rules.get_field_by_name(name).and_then(|v| v.as_bool()).unwrap_or(false)
-}
-
-fn number(rules: &DynamicMessage, name: &str) -> Option<i64> {
-    if !rules.has_field_by_name(name) {
-        return None;
-    }
-    rules.get_field_by_name(name).and_then(|v| v.as_i64())
-}
-
-fn choice(rules: &DynamicMessage, name: &str) -> i32 {
-    rules.get_field_by_name(name).and_then(|v| v.as_enum_number()).unwrap_or(0)
-}
-
-fn list<T>(rules: &DynamicMessage, name: &str, item: impl Fn(&Value) -> Option<T>) -> Vec<T> {
-    rules
-        .get_field_by_name(name)
-        .and_then(|v| v.as_list().map(|items| items.iter().filter_map(&item).collect()))
-        .unwrap_or_default()
-}
-
-fn names(rules: &DynamicMessage, name: &str) -> Vec<Box<str>> {
-    list(rules, name, |v| v.as_str().map(Into::into))
-}
-
 /// `type=content` as (`type`, `content`); without the sign all of it is the name of a field.
-fn pair(value: &Value) -> Option<(Box<str>, Box<str>)> {
-    let text = value.as_str()?;
+fn pair(text: &str) -> (Box<str>, Box<str>) {
     let (field, token) = text.split_once('=').unwrap_or((text, ""));
-    Some((field.into(), token.into()))
+    (field.into(), token.into())
 }
 
 /// `2.8` as (2, 8).
@@ -161,17 +109,19 @@ fn version(text: &str) -> Option<(u16, u16)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-struct Loader {
+struct Loader<'a> {
     /// File of each message by its full name, and of each method by its path.
     files: HashMap<Box<str>, Box<str>>,
-    options: Options,
+    vocabulary: &'a Vocabulary<'a>,
+    /// Messages by their full names.
+    inputs: HashMap<&'a str, &'a Message>,
     tables: Tables,
     enums: HashMap<Box<str>, usize>,
     patterns: HashMap<Box<str>, regex::Regex>,
     faults: Vec<Fault>,
 }
 
-impl Loader {
+impl<'a> Loader<'a> {
     fn fault(&mut self, file: &str, element: &str, text: impl Into<String>) {
         self.faults.push(Fault { file: file.to_owned(), element: element.to_owned(), text: text.into() });
     }
@@ -182,8 +132,8 @@ impl Loader {
         self.fault(&file, element, text);
     }
 
-    fn since(&mut self, rules: Option<&DynamicMessage>, file: &str, element: &str) -> Option<(u16, u16)> {
-        let written = some_text(rules?, "since")?;
+    fn since(&mut self, rules: Option<&Rules<'_>>, file: &str, element: &str) -> Option<(u16, u16)> {
+        let written = rules?.some_text("since")?;
         let parsed = version(&written);
         if parsed.is_none() {
             self.fault(file, element, format!("since `{written}` is not a version such as `2.8`"));
@@ -191,139 +141,145 @@ impl Loader {
         parsed
     }
 
-    fn add_enum(&mut self, item: &EnumDescriptor) {
-        let file = item.parent_file().name().to_owned();
-        let mut out =
-            EnumType { full_name: item.full_name().into(), toggle: item.full_name() == TOGGLE, ..EnumType::default() };
-        let ours = item.full_name().starts_with("backstay.");
-        for value in item.values().filter(|v| v.number() != 0) {
-            let rules = rules(&value.options(), &self.options.value);
-            let token = rules.as_ref().map(|r| text(r, "token")).unwrap_or_default();
-            if token.is_empty() && ours && !item.full_name().starts_with("backstay.type.v2.") {
-                self.fault(&file, value.full_name(), "has no token");
+    fn add_enum(&mut self, item: &Named<'a, Enum>) {
+        let (file, full_name) = (item.file(), item.full_name.as_str());
+        let mut out = EnumType { full_name: full_name.into(), toggle: full_name == TOGGLE, ..EnumType::default() };
+        let ours = full_name.starts_with("backstay.") && !full_name.starts_with("backstay.type.v2.");
+        // Values stand beside their enum.
+        let scope = full_name.rsplit_once('.').map_or("", |(scope, _)| scope);
+        for value in item.item.values.iter().filter(|value| value.number != 0) {
+            let element = format!("{scope}.{}", value.name);
+            let rules = self.vocabulary.rules(&value.options, OF_VALUE);
+            let rules = rules.as_ref();
+            let token = rules.map(|r| r.text("token")).unwrap_or_default();
+            if token.is_empty() && ours {
+                self.fault(file, &element, "has no token");
             }
             if out.by_token.contains_key(&token) && !token.is_empty() {
-                self.fault(&file, value.full_name(), format!("token `{token}` stands twice"));
+                self.fault(file, &element, format!("token `{token}` stands twice"));
             }
             out.by_token.insert(token.clone(), out.values.len());
-            out.by_number.insert(value.number(), out.values.len());
+            out.by_number.insert(value.number, out.values.len());
             out.values.push(EnumValue {
-                name: value.name().into(),
-                number: value.number(),
+                name: value.name.as_str().into(),
+                number: value.number,
                 token,
-                line: rules.as_ref().and_then(|r| some_text(r, "line")),
-                print_only: rules.as_ref().is_some_and(|r| flag(r, "print_only")),
-                since: self.since(rules.as_ref(), &file, value.full_name()),
-                one_of: rules.as_ref().map(|r| names(r, "one_of")).unwrap_or_default(),
-                goes_with: rules.as_ref().map(|r| list(r, "goes_with", pair)).unwrap_or_default(),
-                grpc_only: rules.as_ref().is_some_and(|r| flag(r, "grpc_only")),
+                line: rules.and_then(|r| r.some_text("line")),
+                print_only: rules.is_some_and(|r| r.flag("print_only")),
+                since: self.since(rules, file, &element),
+                one_of: rules.map(|r| r.texts("one_of")).unwrap_or_default(),
+                goes_with: rules
+                    .map(|r| r.texts("goes_with").iter().map(|text| pair(text)).collect())
+                    .unwrap_or_default(),
+                grpc_only: rules.is_some_and(|r| r.flag("grpc_only")),
             });
         }
-        self.enums.insert(item.full_name().into(), self.tables.enums.len());
+        self.enums.insert(full_name.into(), self.tables.enums.len());
         self.tables.enums.push(out);
     }
 
-    fn add_message(&mut self, message: &MessageDescriptor) {
-        let file = message.parent_file().name().to_owned();
-        let rules = rules(&message.options(), &self.options.message);
-        let mut out = MessageType { full_name: message.full_name().into(), ..MessageType::default() };
-        // Declaration order is the order of printing; prost-reflect lists fields by number.
-        let declared: Vec<u32> =
-            message.descriptor_proto().field.iter().map(|f| f.number.unwrap_or(0) as u32).collect();
-        for number in declared {
-            let Some(field) = message.get_field(number) else { continue };
+    fn add_message(&mut self, message: &Named<'a, Message>) {
+        let (file, full_name) = (message.file(), message.full_name.as_str());
+        let rules = self.vocabulary.rules(&message.item.options, OF_MESSAGE);
+        let mut out = MessageType { full_name: full_name.into(), ..MessageType::default() };
+        // Declaration order is the order of printing.
+        for field in &message.item.fields {
             let at = out.fields.len();
-            if let Some(field) = self.field(&field, &file) {
+            if let Some(field) = self.field(message, field) {
                 if out.by_json.insert(field.json.clone(), at).is_some() {
-                    self.fault(&file, &format!("{}.{}", message.full_name(), field.name), "JSON key stands twice");
+                    self.fault(file, &format!("{full_name}.{}", field.name), "JSON key stands twice");
                 }
                 out.by_number.insert(field.number, at);
                 out.fields.push(field);
             }
         }
-        self.resolve_rest_fields(message, &mut out, &file);
+        self.resolve_rest_fields(message, &mut out);
         if let Some(rules) = &rules {
-            out.line = some_text(rules, "line");
-            out.toggle = some_text(rules, "toggle");
-            if let Some(resource) = rules.get_field_by_name("resource").and_then(|v| v.as_message().cloned()) {
-                out.resource = self.resource(&resource, &out, &file);
+            out.line = rules.some_text("line");
+            out.toggle = rules.some_text("toggle");
+            if let Some(resource) = rules.messages("resource").pop() {
+                out.resource = self.resource(&resource, &out, file);
             }
         }
         self.tables.messages.push(out);
     }
 
     /// Finds the fields under which /v2 shows others, once all fields of the message are known.
-    fn resolve_rest_fields(&mut self, message: &MessageDescriptor, out: &mut MessageType, file: &str) {
-        for descriptor in message.fields() {
-            let wanted = rules(&descriptor.options(), &self.options.field).and_then(|r| some_text(&r, "rest_field"));
-            let (Some(wanted), Some(at)) = (wanted, out.field_named(descriptor.name())) else { continue };
+    fn resolve_rest_fields(&mut self, message: &Named<'a, Message>, out: &mut MessageType) {
+        for descriptor in &message.item.fields {
+            let rules = self.vocabulary.rules(&descriptor.options, OF_FIELD);
+            let wanted = rules.and_then(|rules| rules.some_text("rest_field"));
+            let (Some(wanted), Some(at)) = (wanted, out.field_named(&descriptor.name)) else { continue };
             match out.field_named(&wanted).filter(|other| out.fields[*other].kind == out.fields[at].kind) {
                 Some(other) if out.fields[at].grpc_only => out.fields[at].shown_as = Some(other),
                 _ => {
                     let text = format!("rest_field `{wanted}` should name a field of the same type");
-                    self.fault(file, descriptor.full_name(), text);
+                    self.fault(message.file(), &format!("{}.{}", message.full_name, descriptor.name), text);
                 }
             }
         }
     }
 
-    fn field(&mut self, field: &FieldDescriptor, file: &str) -> Option<Field> {
-        let rules = rules(&field.options(), &self.options.field);
+    fn field(&mut self, message: &Named<'a, Message>, field: &FieldDescriptor) -> Option<Field> {
+        let (file, full_name) = (message.file(), format!("{}.{}", message.full_name, field.name));
+        let rules = self.vocabulary.rules(&field.options, OF_FIELD);
         let rules = rules.as_ref();
-        let kind = match field.kind() {
-            ProtoKind::Bool => Kind::Bool,
-            ProtoKind::Int32 => Kind::Int32,
-            ProtoKind::Int64 => Kind::Int64,
-            ProtoKind::Double => Kind::Double,
-            ProtoKind::String => Kind::String,
-            ProtoKind::Bytes => Kind::Bytes,
-            ProtoKind::Enum(item) => Kind::Enum(self.enums.get(item.full_name()).copied()?),
-            ProtoKind::Message(item) => Kind::Message(self.tables.message_by_name.get(item.full_name()).copied()?),
+        let kind = match field.kind {
+            types::BOOL => Kind::Bool,
+            types::INT32 => Kind::Int32,
+            types::INT64 => Kind::Int64,
+            types::DOUBLE => Kind::Double,
+            types::STRING => Kind::String,
+            types::BYTES => Kind::Bytes,
+            types::ENUM => Kind::Enum(self.enums.get(field.type_name()).copied()?),
+            types::MESSAGE => Kind::Message(self.tables.message_by_name.get(field.type_name()).copied()?),
             other => {
                 // Only messages of descriptor.proto use other types, and no interpreter touches those.
-                if field.full_name().starts_with("backstay.") && !field.full_name().starts_with("backstay.type.") {
-                    self.fault(file, field.full_name(), format!("type {other:?} is not supported"));
+                if full_name.starts_with("backstay.") && !full_name.starts_with("backstay.type.") {
+                    self.fault(file, &full_name, format!("type {other} of FieldDescriptorProto is not supported"));
                 }
                 return None;
             }
         };
-        let pattern_text = rules.map(|r| text(r, "pattern")).unwrap_or_default();
+        let pattern_text = rules.map(|r| r.text("pattern")).unwrap_or_default();
         let pattern = if pattern_text.is_empty() {
             None
         } else {
             self.pattern(&pattern_text).unwrap_or_else(|error| {
-                self.fault(file, field.full_name(), format!("pattern: {error}"));
+                self.fault(file, &full_name, format!("pattern: {error}"));
                 None
             })
         };
-        let json = if field.json_name() == lower_camel(field.name()) { field.name() } else { field.json_name() };
-        let is = |name: &str| rules.is_some_and(|r| flag(r, name));
+        let derived = field.json_name.is_empty() || field.json_name == lower_camel(&field.name);
+        let json = if derived { &field.name } else { &field.json_name };
+        let is = |name: &str| rules.is_some_and(|r| r.flag(name));
+        let names = |name: &str| rules.map(|r| r.texts(name)).unwrap_or_default();
         Some(Field {
-            name: field.name().into(),
-            json: json.into(),
+            name: field.name.as_str().into(),
+            json: json.as_str().into(),
             number: field.number(),
             kind,
             repeated: field.is_list(),
-            presence: field.supports_presence(),
-            template: rules.and_then(|r| some_text(r, "line")),
+            presence: message.has_presence(field),
+            template: rules.and_then(|r| r.some_text("line")),
             print_only: is("print_only"),
             no_line: is("no_line"),
             implicit: is("implicit"),
-            numbers: rules.map(|r| list(r, "numbers", Value::as_i64)).unwrap_or_default(),
+            numbers: rules.map(|r| r.numbers("numbers")).unwrap_or_default(),
             flatten: is("flatten"),
             check: Check {
                 required: is("required"),
-                min: rules.and_then(|r| number(r, "min")),
-                max: rules.and_then(|r| number(r, "max")),
+                min: rules.and_then(|r| r.number("min")),
+                max: rules.and_then(|r| r.number("max")),
                 pattern,
                 pattern_text,
                 nullable: is("nullable"),
-                needs: rules.map(|r| names(r, "needs")).unwrap_or_default(),
+                needs: names("needs"),
             },
-            since: self.since(rules, file, field.full_name()),
+            since: self.since(rules, file, &full_name),
             grpc_only: is("grpc_only"),
             shown_as: None,
-            not_in: rules.map(|r| names(r, "not_in")).unwrap_or_default(),
+            not_in: names("not_in"),
         })
     }
 
@@ -337,29 +293,28 @@ impl Loader {
         Ok(Some(pattern))
     }
 
-    fn add_service(&mut self, service: &ServiceDescriptor) {
-        if !service.full_name().starts_with("backstay.") {
+    fn add_service(&mut self, service: &Named<'a, Service>) {
+        let (file, full_name) = (service.file(), service.full_name.as_str());
+        if !full_name.starts_with("backstay.") {
             return;
         }
-        let file = service.parent_file().name().to_owned();
-        let rules = rules(&service.options(), &self.options.service);
-        let package = service.package_name().to_owned();
+        let rules = self.vocabulary.rules(&service.item.options, OF_SERVICE);
         let mut resource = None;
-        if let Some(name) = rules.as_ref().and_then(|r| some_text(r, "resource")) {
-            resource = self.tables.message_by_name.get(format!("{package}.{name}").as_str()).copied();
+        if let Some(name) = rules.as_ref().and_then(|r| r.some_text("resource")) {
+            resource = self.tables.message_by_name.get(format!("{}.{name}", service.package()).as_str()).copied();
             if resource.is_none_or(|id| self.tables.messages[id].resource.is_none()) {
-                self.fault(&file, service.full_name(), format!("`{name}` is not a resource of the package"));
+                self.fault(file, full_name, format!("`{name}` is not a resource of the package"));
                 return;
             }
         }
-        let singleton = rules.as_ref().is_some_and(|r| flag(r, "singleton"));
+        let singleton = rules.as_ref().is_some_and(|r| r.flag("singleton"));
         let mut methods = Vec::new();
-        for method in service.methods() {
+        for method in &service.item.methods {
             methods.push(self.tables.methods.len());
-            if let Some(mut method) = self.method(&method, &file) {
+            if let Some(mut method) = self.method(service, method) {
                 let generic = method.verb != Verb::Custom;
                 if generic && resource.is_none() {
-                    self.fault(&file, service.full_name(), "generic methods need the `resource` of the service");
+                    self.fault(file, full_name, "generic methods need the `resource` of the service");
                 }
                 if generic {
                     method.resource = resource;
@@ -372,12 +327,14 @@ impl Loader {
                 self.tables.methods.push(method);
             }
         }
-        self.tables.services.push(ServiceType { full_name: service.full_name().into(), methods });
+        self.tables.services.push(ServiceType { full_name: full_name.into(), methods });
     }
 
-    fn method(&mut self, method: &MethodDescriptor, file: &str) -> Option<Method> {
-        let rules = rules(&method.options(), &self.options.method);
-        let verb = match rules.as_ref().map_or(0, |r| choice(r, "verb")) {
+    fn method(&mut self, service: &Named<'a, Service>, method: &'a MethodDescriptor) -> Option<Method> {
+        let (file, full_name) = (service.file(), format!("{}.{}", service.full_name, method.name));
+        let rules = self.vocabulary.rules(&method.options, OF_METHOD);
+        let rules = rules.as_ref();
+        let verb = match rules.and_then(|r| r.number("verb")).unwrap_or(0) {
             1 => Verb::List,
             2 => Verb::Get,
             3 => Verb::Create,
@@ -386,52 +343,58 @@ impl Loader {
             6 => Verb::Delete,
             7 => Verb::Custom,
             _ => {
-                self.fault(file, method.full_name(), "has no verb");
+                self.fault(file, &full_name, "has no verb");
                 return None;
             }
         };
-        if method.is_client_streaming() {
-            self.fault(file, method.full_name(), "streams from the client, which gRPC-web cannot");
+        if method.client_streaming {
+            self.fault(file, &full_name, "streams from the client, which gRPC-web cannot");
         }
         let mut http = Vec::new();
-        if let Some(rule) = self::rules(&method.options(), &self.options.http) {
-            self.http_rules(&rule, method, file, &mut http);
+        if let Some(rule) = self.vocabulary.rules(&method.options, HTTP) {
+            self.http_rules(&rule, method, (file, &full_name), &mut http);
         }
         Some(Method {
-            path: format!("/{}/{}", method.parent_service().full_name(), method.name()).into(),
-            input: self.tables.message_by_name.get(method.input().full_name()).copied()?,
-            output: self.tables.message_by_name.get(method.output().full_name()).copied()?,
-            streaming: method.is_server_streaming(),
+            path: format!("/{}/{}", service.full_name, method.name).into(),
+            input: self.tables.message_by_name.get(method.input()).copied()?,
+            output: self.tables.message_by_name.get(method.output()).copied()?,
+            streaming: method.server_streaming,
             verb,
             resource: None,
             singleton: false,
             http,
-            status: rules.as_ref().and_then(|r| r.get_field_by_name("status")?.as_i32()).unwrap_or(0) as u16,
-            upload: rules.as_ref().and_then(|r| r.get_field_by_name("upload")?.as_bool()).unwrap_or(false),
+            status: rules.and_then(|r| r.number("status")).unwrap_or(0) as u16,
+            upload: rules.is_some_and(|r| r.flag("upload")),
         })
     }
 
-    fn http_rules(&mut self, rule: &DynamicMessage, method: &MethodDescriptor, file: &str, out: &mut Vec<HttpRule>) {
+    fn http_rules(
+        &mut self,
+        rule: &Rules<'_>,
+        method: &MethodDescriptor,
+        (file, full_name): (&str, &str),
+        out: &mut Vec<HttpRule>,
+    ) {
         for name in ["get", "put", "post", "delete", "patch"] {
-            let path = text(rule, name);
+            let path = rule.text(name);
             if path.is_empty() {
                 continue;
             }
             for part in path.split(['{', '}']).skip(1).step_by(2) {
-                let input = method.input();
-                if !input.fields().any(|f| f.name() == part || f.json_name() == part) {
-                    self.fault(file, method.full_name(), format!("path names `{part}`, which the request has not"));
+                let input = self.inputs.get(method.input()).map(|input| &*input.fields).unwrap_or_default();
+                if !input.iter().any(|field| field.name == part || field.json_name == part) {
+                    self.fault(file, full_name, format!("path names `{part}`, which the request has not"));
                 }
             }
             out.push(HttpRule {
                 method: name.to_ascii_uppercase().into(),
                 path,
-                body: text(rule, "body"),
-                response_body: text(rule, "response_body"),
+                body: rule.text("body"),
+                response_body: rule.text("response_body"),
             });
         }
-        for more in list(rule, "additional_bindings", |v| v.as_message().cloned()) {
-            self.http_rules(&more, method, file, out);
+        for more in rule.messages("additional_bindings") {
+            self.http_rules(&more, method, (file, full_name), out);
         }
     }
 

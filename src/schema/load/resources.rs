@@ -1,13 +1,12 @@
 //! Objects of the configuration: what kind they are of and what they are found by.
 
-use prost_reflect::DynamicMessage;
-
-use super::{Loader, choice, flag, list, some_text};
+use super::Loader;
+use super::descriptors::Rules;
 use crate::schema::tables::{Field, Kind, MessageType, Parent, Resource, ResourceKind};
 
-impl Loader {
-    pub(super) fn resource(&mut self, rules: &DynamicMessage, message: &MessageType, file: &str) -> Option<Resource> {
-        let kind = match choice(rules, "kind") {
+impl Loader<'_> {
+    pub(super) fn resource(&mut self, rules: &Rules<'_>, message: &MessageType, file: &str) -> Option<Resource> {
+        let kind = match rules.number("kind").unwrap_or(0) {
             1 => ResourceKind::Section,
             2 => ResourceKind::NamedLine,
             3 => ResourceKind::IndexedLine,
@@ -17,16 +16,17 @@ impl Loader {
             _ => return None,
         };
         let first_word = message.line.as_deref().and_then(|l| l.split_whitespace().next()).unwrap_or_default();
-        let keyword = some_text(rules, "section").unwrap_or_else(|| first_word.into());
+        let keyword = rules.some_text("section").unwrap_or_else(|| first_word.into());
         let made_of_others = matches!(kind, ResourceKind::Tree | ResourceKind::AnyLine | ResourceKind::Site);
         if keyword.is_empty() && !made_of_others {
             self.fault(file, &message.full_name, "a resource needs a line");
         }
-        let parents: Vec<Parent> = list(rules, "parents", |v| v.as_str().map(str::to_owned))
+        let parents: Vec<Parent> = rules
+            .texts("parents")
             .into_iter()
             .map(|section| Parent {
-                token: if section == "fcgi-app" { section.as_str().into() } else { section.replace('-', "_").into() },
-                section: section.into(),
+                token: if *section == *"fcgi-app" { section.clone() } else { section.replace('-', "_").into() },
+                section,
             })
             .collect();
         if matches!(kind, ResourceKind::NamedLine | ResourceKind::IndexedLine) && parents.is_empty() {
@@ -37,10 +37,10 @@ impl Loader {
             keyword,
             parents,
             identity: Vec::new(),
-            singleton: flag(rules, "singleton"),
-            derived_name: flag(rules, "derived_name"),
-            first: flag(rules, "first"),
-            order: rules.get_field_by_name("order").and_then(|v| v.as_i32()).unwrap_or(0).unsigned_abs(),
+            singleton: rules.flag("singleton"),
+            derived_name: rules.flag("derived_name"),
+            first: rules.flag("first"),
+            order: rules.number("order").unwrap_or(0).unsigned_abs() as u32,
         })
     }
 
