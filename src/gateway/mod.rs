@@ -37,6 +37,7 @@ pub use self::cors::{Cors, Origins};
 pub use self::request::Limits;
 use self::response::{Facts, JSON, error_response, refusal};
 use self::routes::{BodyField, Found, Route, Routes};
+use self::view::Views;
 use crate::auth::{Authenticator, Certified};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Answer, Api, Call, Transport};
@@ -100,13 +101,14 @@ pub struct Foundation {
 pub struct Gateway {
     on: Foundation,
     routes: Routes,
+    views: Views,
 }
 
 impl Gateway {
     /// A gateway for every binding of the method table.
     pub fn new(on: Foundation) -> Result<Self> {
-        let routes = Routes::new(&on.tables)?;
-        Ok(Gateway { on, routes })
+        let (routes, views) = (Routes::new(&on.tables)?, Views::new(&on.tables));
+        Ok(Gateway { on, routes, views })
     }
 
     /// Settings for calls from browsers, which gRPC-web obeys too.
@@ -258,11 +260,11 @@ impl Gateway {
         compat::check_target(tables, method, &request)?;
         compat::check_identity(&route.rule.path, tables, method, &request)?;
         let facts = facts(tables, method, route, &head.headers, &request);
-        let mirrors = view::normalize(tables, method, &mut request);
+        let mirrors = self.views.normalize(method, &mut request);
         let call = Call { method: route.method, request, transport: Transport::Rest, upload: rest.upload };
         match self.on.api.call(call).await {
             Ok(Answer::Message(mut message)) => {
-                view::show(tables, method, mirrors, &mut message);
+                self.views.show(method, mirrors, &mut message);
                 response::respond(tables, method, route, facts, Answer::Message(message)).await
             }
             Ok(Answer::Stream(messages)) if method.streaming => {

@@ -2,7 +2,9 @@
 //!
 //! Each row has its reason: it is what clients of /v2 find in the peer's answers.
 
-use crate::schema::tables::{FieldIndex, Kind, MessageId, MessageType, Method, ResourceKind, Tables, Verb};
+use std::sync::Arc;
+
+use crate::schema::tables::{FieldIndex, Kind, MessageId, MessageType, Method, Resource, ResourceKind, Tables, Verb};
 use crate::schema::value::{Object, Value};
 
 /// When a row counts.
@@ -88,21 +90,98 @@ const MIRRORS: [(&str, Mirror); 6] = [
 /// Words that a request may leave out, as a field that only they use says them: message, field, other field, word.
 const IMPLIED: [(&str, &str, &str, &str); 1] = [("Source", "address_second", "usesrc", "address")];
 
-/// Says what a request implies.
-fn imply(tables: &Tables, message: MessageId, object: &mut Object) {
-    let table = &tables.messages[message];
-    for (_, field, other, word) in IMPLIED.iter().filter(|row| row.0 == short(table)) {
-        let (Some(field), Some(other)) = (table.field_named(field), table.field_named(other)) else { continue };
-        if let (Some(_), None, Kind::Enum(id)) = (object.get(field), object.get(other), table.fields[other].kind)
-            && let Some(number) = tables.enums[id].number(word)
-        {
-            object.set(other, Value::Enum(number));
-        }
-    }
-    let set: Vec<FieldIndex> = object.iter().map(|(at, _)| at).collect();
-    for at in set {
-        if let (Kind::Message(inner), Some(Value::Object(part))) = (table.fields[at].kind, object.get_mut(at)) {
-            imply(tables, inner, part);
+/// The rows of one message, with its fields by their numbers: answers are long, and nothing is looked for by name in them.
+#[derive(Default)]
+struct Rules {
+    shown: Vec<Shown>,
+    /// How many of them the answer to a write shows too, from the last one on.
+    echoed: usize,
+    mirrors: Vec<Copied>,
+    implied: Vec<Implied>,
+    name: Option<FieldIndex>,
+}
+
+struct Shown {
+    field: FieldIndex,
+    when: Condition,
+    filler: Filler,
+}
+
+enum Condition {
+    Always,
+    /// The enum has one of these numbers.
+    Is(FieldIndex, Vec<i32>),
+    Without(FieldIndex),
+}
+
+/// A deprecated field and its successor.
+struct Copied {
+    to: FieldIndex,
+    from: FieldIndex,
+    how: How,
+}
+
+enum How {
+    First,
+    /// While the successor has the first number, the deprecated field has the second.
+    Enabled(i32, i32),
+    Inner(FieldIndex),
+}
+
+/// Where the first field is set and the other one is not, the other one has this number.
+struct Implied {
+    field: FieldIndex,
+    other: FieldIndex,
+    number: i32,
+}
+
+/// The number of a word of an enum field.
+fn number(tables: &Tables, table: &MessageType, field: FieldIndex, word: &str) -> Option<i32> {
+    let Kind::Enum(id) = table.fields[field].kind else { return None };
+    tables.enums[id].number(word)
+}
+
+impl Rules {
+    fn of(tables: &Tables, table: &MessageType) -> Rules {
+        let short = table.full_name.rsplit('.').next().unwrap_or_default();
+        let condition = |when: &When| match when {
+            Always => Some(Condition::Always),
+            Without(name) => Some(table.field_named(name).map_or(Condition::Always, Condition::Without)),
+            Is(name, words) => {
+                let field = table.field_named(name)?;
+                let numbers = words.iter().filter_map(|word| number(tables, table, field, word));
+                Some(Condition::Is(field, numbers.collect()))
+            }
+        };
+        let shown = |(_, name, when, filler): &Row| {
+            Some(Shown { field: table.field_named(name)?, when: condition(when)?, filler: *filler })
+        };
+        let rows = |rows: &'static [Row]| rows.iter().filter(move |row| row.0 == short).filter_map(shown);
+        let copied = |mirror: &Mirror| {
+            let (from, to) = mirror.names();
+            let (from, to) = (table.field_named(from)?, table.field_named(to)?);
+            let how = match mirror {
+                First(..) => How::First,
+                Enabled(_, word, _) => {
+                    How::Enabled(number(tables, table, from, word)?, number(tables, table, to, "enabled")?)
+                }
+                Inner(_, inner, _) => match table.fields[from].kind {
+                    Kind::Message(id) => How::Inner(tables.messages[id].field_named(inner)?),
+                    _ => return None,
+                },
+            };
+            Some(Copied { to, from, how })
+        };
+        let implied = |(_, field, other, word): &(&str, &str, &str, &str)| {
+            let (field, other) = (table.field_named(field)?, table.field_named(other)?);
+            Some(Implied { field, other, number: number(tables, table, other, word)? })
+        };
+        Rules {
+            shown: rows(&SHOWN).collect(),
+            echoed: rows(&SHOWN[ECHOED..]).count(),
+            mirrors: MIRRORS.iter().filter(|row| row.0 == short).filter_map(|row| copied(&row.1)).collect(),
+            implied: IMPLIED.iter().filter(|row| row.0 == short).filter_map(implied).collect(),
+            name: table.field_named("name"),
         }
     }
 }
@@ -114,151 +193,145 @@ impl Mirror {
             First(from, to) | Enabled(from, _, to) | Inner(from, _, to) => (from, to),
         }
     }
+}
 
+impl Copied {
     /// What the deprecated field shows.
-    fn value(&self, tables: &Tables, table: &MessageType, object: &Object) -> Option<Value> {
-        let (from, to) = self.names();
-        let from = table.field_named(from)?;
-        match self {
-            First(..) => object.list(from).first().cloned(),
-            Inner(_, inner, _) => {
-                let Kind::Message(id) = table.fields[from].kind else { return None };
-                object.object(from)?.get(tables.messages[id].field_named(inner)?).cloned()
-            }
-            Enabled(_, word, _) => {
-                let Kind::Enum(toggle) = table.fields[table.field_named(to)?].kind else { return None };
-                (token(tables, table, from, object)? == *word)
-                    .then(|| tables.enums[toggle].number("enabled").map(Value::Enum))
-                    .flatten()
-            }
+    fn value(&self, object: &Object) -> Option<Value> {
+        match self.how {
+            How::First => object.list(self.from).first().cloned(),
+            How::Inner(inner) => object.object(self.from)?.get(inner).cloned(),
+            How::Enabled(word, enabled) => (object.enum_number(self.from)? == word).then_some(Value::Enum(enabled)),
         }
     }
 }
 
-/// The word in an enum field.
-fn token<'t>(tables: &'t Tables, table: &MessageType, field: FieldIndex, object: &Object) -> Option<&'t str> {
-    let Kind::Enum(id) = table.fields[field].kind else { return None };
-    Some(&tables.enums[id].value(object.enum_number(field)?)?.token)
+impl Condition {
+    fn holds(&self, object: &Object) -> bool {
+        match self {
+            Condition::Always => true,
+            Condition::Without(field) => object.get(*field).is_none(),
+            Condition::Is(field, numbers) => object.enum_number(*field).is_some_and(|number| numbers.contains(&number)),
+        }
+    }
 }
 
-fn short(table: &MessageType) -> &str {
-    table.full_name.rsplit('.').next().unwrap_or_default()
+/// All rows, by message.
+pub struct Views {
+    tables: Arc<Tables>,
+    messages: Vec<Rules>,
 }
 
-/// Makes a request what our own API would be sent: says what it implies, and takes deprecated fields out whose successors
-/// are set. Returns these for the answer.
-pub fn normalize(tables: &Tables, method: &Method, request: &mut Object) -> Vec<(FieldIndex, Value)> {
-    let Some((resource, body)) = place(tables, method, method.input) else { return Vec::new() };
-    let table = &tables.messages[resource];
-    let Some(Value::Object(object)) = request.get_mut(body) else { return Vec::new() };
-    imply(tables, resource, object);
-    let mut taken = Vec::new();
-    for (_, mirror) in MIRRORS.iter().filter(|(message, _)| *message == short(table)) {
-        let (from, to) = mirror.names();
-        let (Some(from), Some(to)) = (table.field_named(from), table.field_named(to)) else { continue };
-        match mirror {
-            // Becomes the list, or gives way to it; the answer shows the list alone.
-            First(..) => {
-                if let Some(value) = object.take(to)
-                    && object.get(from).is_none()
+impl Views {
+    /// Finds the fields that rows are about.
+    pub fn new(tables: &Arc<Tables>) -> Self {
+        let messages = tables.messages.iter().map(|table| Rules::of(tables, table)).collect();
+        Views { tables: Arc::clone(tables), messages }
+    }
+
+    /// Says what a request implies.
+    fn imply(&self, message: MessageId, object: &mut Object) {
+        let table = &self.tables.messages[message];
+        for Implied { field, other, number } in &self.messages[message].implied {
+            if object.get(*field).is_some() && object.get(*other).is_none() {
+                object.set(*other, Value::Enum(*number));
+            }
+        }
+        let set: Vec<FieldIndex> = object.iter().map(|(at, _)| at).collect();
+        for at in set {
+            if let (Kind::Message(inner), Some(Value::Object(part))) = (table.fields[at].kind, object.get_mut(at)) {
+                self.imply(inner, part);
+            }
+        }
+    }
+
+    /// Makes a request what our own API would be sent: says what it implies, and takes deprecated fields out whose
+    /// successors are set. Returns these for the answer.
+    pub fn normalize(&self, method: &Method, request: &mut Object) -> Vec<(FieldIndex, Value)> {
+        let Some((resource, body)) = self.place(method, method.input) else { return Vec::new() };
+        let Some(Value::Object(object)) = request.get_mut(body) else { return Vec::new() };
+        self.imply(resource, object);
+        let mut taken = Vec::new();
+        for copied in &self.messages[resource].mirrors {
+            let Copied { to, from, how } = copied;
+            match how {
+                // Becomes the list, or gives way to it; the answer shows the list alone.
+                How::First => {
+                    if let Some(value) = object.take(*to)
+                        && object.get(*from).is_none()
+                    {
+                        object.push(*from, value);
+                    }
+                }
+                How::Enabled(..) if object.get(*from).is_none() => {}
+                How::Inner(..) if copied.value(object).is_none() => {}
+                How::Enabled(..) | How::Inner(..) => taken.extend(object.take(*to).map(|value| (*to, value))),
+            }
+        }
+        taken
+    }
+
+    /// The resource of a method and the field of a message that holds it.
+    fn place(&self, method: &Method, message: MessageId) -> Option<(MessageId, FieldIndex)> {
+        let resource = method.resource?;
+        let holds = |kind: Kind| kind == Kind::Message(resource);
+        Some((resource, self.tables.messages[message].fields.iter().position(|field| holds(field.kind))?))
+    }
+
+    /// Makes an answer what a client of /v2 expects. `sent` are fields that the request held and the answer has to repeat.
+    pub fn show(&self, method: &Method, sent: Vec<(FieldIndex, Value)>, answer: &mut Object) {
+        let Some((resource, field)) = self.place(method, method.output) else { return };
+        let rules = &self.messages[resource];
+        let reading = matches!(method.verb, Verb::List | Verb::Get);
+        let section = |rules: &Resource| rules.kind == ResourceKind::Section;
+        // The one section that is shown without its name.
+        let nameless = method.singleton && self.tables.messages[resource].resource.as_ref().is_some_and(section);
+        let show = |object: &mut Object| {
+            if !reading {
+                self.fill(resource, false, object);
+                return;
+            }
+            if let Some(name) = rules.name.filter(|_| nameless) {
+                object.take(name);
+            }
+            for mirror in &rules.mirrors {
+                if object.get(mirror.to).is_none()
+                    && let Some(value) = mirror.value(object)
                 {
-                    object.push(from, value);
+                    object.set(mirror.to, value);
                 }
             }
-            Enabled(..) if object.get(from).is_none() => {}
-            Inner(..) if mirror.value(tables, table, object).is_none() => {}
-            Enabled(..) | Inner(..) => taken.extend(object.take(to).map(|value| (to, value))),
-        }
-    }
-    taken
-}
-
-/// The resource of a method and the field of a message that holds it.
-fn place(tables: &Tables, method: &Method, message: MessageId) -> Option<(MessageId, FieldIndex)> {
-    let resource = method.resource?;
-    let holds = |kind: Kind| kind == Kind::Message(resource);
-    Some((resource, tables.messages[message].fields.iter().position(|field| holds(field.kind))?))
-}
-
-/// Makes an answer what a client of /v2 expects. `sent` are fields that the request held and the answer has to repeat.
-pub fn show(tables: &Tables, method: &Method, sent: Vec<(FieldIndex, Value)>, answer: &mut Object) {
-    let Some((resource, field)) = place(tables, method, method.output) else { return };
-    let table = &tables.messages[resource];
-    let reading = matches!(method.verb, Verb::List | Verb::Get);
-    let view = View {
-        tables,
-        table,
-        mirrors: MIRRORS.iter().filter(|row| reading && row.0 == short(table)).map(|row| &row.1).collect(),
-        // The one section that is shown without its name.
-        nameless: reading
-            && method.singleton
-            && table.resource.as_ref().is_some_and(|rules| rules.kind == ResourceKind::Section),
-    };
-    let show = |object: &mut Object| {
-        if reading {
-            view.object(object);
-            dress(tables, resource, object);
-        } else {
-            fill(tables, table, &SHOWN[ECHOED..], object);
-        }
-    };
-    match answer.get_mut(field) {
-        Some(Value::Object(object)) => {
-            for (field, value) in sent {
-                object.set(field, value);
-            }
-            show(object);
-        }
-        Some(Value::List(items)) => items.iter_mut().for_each(|item| {
-            if let Value::Object(object) = item {
+            self.dress(resource, object);
+        };
+        match answer.get_mut(field) {
+            Some(Value::Object(object)) => {
+                for (field, value) in sent {
+                    object.set(field, value);
+                }
                 show(object);
             }
-        }),
-        _ => {}
-    }
-}
-
-struct View<'a> {
-    tables: &'a Tables,
-    table: &'a MessageType,
-    mirrors: Vec<&'a Mirror>,
-    nameless: bool,
-}
-
-impl View<'_> {
-    fn object(&self, object: &mut Object) {
-        if self.nameless
-            && let Some(name) = self.table.field_named("name")
-        {
-            object.take(name);
+            Some(Value::List(items)) => items.iter_mut().for_each(|item| {
+                if let Value::Object(object) = item {
+                    show(object);
+                }
+            }),
+            _ => {}
         }
-        for mirror in &self.mirrors {
-            let to = self.table.field_named(mirror.names().1).filter(|to| object.get(*to).is_none());
-            if let (Some(to), Some(value)) = (to, mirror.value(self.tables, self.table, object)) {
-                object.set(to, value);
+    }
+
+    /// Shows absent fields, all of them or those that a write shows too.
+    fn fill(&self, message: MessageId, all: bool, object: &mut Object) {
+        let Rules { shown, echoed, .. } = &self.messages[message];
+        let from = if all { 0 } else { shown.len() - echoed };
+        for Shown { field, when, filler } in &shown[from..] {
+            if object.get(*field).is_some() || !when.holds(object) {
+                continue;
             }
-        }
-    }
-}
-
-/// Shows absent fields.
-fn fill(tables: &Tables, table: &MessageType, rows: &[Row], object: &mut Object) {
-    for (_, name, when, filler) in rows.iter().filter(|row| row.0 == short(table)) {
-        let Some(field) = table.field_named(name).filter(|field| object.get(*field).is_none()) else { continue };
-        let holds = match when {
-            Always => true,
-            Without(name) => table.field_named(name).is_none_or(|field| object.get(field).is_none()),
-            Is(name, words) => table
-                .field_named(name)
-                .and_then(|field| token(tables, table, field, object))
-                .is_some_and(|word| words.contains(&word)),
-        };
-        if holds {
             let value = match filler {
                 Filler::Object => {
                     let mut inner = Object::new();
-                    if let Kind::Message(id) = table.fields[field].kind {
-                        fill(tables, &tables.messages[id], rows, &mut inner);
+                    if let Kind::Message(id) = self.tables.messages[message].fields[*field].kind {
+                        self.fill(id, all, &mut inner);
                     }
                     Value::Object(inner)
                 }
@@ -266,29 +339,29 @@ fn fill(tables: &Tables, table: &MessageType, rows: &[Row], object: &mut Object)
                 Zero => Value::Int(0),
                 True => Value::Bool(true),
             };
-            object.set(field, value);
+            object.set(*field, value);
         }
     }
-}
 
-/// Zero, `false` and empty texts of fields that are not nullable are not shown, as they count as absent when written;
-/// others are shown although they are absent.
-fn dress(tables: &Tables, message: MessageId, object: &mut Object) {
-    let table = &tables.messages[message];
-    object.retain(|at, value| {
-        let field = &table.fields[at];
-        match (field.kind, value) {
-            (Kind::Message(inner), Value::Object(object)) => dress(tables, inner, object),
-            (Kind::Message(inner), Value::List(items)) => items.iter_mut().for_each(|item| {
-                if let Value::Object(object) = item {
-                    dress(tables, inner, object);
-                }
-            }),
-            (_, Value::Int(0) | Value::Bool(false)) => return field.check.nullable,
-            (_, Value::Str(text)) if text.is_empty() => return field.check.nullable,
-            _ => {}
-        }
-        true
-    });
-    fill(tables, table, &SHOWN, object);
+    /// Zero, `false` and empty texts of fields that are not nullable are not shown, as they count as absent when written;
+    /// others are shown although they are absent.
+    fn dress(&self, message: MessageId, object: &mut Object) {
+        let table = &self.tables.messages[message];
+        object.retain(|at, value| {
+            let field = &table.fields[at];
+            match (field.kind, value) {
+                (Kind::Message(inner), Value::Object(object)) => self.dress(inner, object),
+                (Kind::Message(inner), Value::List(items)) => items.iter_mut().for_each(|item| {
+                    if let Value::Object(object) = item {
+                        self.dress(inner, object);
+                    }
+                }),
+                (_, Value::Int(0) | Value::Bool(false)) => return field.check.nullable,
+                (_, Value::Str(text)) if text.is_empty() => return field.check.nullable,
+                _ => {}
+            }
+            true
+        });
+        self.fill(message, true, object);
+    }
 }
