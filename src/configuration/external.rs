@@ -1,7 +1,11 @@
 //! Changes of the file that others make: seen, checked, and taken over when they are complete.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::{self, Identity};
@@ -12,6 +16,9 @@ use super::store::{Configuration, blocking, mismatch};
 use super::write::{Over, Write};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
+
+/// Idle transactions are looked for each so many looks at the file.
+const EXPIRY: u32 = 20;
 
 /// What came of looking at the file.
 #[derive(Debug, Clone)]
@@ -113,28 +120,37 @@ impl Configuration {
     ///
     /// A look is one `stat` call; the file is only read when that shows a change.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(self.shared.settings.watch_interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let settings = &self.shared.settings;
+        let every = settings.watch_interval;
+        let mut changes = match looks(settings.file.clone(), every, settings.watch, stop.clone()) {
+            Ok(changes) => changes,
+            Err(error) => {
+                tracing::error!(%error, "the configuration file is not watched");
+                return;
+            }
+        };
+        let mut expiry = tokio::time::interval(every * EXPIRY);
+        expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut again = false;
         loop {
-            tokio::select! {
+            let looked = tokio::select! {
                 () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            if let Err(error) = self.look().await {
+                _ = expiry.tick() => self.expire().await.map(|_| again),
+                Ok(()) = changes.changed() => self.look_at_file().await,
+                () = tokio::time::sleep(every), if again => self.look_at_file().await,
+            };
+            again = looked.unwrap_or_else(|error| {
                 tracing::warn!(context = error.context_text(), "cannot look after the configuration file");
-            }
+                true
+            });
         }
     }
 
-    async fn look(&self) -> Result<()> {
-        if self.shared.settings.watch {
-            self.look_at_file().await?;
+    /// Takes over what others made of the file. Whether it is to be looked at again.
+    async fn look_at_file(&self) -> Result<bool> {
+        if !self.shared.settings.watch {
+            return Ok(false);
         }
-        self.expire().await?;
-        Ok(())
-    }
-
-    async fn look_at_file(&self) -> Result<()> {
         let file = self.shared.settings.file.clone();
         let present = blocking(move || Identity::of(&file)).await?;
         let known = {
@@ -142,9 +158,27 @@ impl Configuration {
             // A file that is gone is not taken over; the next change writes it again.
             present.is_none() || present == writer.identity || present == writer.refused
         };
-        if !known {
-            self.external_change().await?;
-        }
-        Ok(())
+        Ok(!known && matches!(self.external_change().await?, External::Unsettled))
     }
+}
+
+/// Tells whenever a file is another one than before, and at first. It is looked at on a thread of its own: a task that
+/// waits for a blocking call wakes several threads for each look.
+fn looks(file: PathBuf, every: Duration, wanted: bool, stop: CancellationToken) -> io::Result<watch::Receiver<()>> {
+    let (tell, told) = watch::channel(());
+    let look = move || {
+        let mut before = None;
+        while !stop.is_cancelled() && !tell.is_closed() {
+            // What cannot be looked at is told of by who reads it.
+            let present = Identity::of(&file).ok();
+            if before.replace(present) != Some(present) {
+                tell.send_replace(());
+            }
+            std::thread::sleep(every);
+        }
+    };
+    if wanted {
+        std::thread::Builder::new().name("file-watch".to_owned()).spawn(look)?;
+    }
+    Ok(told)
 }

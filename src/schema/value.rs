@@ -60,6 +60,11 @@ impl Object {
 
     /// Sets a field.
     pub fn set(&mut self, field: FieldIndex, value: Value) {
+        // Most are set in order.
+        if self.fields.last().is_none_or(|(last, _)| (*last as usize) < field) {
+            self.fields.push((field as u32, value));
+            return;
+        }
         match self.position(field) {
             Ok(at) => self.fields[at].1 = value,
             Err(at) => self.fields.insert(at, (field as u32, value)),

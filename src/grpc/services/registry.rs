@@ -96,7 +96,7 @@ impl Table {
         self.objects("runtime.v2.RuntimeServerService/AddRuntimeServer", runtime_servers::add);
         self.objects("runtime.v2.RuntimeServerService/SetRuntimeServer", runtime_servers::set);
         self.objects("runtime.v2.RuntimeServerService/DeleteRuntimeServer", runtime_servers::delete);
-        self.unary("stats.v2.NativeStatsService/GetNativeStats", native_stats::get);
+        self.objects("stats.v2.NativeStatsService/GetNativeStats", native_stats::get);
         self.unary("runtime.v2.StickTableService/ListStickTables", stick_tables::list);
         self.unary("runtime.v2.StickTableService/GetStickTable", stick_tables::get);
         self.written("runtime.v2.StickTableService/WatchStickTable", stick_tables::watch);
@@ -319,7 +319,7 @@ async fn chunks(schema: &Schema, method: &Method, call: &mut Call) -> Result<Chu
     }
 }
 
-fn to_struct<Q: Message + Default>(schema: &Schema, message: usize, object: &Object) -> Result<Q> {
+pub(super) fn to_struct<Q: Message + Default>(schema: &Schema, message: usize, object: &Object) -> Result<Q> {
     let mut bytes = Vec::new();
     wire::encode(&schema.tables, message, object, &mut bytes);
     Q::decode(bytes.as_slice()).map_err(Error::internal)

@@ -2,29 +2,37 @@
 
 use std::sync::Arc;
 
-use super::text;
-
 /// A row of `show stat`: a frontend, a backend, a server or a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatRow {
     columns: Arc<[String]>,
-    values: Vec<String>,
+    values: Cells,
 }
 
 impl StatRow {
     /// A value by HAProxy's column name (`pxname`, `svname`, `scur`); none when it is empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         let at = self.columns.iter().position(|column| column == name)?;
-        self.values.get(at).map(String::as_str).filter(|value| !value.is_empty())
+        self.values.get(at).filter(|value| !value.is_empty())
+    }
+
+    /// The names of all columns, which rows of one answer share.
+    pub fn columns(&self) -> &Arc<[String]> {
+        &self.columns
+    }
+
+    /// The value of each column, empty ones too.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        self.values.iter()
     }
 
     /// All values that are not empty, with their column names.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.columns
             .iter()
-            .zip(&self.values)
+            .zip(self.values())
             .filter(|(_, value)| !value.is_empty())
-            .map(|(column, value)| (column.as_str(), value.as_str()))
+            .map(|(column, value)| (column.as_str(), value))
     }
 }
 
@@ -38,7 +46,7 @@ impl StatsReader {
     /// Reads a line; the header gives none.
     pub fn line(&mut self, line: &[u8]) -> Option<StatRow> {
         if let Some(header) = line.strip_prefix(b"# ") {
-            self.columns = Some(cells(header).into());
+            self.columns = Some(cells(header).iter().map(str::to_owned).collect());
             return None;
         }
         let columns = self.columns.clone()?;
@@ -46,9 +54,34 @@ impl StatsReader {
     }
 }
 
+/// The cells of a line, one text after the other: there are a hundred in each, most of them empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Cells {
+    text: String,
+    /// Where each ends.
+    ends: Vec<u32>,
+}
+
+impl Cells {
+    fn get(&self, at: usize) -> Option<&str> {
+        let start = if at == 0 { 0 } else { *self.ends.get(at - 1)? };
+        self.text.get(start as usize..*self.ends.get(at)? as usize)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.ends.len()).filter_map(|at| self.get(at))
+    }
+
+    fn push(&mut self, cell: &[u8]) {
+        self.text.push_str(&String::from_utf8_lossy(cell));
+        self.ends.push(self.text.len() as u32);
+    }
+}
+
 /// Cells may be quoted, with quotes doubled inside.
-fn cells(line: &[u8]) -> Vec<String> {
-    let (mut all, mut cell, mut quoted) = (Vec::with_capacity(100), Vec::new(), false);
+fn cells(line: &[u8]) -> Cells {
+    let mut all = Cells { text: String::with_capacity(line.len()), ends: Vec::with_capacity(100) };
+    let (mut cell, mut quoted) = (Vec::new(), false);
     let mut bytes = line.iter().copied().peekable();
     while let Some(byte) = bytes.next() {
         match byte {
@@ -58,7 +91,7 @@ fn cells(line: &[u8]) -> Vec<String> {
             }
             b'"' => quoted = !quoted,
             b',' if !quoted => {
-                all.push(text(&cell));
+                all.push(&cell);
                 cell.clear();
             }
             byte => cell.push(byte),
@@ -66,7 +99,7 @@ fn cells(line: &[u8]) -> Vec<String> {
     }
     // HAProxy ends each line with a comma.
     if !cell.is_empty() {
-        all.push(text(&cell));
+        all.push(&cell);
     }
     all
 }
@@ -93,6 +126,8 @@ mod tests {
 
     #[test]
     fn quotes_are_removed() {
-        assert_eq!(cells(b"a,\"b, \"\"c\"\"\",,d,"), ["a", "b, \"c\"", "", "d"]);
+        let cells = cells(b"a,\"b, \"\"c\"\"\",,d,");
+        assert_eq!(cells.iter().collect::<Vec<_>>(), ["a", "b, \"c\"", "", "d"]);
+        assert_eq!((cells.get(0), cells.get(4)), (Some("a"), None));
     }
 }
