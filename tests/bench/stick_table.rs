@@ -13,58 +13,24 @@
 
 #[path = "stick_table/rig.rs"]
 mod rig;
+#[path = "support.rs"]
+mod support;
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use backstay::document::Document;
-use backstay::peers::{Column, KeyType, Message, Options, Rate, Session, Sink, Table, Updates, Value, put_values};
+use backstay::peers::{Message, Options, Session, Sink, Table, Updates};
 use backstay::proto::runtime as pb;
 use backstay::runtime::{Address, Runtime};
 use backstay::stick_table::{Feed, Hub, Poll, Push};
 use prost::Message as _;
-use rig::{Cpu, Requests, Rig, ask, eventually, load, own};
+use rig::{Requests, Rig, load};
+use support::{Cpu, Report, ask, described, memory, ms, put_update, random, teach};
 
 const MILLION: u32 = 1_000_000;
 const WATCHERS: usize = 100;
-
-/// The printed table.
-#[derive(Default)]
-struct Report(Vec<[String; 4]>);
-
-impl Report {
-    fn row(&mut self, what: impl Into<String>, found: String, target: &str, beside: String) {
-        let row = [what.into(), found, target.to_owned(), beside];
-        println!("{}", row.join(" | "));
-        self.0.push(row);
-    }
-
-    fn print(&self) {
-        let head = ["what", "measured", "target", "beside"].map(String::from);
-        let rows: Vec<_> = std::iter::once(&head).chain(&self.0).collect();
-        let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
-        println!();
-        for row in &rows {
-            println!(
-                "{:w0$}  {:w1$}  {:w2$}  {}",
-                row[0],
-                row[1],
-                row[2],
-                row[3],
-                w0 = width(0),
-                w1 = width(1),
-                w2 = width(2)
-            );
-        }
-    }
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
 
 fn micros(time: Duration, count: u64) -> f64 {
     time.as_secs_f64() * 1e6 / count.max(1) as f64
@@ -84,63 +50,16 @@ fn main() {
     report.print();
 }
 
-fn described(id: u64, name: &str) -> Table {
-    let columns = [("gpc0", None), ("http_req_cnt", None), ("http_req_rate", Some(10_000))];
-    let columns = columns.iter().map(|(name, period)| Column::named(name, 1, *period).unwrap()).collect();
-    Table { id, name: name.into(), key_type: KeyType::Ip, key_length: 4, columns, expire: 3_600_000, unknown: None }
-}
-
-/// Appends an update of a key.
-fn put_update(number: u32, key: u32, count: u32, body: &mut Vec<u8>, out: &mut Vec<u8>) {
-    body.clear();
-    body.extend(key.to_be_bytes());
-    let rate = Rate { age: 5, current: count, previous: 1 };
-    put_values(&[Value::Number(u64::from(count)), Value::Number(7), Value::Rate(rate)], body);
-    Message::Update { number: Some(number), expires_in: None, body }.put(out);
-}
-
-/// Teaches HAProxy entries, as its peer `backstay`, and waits until it has them.
-fn teach(rig: &Rig, table: &str, entries: u32) {
-    let mut socket = UnixStream::connect(rig.path("peers.sock")).unwrap();
-    socket.write_all(b"HAProxyS 2.1\nhap1\nbackstay 1 1\n").unwrap();
-    let mut status = [0; 4];
-    socket.read_exact(&mut status).unwrap();
-    assert_eq!(&status, b"200\n");
-    let mut reader = socket.try_clone().unwrap();
-    let drain = std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while reader.read(&mut buffer).is_ok_and(|read| read > 0) {}
-    });
-    let (mut out, mut body) = (Vec::new(), Vec::new());
-    Message::Heartbeat.put(&mut out);
-    Message::ResyncFinished.put(&mut out);
-    Message::Define(described(1, table)).put(&mut out);
-    for n in 0..entries {
-        put_update(n + 1, n, 1, &mut body, &mut out);
-        if out.len() > 1 << 16 {
-            socket.write_all(&out).unwrap();
-            out.clear();
-        }
-    }
-    socket.write_all(&out).unwrap();
-    let used = format!("used:{entries}");
-    eventually("haproxy has learned all entries", || {
-        let shown = rig.ask("show table").unwrap();
-        String::from_utf8_lossy(&shown).contains(&used).then_some(())
-    });
-    socket.shutdown(std::net::Shutdown::Both).unwrap();
-    drain.join().unwrap();
-}
-
 /// How long it takes to have all entries, in this process, and what they take of its memory.
 async fn first_sync(report: &mut Report) {
     let rig = Rig::start(&["million"]);
-    teach(&rig, "million", MILLION);
+    teach(&rig.path("peers.sock"), "backstay", &rig.path("stats.sock"), "million", MILLION);
     let runtime = Runtime::new(vec![Address::Unix(rig.path("stats.sock"))]);
     let hub = Hub::new(Poll::new(runtime));
     let push = Push::new(hub, "backstay".into(), "somewhere".into());
     let document = Document::parse(&std::fs::read(rig.path("haproxy.cfg")).unwrap());
-    let (memory, peak) = (own("VmRSS"), own("VmHWM"));
+    let own = |line| memory(std::process::id(), line);
+    let (resident, peak) = (own("VmRSS"), own("VmHWM"));
     let (haproxy, ours, begin) = (Cpu::of(rig.haproxy()), Cpu::of(std::process::id()), Instant::now());
     push.follow(&document);
     while !push.statuses().iter().all(|(_, status)| status.live) {
@@ -150,7 +69,7 @@ async fn first_sync(report: &mut Report) {
     let wall = begin.elapsed();
     let (haproxy, ours) = (haproxy.spent(), ours.spent());
     let each = |now: usize, before: usize| now.saturating_sub(before) / MILLION as usize;
-    let (memory, peak) = (each(own("VmRSS"), memory), each(own("VmHWM"), peak.max(memory)));
+    let (resident, peak) = (each(own("VmRSS"), resident), each(own("VmHWM"), peak.max(resident)));
     drop(push);
 
     let (before, begin) = (Cpu::of(rig.haproxy()), Instant::now());
@@ -171,7 +90,7 @@ async fn first_sync(report: &mut Report) {
     );
     report.row(
         "  memory of an entry, then / peak",
-        format!("{memory} / {peak} bytes"),
+        format!("{resident} / {peak} bytes"),
         "<= 96 bytes",
         format!("a line of show table {} bytes", dump.len() / MILLION as usize),
     );
@@ -206,7 +125,7 @@ fn decoding(report: &mut Report) {
     let mut took = [0.0; 2];
     for (round, took) in took.iter_mut().enumerate() {
         for n in 0..MILLION {
-            let key = if round == 0 { n } else { rig::random(&mut seed) % MILLION };
+            let key = if round == 0 { n } else { random(&mut seed) % MILLION };
             put_update(n, key, n % 1000, &mut body, &mut out);
         }
         Message::ResyncFinished.put(&mut out);

@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use tonic::transport::Channel;
 #[path = "../../it/support/raw.rs"]
 mod raw;
 
+use crate::support::{STORE, ask, eventually, free_port, random};
 use raw::Raw;
 
 const CONFIG: &str = "
@@ -44,56 +44,6 @@ frontend web
     http-request track-sc2 hdr_ip(x-e) table ten if { req.hdr(x-e) -m found }
     http-request return status 200
 ";
-
-/// Counters of each table, as in the targets.
-const STORE: &str = "gpc0,http_req_cnt,http_req_rate(10s)";
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
-/// Tries again until there is something, for a minute.
-pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_mins(1);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within a minute: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// The processor time that a process spends from now on, in ticks of 10 ms.
-pub(crate) struct Cpu {
-    pid: u32,
-    before: u64,
-}
-
-impl Cpu {
-    pub(crate) fn of(pid: u32) -> Self {
-        Cpu { pid, before: ticks(pid) }
-    }
-
-    /// What it spent so far.
-    pub(crate) fn spent(&self) -> Duration {
-        Duration::from_millis(10 * ticks(self.pid).saturating_sub(self.before))
-    }
-}
-
-fn ticks(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    fields[11..13].iter().map(|field| field.parse::<u64>().expect("ticks")).sum()
-}
-
-/// A line of `/proc/self/status` in bytes, such as `VmRSS`.
-pub(crate) fn own(line: &str) -> usize {
-    let text = std::fs::read_to_string("/proc/self/status").expect("a status");
-    let value = text.lines().find_map(|all| all.strip_prefix(line)?.strip_prefix(':')).expect("the line");
-    value.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
-}
 
 /// A folder, an HAProxy in it, and perhaps a backstay.
 pub(crate) struct Rig {
@@ -168,7 +118,7 @@ impl Rig {
         }
     }
 
-    /// One command of the Runtime API over a connection of its own; the bytes of the answer.
+    /// One command of the Runtime API; the bytes of the answer.
     pub(crate) fn ask(&self, command: &str) -> std::io::Result<Vec<u8>> {
         ask(&self.path("stats.sock"), command)
     }
@@ -221,14 +171,6 @@ impl Drop for Rig {
     }
 }
 
-pub(crate) fn ask(socket: &Path, command: &str) -> std::io::Result<Vec<u8>> {
-    let mut socket = UnixStream::connect(socket)?;
-    socket.write_all(format!("{command}\n").as_bytes())?;
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer)?;
-    Ok(answer)
-}
-
 /// One connection for requests.
 pub(crate) struct Requests {
     socket: TcpStream,
@@ -274,12 +216,6 @@ impl Requests {
             }
         }
     }
-}
-
-/// A mixed sequence of numbers, the same each time.
-pub(crate) fn random(seed: &mut u64) -> u32 {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*seed >> 33) as u32
 }
 
 /// Requests for `time` over so many connections, each with a key of each header out of `keys`, at most so many a second

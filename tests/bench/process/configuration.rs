@@ -1,0 +1,221 @@
+//! What the file costs: start, reads, lists, passwords, writes, transactions. No HAProxy needs to run for it.
+
+use std::time::Duration;
+
+use crate::http::{Client, floor, hammer};
+use crate::rig::{API, Rig, children, server};
+use crate::support::{Cpu, Report, memory, ms, ticks};
+use crate::{each, mib};
+
+/// Requests of a row of reads.
+const READS: u64 = 20_000;
+
+/// Times a row of reads is measured; the least counts, which what else the machine does changes least.
+const ROUNDS: u64 = 3;
+
+pub(crate) fn starts(report: &mut Report) {
+    start(report, 10, "<= 80 ms", "<= 16 MiB");
+    start(report, 20_000, "<= 200 ms", "<= 64 MiB");
+}
+
+fn start(report: &mut Report, backends: usize, time: &str, size: &str) {
+    const STARTS: u64 = 4;
+    let mut rig = Rig::new(backends, "");
+    rig.run();
+    let [mut own, mut children, mut wall] = [Duration::ZERO; 3];
+    let [mut resident, mut anonymous] = [0; 2];
+    for _ in 0..STARTS {
+        let (backstay, until, _client) = rig.serve(&[]);
+        // All since the start of the process.
+        let [spent, by_children] = [0..2, 2..4].map(|times| Duration::from_millis(10 * ticks(backstay, times)));
+        own += spent;
+        children += by_children;
+        wall += until;
+        std::thread::sleep(Duration::from_millis(500));
+        resident = resident.max(memory(backstay, "VmRSS"));
+        anonymous = anonymous.max(memory(backstay, "RssAnon"));
+        rig.stop_serving();
+    }
+    report.row(
+        format!("start to first answer, {backends} backends, own CPU"),
+        format!("{:.0} ms", each(own, STARTS)),
+        time,
+        format!("CPU of children {:.0} ms; wall {:.0} ms", each(children, STARTS), each(wall, STARTS)),
+    );
+    report.row(
+        "  resident memory then",
+        format!("{:.1} MiB", mib(resident)),
+        size,
+        format!("without pages of files {:.1} MiB", mib(anonymous)),
+    );
+}
+
+/// Milliseconds of processor time of a request.
+fn cost(rig: &Rig, backstay: u32, user: &str, connections: u64, path: &(dyn Fn(u32) -> String + Sync)) -> f64 {
+    let ours = Cpu::of(backstay);
+    let requests = hammer(rig.port, user, connections, READS, path);
+    each(ours.spent(), requests)
+}
+
+pub(crate) fn reads(report: &mut Report) {
+    for backends in [1000, 20_000] {
+        let mut rig = Rig::new(backends as usize, "");
+        let (backstay, _, mut client) = rig.serve(&["--reload-cmd", "true"]);
+        let backend = |number: u32| format!("{API}/configuration/backends/b{}", number % backends);
+        let server = |number: u32| format!("{API}/configuration/servers/s1?backend=b{}", number % backends);
+        let paths: [(_, &(dyn Fn(u32) -> String + Sync)); 2] = [("backend", &backend), ("server", &server)];
+        for (what, path) in paths {
+            let body = client.get(&path(7));
+            let measure = |connections| {
+                let ours = (0..ROUNDS).map(|_| cost(&rig, backstay, "admin", connections, path));
+                (ours.fold(f64::MAX, f64::min), each(floor(&body, connections, READS), READS))
+            };
+            let [(one, least_one), (eight, least_eight)] = [1, 8].map(measure);
+            report.row(
+                format!("GET one {what} of {backends}, 1 / 8 connections, CPU"),
+                format!("{one:.4} / {eight:.4} ms"),
+                "<= 0.03 ms",
+                format!("the same from memory {least_one:.4} / {least_eight:.4} ms"),
+            );
+        }
+    }
+}
+
+pub(crate) fn password(report: &mut Report) {
+    let mut rig = Rig::new(1000, "");
+    let (backstay, _, _client) = rig.serve(&["--reload-cmd", "true"]);
+    let path = |number: u32| format!("{API}/configuration/backends/b{}", number % 1000);
+    // The first request verifies it.
+    hammer(rig.port, "crypt", 1, 1, path);
+    let [mut plain, mut crypt] = [f64::MAX; 2];
+    for _ in 0..ROUNDS {
+        plain = plain.min(cost(&rig, backstay, "admin", 1, &path));
+        crypt = crypt.min(cost(&rig, backstay, "crypt", 1, &path));
+    }
+    report.row(
+        "a sha512-crypt password, more CPU a request",
+        format!("{:+.4} ms", crypt - plain),
+        "<= 0.005 ms",
+        format!("{crypt:.4} ms, without it {plain:.4} ms"),
+    );
+}
+
+pub(crate) fn lists(report: &mut Report) {
+    const LISTS: u64 = 50;
+    let path = format!("{API}/configuration/backends");
+    for (backends, target) in [(5000, "<= 7 ms"), (20_000, "answers")] {
+        let mut rig = Rig::new(backends, "");
+        let (backstay, _, mut client) = rig.serve(&["--reload-cmd", "true"]);
+        let body = client.get(&path);
+        let ours = Cpu::of(backstay);
+        for _ in 0..LISTS {
+            client.get(&path);
+        }
+        let ours = each(ours.spent(), LISTS);
+        let least = each(floor(&body, 1, LISTS), LISTS);
+        report.row(
+            format!("list {backends} backends, CPU"),
+            format!("{ours:.1} ms"),
+            target,
+            format!("the same from memory {least:.2} ms; {} kB", body.len() / 1000),
+        );
+    }
+}
+
+fn version(client: &mut Client) -> i64 {
+    let text = client.get(&format!("{API}/configuration/version"));
+    String::from_utf8_lossy(&text).trim().parse().unwrap()
+}
+
+/// Opens a transaction of the present version.
+fn open(client: &mut Client) -> String {
+    let version = version(client);
+    let (_, answer) = client.call("POST", &format!("{API}/transactions?version={version}"), "");
+    let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+    answer["id"].as_str().unwrap().to_owned()
+}
+
+pub(crate) fn writes(report: &mut Report) {
+    changes(report, 1000, "<= 3 ms");
+    changes(report, 5000, "<= 10 ms");
+}
+
+fn changes(report: &mut Report, backends: usize, own: &str) {
+    const CHECKS: u32 = 5;
+    let mut rig = Rig::new(backends, "");
+    let (backstay, _, mut client) = rig.serve(&["--reload-cmd", "true", "--max-open-transactions", "0"]);
+    let check = (0..CHECKS).map(|_| rig.check().1).sum::<Duration>() / CHECKS;
+    let check = format!("haproxy -c {:.0} ms", ms(check));
+
+    let writes = if backends < 2000 { 40 } else { 15 };
+    let mut now = version(&mut client);
+    let (ours, checks) = (Cpu::of(backstay), children(backstay));
+    for n in 0..writes {
+        let path = format!("{API}/configuration/servers?backend=b{n}&version={now}");
+        let (head, _) = client.call("POST", &path, &server("new"));
+        now = head.version.unwrap();
+    }
+    let (ours, checks) = (ours.spent(), checks.spent());
+    report.row(
+        format!("validated write, {backends} backends, own CPU"),
+        format!("{:.1} ms", each(ours, writes)),
+        own,
+        format!("{check}; that of ours {:.0} ms", each(checks, writes)),
+    );
+    open_transactions(report, &mut client, backstay, backends);
+    transactions(report, &mut client, backstay, backends, own, &check);
+}
+
+/// What transactions hold in memory that each have one change.
+fn open_transactions(report: &mut Report, client: &mut Client, backstay: u32, backends: usize) {
+    const OPEN: usize = 100;
+    let before = memory(backstay, "VmRSS");
+    let ids: Vec<_> = (0..OPEN)
+        .map(|n| {
+            let id = open(client);
+            let path = format!("{API}/configuration/servers?backend=b{n}&transaction_id={id}");
+            client.call("POST", &path, &server("open"));
+            id
+        })
+        .collect();
+    let grown = memory(backstay, "VmRSS").saturating_sub(before) / OPEN;
+    for id in ids {
+        client.call("DELETE", &format!("{API}/transactions/{id}"), "");
+    }
+    report.row(
+        format!("an open transaction, {backends} backends, memory"),
+        format!("{:.3} MiB", mib(grown)),
+        "<= 0.2 MiB",
+        format!("mean of {OPEN}"),
+    );
+}
+
+fn transactions(report: &mut Report, client: &mut Client, backstay: u32, backends: usize, own: &str, check: &str) {
+    const CREATES: u64 = 1000;
+    let [mut creating, mut committing, mut checking] = [Duration::ZERO; 3];
+    for round in 0..ROUNDS {
+        let id = open(client);
+        let ours = Cpu::of(backstay);
+        for n in 0..CREATES {
+            let path = format!("{API}/configuration/servers?backend=b{n}&transaction_id={id}");
+            client.call("POST", &path, &server(&format!("t{round}")));
+        }
+        creating += ours.spent();
+        let (ours, checks) = (Cpu::of(backstay), children(backstay));
+        client.call("PUT", &format!("{API}/transactions/{id}"), "");
+        committing += ours.spent();
+        checking += checks.spent();
+    }
+    report.row(
+        format!("transaction of {CREATES} creates, {backends} backends, CPU a create"),
+        format!("{:.3} ms", each(creating, ROUNDS * CREATES)),
+        "<= 0.1 ms",
+        "-".to_owned(),
+    );
+    report.row(
+        "  its commit, own CPU",
+        format!("{:.1} ms", each(committing, ROUNDS)),
+        own,
+        format!("{check}; that of ours {:.0} ms", each(checking, ROUNDS)),
+    );
+}

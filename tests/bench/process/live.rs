@@ -1,0 +1,168 @@
+//! What a running HAProxy is asked and told: commands, statistics, reloads.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::http::Client;
+use crate::rig::{API, Rig, server, threads};
+use crate::support::{Cpu, Report, eventually, ms};
+use crate::{each, median};
+
+/// The least time of many calls.
+fn least(calls: u32, mut call: impl FnMut()) -> Duration {
+    let once = |_| {
+        let begin = Instant::now();
+        call();
+        begin.elapsed()
+    };
+    (0..calls).map(once).min().unwrap_or_default()
+}
+
+/// Calls a second of 8 callers, each of which has a thing of its own to call with.
+fn rate<T>(caller: impl Fn() -> T + Sync, call: impl Fn(&mut T) + Sync) -> f64 {
+    let time = Duration::from_secs(2);
+    let begin = Instant::now();
+    let calls = || {
+        let (mut with, mut calls) = (caller(), 0_u32);
+        while begin.elapsed() < time {
+            call(&mut with);
+            calls += 1;
+        }
+        calls
+    };
+    let calls: u32 = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..8).map(|_| scope.spawn(calls)).collect();
+        callers.into_iter().map(|caller| caller.join().unwrap()).sum()
+    });
+    f64::from(calls) / begin.elapsed().as_secs_f64()
+}
+
+pub(crate) fn commands(report: &mut Report) {
+    const CALLS: u32 = 5000;
+    const IDLE: Duration = Duration::from_secs(20);
+    let mut rig = Rig::new(10, "");
+    rig.run();
+    let (backstay, _, mut client) = rig.serve(&[]);
+    let path = format!("{API}/runtime/servers/s1?backend=b0");
+    let raw = || drop(rig.ask("show servers state b0").unwrap());
+    let ours = least(CALLS, || drop(client.get(&path)));
+    report.row(
+        "runtime command, least time",
+        format!("{:.3} ms", ms(ours)),
+        "<= 0.08 ms",
+        format!("a raw connection each {:.3} ms", ms(least(CALLS, raw))),
+    );
+    let ours = rate(|| rig.client().unwrap(), |client: &mut Client| drop(client.get(&path)));
+    let alone = Mutex::new(());
+    let locked = rate(
+        || (),
+        |()| {
+            let _alone = alone.lock().unwrap();
+            raw();
+        },
+    );
+    report.row(
+        "  calls a second of 8 clients",
+        format!("{ours:.0}"),
+        ">= 10x one after the other through the peer",
+        format!("a raw connection each {:.0}, one at a time {locked:.0}", rate(|| (), |()| raw())),
+    );
+    // What the requests have left behind is done by then.
+    std::thread::sleep(Duration::from_secs(2));
+    let before = threads(backstay);
+    std::thread::sleep(IDLE);
+    let spent =
+        |(thread, now): (String, Duration)| now.saturating_sub(before.get(&thread).copied().unwrap_or_default());
+    let idle: Duration = threads(backstay).into_iter().map(spent).sum();
+    let minute = idle.as_secs_f64() * 60.0 / IDLE.as_secs_f64();
+    report.row("idle CPU, a minute", format!("{minute:.3} s"), "< 0.05 s", format!("in {} s", IDLE.as_secs()));
+}
+
+pub(crate) fn statistics(report: &mut Report) {
+    let mut rig = Rig::new(5000, "");
+    rig.run();
+    let (backstay, _, mut client) = rig.serve(&[]);
+    let haproxy = rig.worker().unwrap();
+    let all = format!("{API}/stats/native");
+    let one = format!("{API}/stats/native?type=server&name=s1&parent=b777");
+    for (what, path, command, target, count) in [
+        ("native stats of 5,000 backends", all, "show stat", "<= 2x", 10),
+        ("native stats of one server", one, "show stat b777 4 -1", "one targeted command", 1000),
+    ] {
+        client.get(&path);
+        let before = Cpu::of(haproxy);
+        for _ in 0..count {
+            rig.ask(command).unwrap();
+        }
+        let raw = each(before.spent(), count);
+        let (before, ours) = (Cpu::of(haproxy), Cpu::of(backstay));
+        for _ in 0..count {
+            client.get(&path);
+        }
+        let (asked, ours) = (each(before.spent(), count), each(ours.spent(), count));
+        report.row(
+            format!("{what}, CPU of HAProxy + ours"),
+            format!("{asked:.2} + {ours:.2} ms, {:.1}x", (asked + ours) / raw),
+            target,
+            format!("raw {command}: HAProxy {raw:.2} ms"),
+        );
+    }
+}
+
+pub(crate) fn forced_reload(report: &mut Report) {
+    let mut rig = Rig::new(5000, "");
+    rig.run();
+    let (_, _, mut client) = rig.serve(&[]);
+    let replaced = |rig: &Rig, before: u32| {
+        eventually("haproxy has reloaded", || rig.worker().filter(|worker| *worker != before));
+    };
+    let mut version = 1;
+    let [mut ours, mut raw, mut checks] = [const { Vec::new() }; 3];
+    for n in 0..3 {
+        let (worker, begin) = (rig.worker().unwrap(), Instant::now());
+        let path = format!("{API}/configuration/servers?backend=b{n}&version={version}&force_reload=true");
+        version = client.call("POST", &path, &server("new")).0.version.unwrap();
+        replaced(&rig, worker);
+        ours.push(begin.elapsed());
+        let (worker, begin) = (rig.worker().unwrap(), Instant::now());
+        let (check, _) = rig.check();
+        rig.reload();
+        replaced(&rig, worker);
+        raw.push(begin.elapsed());
+        checks.push(check);
+    }
+    let [ours, raw, check] = [ours, raw, checks].map(|times| median(times).as_secs_f64());
+    report.row(
+        "force_reload of 5,000 backends, write to effect",
+        format!("{ours:.2} s, {:.2}x", ours / raw),
+        "<= 1.1x",
+        format!("haproxy -c and raw reload {raw:.2} s, of that haproxy -c {check:.2} s"),
+    );
+}
+
+pub(crate) fn burst(report: &mut Report) {
+    const DELAY: f64 = 1.0;
+    let mut rig = Rig::new(100, "");
+    rig.run();
+    let (_, _, mut client) = rig.serve(&["--reload-delay", "1"]);
+    let (mut version, mut ids, begin) = (1, BTreeSet::new(), Instant::now());
+    for n in 0..100 {
+        let path = format!("{API}/configuration/servers?backend=b{n}&version={version}");
+        let (head, _) = client.call("POST", &path, &server("new"));
+        version = head.version.unwrap();
+        ids.extend(head.reload);
+    }
+    let wrote = begin.elapsed().as_secs_f64();
+    let reloads = || std::fs::read_to_string(rig.path("log")).unwrap().matches("haproxy has reloaded").count();
+    eventually("the last reload", || (reloads() >= ids.len()).then_some(()));
+    let elapsed = begin.elapsed().as_secs_f64();
+    // None comes after the last one that was announced.
+    std::thread::sleep(Duration::from_secs_f64(2.0 * DELAY));
+    report.row(
+        "reloads of 100 writes, a delay of 1 s",
+        format!("{}", reloads()),
+        &format!("<= {:.0}", 1.0 + (elapsed / DELAY).floor()),
+        format!("{} announced; writes took {wrote:.1} s, with reloads {elapsed:.1} s", ids.len()),
+    );
+}
