@@ -3,12 +3,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use backstay::peers::{Column, KeyType, Message, Rate, Table, Value, put_values};
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 /// Counters of each table, as in the targets.
 pub(crate) const STORE: &str = "gpc0,http_req_cnt,http_req_rate(10s)";
@@ -66,35 +67,27 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// The processor time that a process spends from now on, in ticks of 10 ms.
+/// The processor time that a process has spent with all its threads, also those that have ended.
+pub(crate) fn cpu_time(pid: u32) -> Duration {
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed())).expect("a process");
+    clock.now().expect("a process").into()
+}
+
+/// The processor time that a process spends from now on.
 pub(crate) struct Cpu {
     pid: u32,
-    times: Range<usize>,
-    before: u64,
+    before: Duration,
 }
 
 impl Cpu {
     pub(crate) fn of(pid: u32) -> Self {
-        Cpu::times(pid, 0..2)
-    }
-
-    /// Only some of the times that [`ticks`] knows.
-    pub(crate) fn times(pid: u32, times: Range<usize>) -> Self {
-        Cpu { pid, before: ticks(pid, times.clone()), times }
+        Cpu { pid, before: cpu_time(pid) }
     }
 
     /// What it spent so far.
     pub(crate) fn spent(&self) -> Duration {
-        Duration::from_millis(10 * ticks(self.pid, self.times.clone()).saturating_sub(self.before))
+        cpu_time(self.pid).saturating_sub(self.before)
     }
-}
-
-/// Ticks of some of the four times of a process: its own in user mode and in the system, then those of its children that
-/// have ended.
-pub(crate) fn ticks(pid: u32, times: Range<usize>) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    fields[11..15][times].iter().map(|field| field.parse::<u64>().expect("ticks")).sum()
 }
 
 /// A line of the status of a process in bytes, such as `VmRSS`.

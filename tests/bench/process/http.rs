@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use nix::time::ClockId;
 
-use crate::rig::run_time;
 use crate::support::random;
 
 /// What an answer says before its body.
@@ -22,6 +22,8 @@ pub(crate) struct Head {
 
 pub(crate) struct Client {
     socket: BufReader<TcpStream>,
+    /// What bodies of requests are.
+    pub(crate) content: &'static str,
     headers: String,
     line: String,
 }
@@ -32,14 +34,21 @@ impl Client {
         let socket = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
         socket.set_nodelay(true)?;
         let credentials = STANDARD.encode(format!("{user}:bench"));
-        let headers = format!("host: x\r\nauthorization: Basic {credentials}\r\ncontent-type: application/json\r\n");
-        Ok(Client { socket: BufReader::with_capacity(1 << 16, socket), headers, line: String::new() })
+        let headers = format!("host: x\r\nauthorization: Basic {credentials}\r\n");
+        Ok(Client {
+            socket: BufReader::with_capacity(1 << 16, socket),
+            content: "application/json",
+            headers,
+            line: String::new(),
+        })
     }
 
     /// Sends a request, and hands over the body of its answer piece by piece.
     pub(crate) fn read(&mut self, method: &str, path: &str, body: &str, mut sink: impl FnMut(&[u8])) -> Head {
-        let length = body.len();
-        let request = format!("{method} {path} HTTP/1.1\r\n{}content-length: {length}\r\n\r\n{body}", self.headers);
+        let (headers, content, length) = (&self.headers, self.content, body.len());
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\n{headers}content-type: {content}\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
         self.socket.get_mut().write_all(request.as_bytes()).expect("backstay takes requests");
         let head = self.head();
         match head.length {
@@ -135,12 +144,13 @@ pub(crate) fn floor(body: &[u8], connections: u64, requests: u64) -> Duration {
     answer.extend_from_slice(body);
     let serve = |mut socket: TcpStream| {
         socket.set_nodelay(true).expect("an option");
-        let before = run_time("thread-self");
+        let now = || Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().expect("a clock"));
+        let before = now();
         let mut request = [0; 4096];
         while let Ok(1..) = socket.read(&mut request) {
             socket.write_all(&answer).expect("the client reads");
         }
-        run_time("thread-self").saturating_sub(before)
+        now().saturating_sub(before)
     };
     std::thread::scope(|scope| {
         scope.spawn(|| hammer(port, "admin", connections, requests, |_| "/".to_owned()));

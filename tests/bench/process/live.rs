@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::http::Client;
-use crate::rig::{API, Rig, server, threads};
+use crate::rig::{API, Rig, server};
 use crate::support::{Cpu, Report, eventually, ms};
 use crate::{each, median};
 
@@ -70,12 +70,9 @@ pub(crate) fn commands(report: &mut Report) {
     );
     // What the requests have left behind is done by then.
     std::thread::sleep(Duration::from_secs(2));
-    let before = threads(backstay);
+    let idle = Cpu::of(backstay);
     std::thread::sleep(IDLE);
-    let spent =
-        |(thread, now): (String, Duration)| now.saturating_sub(before.get(&thread).copied().unwrap_or_default());
-    let idle: Duration = threads(backstay).into_iter().map(spent).sum();
-    let minute = idle.as_secs_f64() * 60.0 / IDLE.as_secs_f64();
+    let minute = idle.spent().as_secs_f64() * 60.0 / IDLE.as_secs_f64();
     report.row("idle CPU, a minute", format!("{minute:.3} s"), "< 0.05 s", format!("in {} s", IDLE.as_secs()));
 }
 
@@ -114,21 +111,18 @@ pub(crate) fn forced_reload(report: &mut Report) {
     let mut rig = Rig::new(5000, "");
     rig.run();
     let (_, _, mut client) = rig.serve(&[]);
-    let replaced = |rig: &Rig, before: u32| {
-        eventually("haproxy has reloaded", || rig.worker().filter(|worker| *worker != before));
-    };
     let mut version = 1;
     let [mut ours, mut raw, mut checks] = [const { Vec::new() }; 3];
-    for n in 0..3 {
+    for n in 0..5 {
         let (worker, begin) = (rig.worker().unwrap(), Instant::now());
         let path = format!("{API}/configuration/servers?backend=b{n}&version={version}&force_reload=true");
         version = client.call("POST", &path, &server("new")).0.version.unwrap();
-        replaced(&rig, worker);
+        rig.replaced(worker);
         ours.push(begin.elapsed());
         let (worker, begin) = (rig.worker().unwrap(), Instant::now());
         let (check, _) = rig.check();
         rig.reload();
-        replaced(&rig, worker);
+        rig.replaced(worker);
         raw.push(begin.elapsed());
         checks.push(check);
     }

@@ -1,6 +1,5 @@
 //! HAProxy and backstay, each in processes of its own.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -13,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::http::Client;
-use crate::support::{Cpu, ask, eventually, free_port, memory};
+use crate::support::{ask, eventually, free_port, memory};
 
 /// The REST API.
 pub(crate) const API: &str = "/v2/services/haproxy";
@@ -40,22 +39,12 @@ fn haproxy() -> OsString {
     std::env::var_os("HAPROXY_BIN").unwrap_or_else(|| "haproxy".into())
 }
 
-/// Processor time of the children of a process that end from now on.
-pub(crate) fn children(pid: u32) -> Cpu {
-    Cpu::times(pid, 2..4)
-}
-
-/// How long a thread has run so far, by its folder in `/proc`: finer than ticks, but gone with the thread.
-pub(crate) fn run_time(thread: &str) -> Duration {
-    let text = std::fs::read_to_string(format!("/proc/{thread}/schedstat")).unwrap_or_default();
-    Duration::from_nanos(text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or_default())
-}
-
-/// How long each thread of a process has run so far.
-pub(crate) fn threads(pid: u32) -> BTreeMap<String, Duration> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
-    let path = |thread: std::fs::DirEntry| format!("{pid}/task/{}", thread.file_name().display());
-    threads.map(|thread| path(thread.expect("a thread"))).map(|path| (path.clone(), run_time(&path))).collect()
+/// Processor time of the children of a process that have ended, in steps of 10 ms.
+pub(crate) fn reaped(pid: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = fields[13..15].iter().map(|field| field.parse::<u64>().expect("ticks")).sum::<u64>();
+    Duration::from_millis(10 * ticks)
 }
 
 /// A folder with a configuration, perhaps an HAProxy that runs on it, and perhaps a backstay.
@@ -114,6 +103,11 @@ impl Rig {
         socket.write_all(b"reload\n").expect("the master takes commands");
     }
 
+    /// Waits until another process of HAProxy answers.
+    pub(crate) fn replaced(&self, worker: u32) {
+        eventually("haproxy has reloaded", || self.worker().filter(|other| *other != worker));
+    }
+
     /// Starts backstay and returns its process, the time until its first answer, and the connection that had it.
     pub(crate) fn serve(&mut self, flags: &[&str]) -> (u32, Duration, Client) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_backstay"));
@@ -152,12 +146,12 @@ impl Rig {
 
     /// Time and processor time of a check of the file.
     pub(crate) fn check(&self) -> (Duration, Duration) {
-        let (begin, check) = (Instant::now(), children(std::process::id()));
+        let (begin, before) = (Instant::now(), reaped(std::process::id()));
         let mut command = Command::new(haproxy());
         command.arg("-W").arg("-c").arg("-f").arg(self.path("haproxy.cfg"));
         let done = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         assert!(done.expect("haproxy").success(), "haproxy refuses the file");
-        (begin.elapsed(), check.spent())
+        (begin.elapsed(), reaped(std::process::id()).saturating_sub(before))
     }
 
     /// Ends backstay; its state stays.
