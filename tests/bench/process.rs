@@ -57,6 +57,18 @@ fn main() {
     report.print();
 }
 
+/// How often a figure is taken; the least counts, which what else the machine does changes least.
+const ROUNDS: usize = 3;
+
+fn least(measure: impl FnMut() -> f64) -> f64 {
+    std::iter::repeat_with(measure).take(ROUNDS).fold(f64::MAX, f64::min)
+}
+
+/// The least of two figures that are taken in turn.
+fn least_of_both(mut one: impl FnMut() -> f64, mut other: impl FnMut() -> f64) -> (f64, f64) {
+    (0..ROUNDS).map(|_| (one(), other())).fold((f64::MAX, f64::MAX), |(a, b), (c, d)| (a.min(c), b.min(d)))
+}
+
 /// Milliseconds of each of so many.
 fn each(time: Duration, count: u64) -> f64 {
     ms(time) / count as f64

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use backstay::proto::runtime as pb;
 use prost::Message as _;
@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use crate::http::Client;
 use crate::rig::{API, Rig, growth};
 use crate::support::{Cpu, Report, STORE, eventually, ms, teach};
-use crate::{median, mib};
+use crate::{least_of_both, median, mib};
 
 #[path = "../../it/support/raw.rs"]
 mod raw;
@@ -22,25 +22,34 @@ const MILLION: u32 = 1_000_000;
 
 /// Lists over the API and with a raw command, and prints time and growth of the memory.
 fn list(report: &mut Report, what: &str, rig: &Rig, client: &mut Client, path: &str, backstay: u32, command: &str) {
-    let begin = Instant::now();
-    let raw = rig.ask(command).unwrap();
-    let least = begin.elapsed().as_secs_f64();
-    let lines = memchr::memchr_iter(b'\n', &raw).count();
-    let shown = String::from_utf8_lossy(&raw[..raw.len().min(200)]);
-    assert!(lines >= MILLION as usize, "{command}: {lines} lines, {shown}");
-    let (mut status, mut bytes, mut took, cpu) = (0, 0, Duration::ZERO, Cpu::of(backstay));
-    let grown = growth(backstay, || {
+    let (mut bytes, mut grown, mut cpu) = (0, 0, f64::MAX);
+    let raw = || {
         let begin = Instant::now();
-        status = client.read("GET", path, "", |piece| bytes += piece.len()).status;
-        took = begin.elapsed();
-    });
-    assert_eq!(status, 200, "{path}");
-    let (took, cpu) = (took.as_secs_f64(), cpu.spent().as_secs_f64());
+        let raw = rig.ask(command).unwrap();
+        let took = begin.elapsed().as_secs_f64();
+        let lines = memchr::memchr_iter(b'\n', &raw).count();
+        let shown = String::from_utf8_lossy(&raw[..raw.len().min(200)]);
+        assert!(lines >= MILLION as usize, "{command}: {lines} lines, {shown}");
+        took
+    };
+    let ours = || {
+        let (mut status, mut took, ours) = (0, 0.0, Cpu::of(backstay));
+        bytes = 0;
+        let grew = growth(backstay, || {
+            let begin = Instant::now();
+            status = client.read("GET", path, "", |piece| bytes += piece.len()).status;
+            took = begin.elapsed().as_secs_f64();
+        });
+        assert_eq!(status, 200, "{path}");
+        (grown, cpu) = (grew.max(grown), ours.spent().as_secs_f64().min(cpu));
+        took
+    };
+    let (took, raw) = least_of_both(ours, raw);
     report.row(
         format!("list a {what} of 1M entries"),
-        format!("{took:.2} s, {:.2}x", took / least),
+        format!("{took:.2} s, {:.2}x", took / raw),
         "<= 1.3x",
-        format!("raw {least:.2} s; CPU of ours {cpu:.2} s for {:.0} MiB", mib(bytes)),
+        format!("raw {raw:.2} s; CPU of ours {cpu:.2} s for {:.0} MiB", mib(bytes)),
     );
     report.row("  growth of memory meanwhile", format!("{:.1} MiB", mib(grown)), "<= 4 MiB", "-".to_owned());
 }
@@ -62,24 +71,29 @@ frontend maps
     let path = format!("{API}/runtime/maps_entries?map=big.map");
     list(report, "map", &rig, &mut client, &path, backstay, &format!("show map {}", file.display()));
 
-    // Through the API first, so that the raw reload finds no less of the file in memory.
-    let (worker, begin) = (rig.worker().unwrap(), Instant::now());
     client.content = "text/plain";
-    client.call("PUT", &format!("{API}/storage/maps/big.map?force_reload=true"), &text);
-    rig.replaced(worker);
-    let ours = begin.elapsed().as_secs_f64();
-    let (worker, begin) = (rig.worker().unwrap(), Instant::now());
-    let mut written = std::fs::File::create(&file).unwrap();
-    written.write_all(text.as_bytes()).unwrap();
-    written.sync_all().unwrap();
-    rig.reload();
-    rig.replaced(worker);
-    let least = begin.elapsed().as_secs_f64();
+    let path = format!("{API}/storage/maps/big.map?force_reload=true");
+    let ours = || {
+        let (worker, begin) = (rig.worker().unwrap(), Instant::now());
+        client.call("PUT", &path, &text);
+        rig.replaced(worker);
+        begin.elapsed().as_secs_f64()
+    };
+    let raw = || {
+        let (worker, begin) = (rig.worker().unwrap(), Instant::now());
+        let mut written = std::fs::File::create(&file).unwrap();
+        written.write_all(text.as_bytes()).unwrap();
+        written.sync_all().unwrap();
+        rig.reload();
+        rig.replaced(worker);
+        begin.elapsed().as_secs_f64()
+    };
+    let (ours, raw) = least_of_both(ours, raw);
     report.row(
         "load a map of 1M entries as a file, to effect",
-        format!("{ours:.2} s, {:.2}x", ours / least),
+        format!("{ours:.2} s, {:.2}x", ours / raw),
         "<= 1.2x",
-        format!("written, and a raw reload {least:.2} s"),
+        format!("written, and a raw reload {raw:.2} s"),
     );
 }
 

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::http::Client;
 use crate::rig::{API, Rig, server};
 use crate::support::{Cpu, Report, eventually, ms};
-use crate::{each, median};
+use crate::{ROUNDS, each, least, median};
 
 /// The least time of many calls.
-fn least(calls: u32, mut call: impl FnMut()) -> Duration {
+fn fastest(calls: u32, mut call: impl FnMut()) -> Duration {
     let once = |_| {
         let begin = Instant::now();
         call();
@@ -46,12 +46,12 @@ pub(crate) fn commands(report: &mut Report) {
     let (backstay, _, mut client) = rig.serve(&[]);
     let path = format!("{API}/runtime/servers/s1?backend=b0");
     let raw = || drop(rig.ask("show servers state b0").unwrap());
-    let ours = least(CALLS, || drop(client.get(&path)));
+    let ours = fastest(CALLS, || drop(client.get(&path)));
     report.row(
         "runtime command, least time",
         format!("{:.3} ms", ms(ours)),
         "<= 0.08 ms",
-        format!("a raw connection each {:.3} ms", ms(least(CALLS, raw))),
+        format!("a raw connection each {:.3} ms", ms(fastest(CALLS, raw))),
     );
     let ours = rate(|| rig.client().unwrap(), |client: &mut Client| drop(client.get(&path)));
     let alone = Mutex::new(());
@@ -84,20 +84,26 @@ pub(crate) fn statistics(report: &mut Report) {
     let all = format!("{API}/stats/native");
     let one = format!("{API}/stats/native?type=server&name=s1&parent=b777");
     for (what, path, command, target, count) in [
-        ("native stats of 5,000 backends", all, "show stat", "<= 2x", 10),
-        ("native stats of one server", one, "show stat b777 4 -1", "one targeted command", 1000),
+        ("native stats of 5,000 backends", all, "show stat", "<= 2x", 5),
+        ("native stats of one server", one, "show stat b777 4 -1", "one targeted command", 500),
     ] {
-        client.get(&path);
-        let before = Cpu::of(haproxy);
-        for _ in 0..count {
-            rig.ask(command).unwrap();
-        }
-        let raw = each(before.spent(), count);
-        let (before, ours) = (Cpu::of(haproxy), Cpu::of(backstay));
-        for _ in 0..count {
-            client.get(&path);
-        }
-        let (asked, ours) = (each(before.spent(), count), each(ours.spent(), count));
+        let raw = least(|| {
+            let before = Cpu::of(haproxy);
+            for _ in 0..count {
+                rig.ask(command).unwrap();
+            }
+            each(before.spent(), count)
+        });
+        let mut calls = || {
+            let (before, ours) = (Cpu::of(haproxy), Cpu::of(backstay));
+            for _ in 0..count {
+                client.get(&path);
+            }
+            (each(before.spent(), count), each(ours.spent(), count))
+        };
+        let cheapest =
+            (0..ROUNDS).map(|_| calls()).min_by(|one, other| (one.0 + one.1).total_cmp(&(other.0 + other.1)));
+        let (asked, ours) = cheapest.unwrap();
         report.row(
             format!("{what}, CPU of HAProxy + ours"),
             format!("{asked:.2} + {ours:.2} ms, {:.1}x", (asked + ours) / raw),
