@@ -49,7 +49,8 @@ fn start(report: &mut Report, backends: usize, time: &str, size: &str) {
     );
 }
 
-/// Milliseconds of processor time of a request.
+/// Milliseconds of processor time of a request. Over one connection a quiet machine sleeps between requests, and what a
+/// wake-up costs there is in the figure; how much it is, the same bytes from memory show.
 fn cost(rig: &Rig, backstay: u32, user: &str, connections: u64, path: &(dyn Fn(u32) -> String + Sync)) -> f64 {
     let ours = Cpu::of(backstay);
     let requests = hammer(rig.port, user, connections, READS, path);
