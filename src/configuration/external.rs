@@ -1,17 +1,14 @@
 //! Changes of the file that others make: seen, checked, and taken over when they are complete.
 
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::{self, Identity};
 use super::frame::Hash;
 use super::header;
 use super::journal::Origin;
+use super::look::looks;
 use super::store::{Configuration, blocking, mismatch};
 use super::write::{Over, Write};
 use crate::document::Document;
@@ -122,7 +119,8 @@ impl Configuration {
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let settings = &self.shared.settings;
         let every = settings.watch_interval;
-        let mut changes = match looks(settings.file.clone(), every, settings.watch, stop.clone()) {
+        let wanted = settings.watch.then(|| settings.file.clone());
+        let mut changes = match looks(wanted, every, stop.clone()) {
             Ok(changes) => changes,
             Err(error) => {
                 tracing::error!(%error, "the configuration file is not watched");
@@ -160,25 +158,4 @@ impl Configuration {
         };
         Ok(!known && matches!(self.external_change().await?, External::Unsettled))
     }
-}
-
-/// Tells whenever a file is another one than before, and at first. It is looked at on a thread of its own: a task that
-/// waits for a blocking call wakes several threads for each look.
-fn looks(file: PathBuf, every: Duration, wanted: bool, stop: CancellationToken) -> io::Result<watch::Receiver<()>> {
-    let (tell, told) = watch::channel(());
-    let look = move || {
-        let mut before = None;
-        while !stop.is_cancelled() && !tell.is_closed() {
-            // What cannot be looked at is told of by who reads it.
-            let present = Identity::of(&file).ok();
-            if before.replace(present) != Some(present) {
-                tell.send_replace(());
-            }
-            std::thread::sleep(every);
-        }
-    };
-    if wanted {
-        std::thread::Builder::new().name("file-watch".to_owned()).spawn(look)?;
-    }
-    Ok(told)
 }

@@ -55,7 +55,7 @@ pub struct StoreSettings {
     /// Whether the file is looked at again and again for changes made by others. Default true; without it they are seen
     /// when asked for, and before each write.
     pub watch: bool,
-    /// How often. Default 500 ms.
+    /// How often at most. Default 500 ms.
     pub watch_interval: Duration,
     /// How long a changed file must stay the same before it is taken over. Default 100 ms.
     pub settle: Duration,
