@@ -17,6 +17,7 @@ mod keywords;
 mod lifecycle;
 mod live_changes;
 mod map_files;
+mod open_connections;
 mod peer_nodes;
 mod peer_tls;
 mod protocols;
