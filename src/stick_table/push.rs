@@ -29,8 +29,8 @@ const SHARED: (Duration, u32) = (Duration::from_secs(1), 20);
 /// The same where all changes come, once there was one. It heals what HAProxy never sends: changes of other nodes that
 /// cross ours, and with several threads the last change of an entry that was made while it was sent.
 const WHOLE: (Duration, u32) = (Duration::from_secs(30), 100);
-/// The same where nothing has changed. It shows removals that HAProxy does not tell.
-const QUIET: Duration = Duration::from_mins(5);
+/// The same where nothing has changed. It shows what others cleared.
+const QUIET: (Duration, u32) = (WHOLE.0, 500);
 
 /// What is said of a section that cannot be joined without settings.
 const NO_TLS: &str =
@@ -276,7 +276,7 @@ impl Follower for Tables {
             Some(times) => after((SHARED.0, times)),
             None if !self.others.whole() => after(SHARED),
             None if self.changed => after(WHOLE),
-            None => after(WHOLE).max(QUIET),
+            None => after(QUIET),
         }
     }
 
