@@ -459,6 +459,22 @@ async fn idle_connections_are_closed_and_watches_are_not() {
 }
 
 #[tokio::test]
+async fn the_idle_limit_alone_closes_what_is_not_used() {
+    let limit = Duration::from_millis(500);
+    let port = start_with(Settings::default(), Bounds { idle: Some(limit), ..Bounds::default() });
+    let mut stream = TcpStream::connect(port.address).await.unwrap();
+    // Longer than the limit as a whole.
+    for _ in 0..6 {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let answer = read_until(&mut stream, "\r\n\r\n").await;
+        assert!(answer.contains("HTTP/1.1 200"), "{answer}");
+        tokio::time::sleep(limit / 4).await;
+    }
+    let closed = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut Vec::new())).await;
+    assert!(closed.is_ok_and(|read| read.is_ok()), "an idle connection stays open");
+}
+
+#[tokio::test]
 async fn a_head_beyond_the_limit_is_refused() {
     let port = start_with(Settings::default(), Bounds { max_header: 8 << 10, ..Bounds::default() });
     let mut stream = TcpStream::connect(port.address).await.unwrap();
