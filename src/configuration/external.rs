@@ -139,16 +139,13 @@ impl Configuration {
             };
             again = looked.unwrap_or_else(|error| {
                 tracing::warn!(context = error.context_text(), "cannot look after the configuration file");
-                true
+                settings.watch
             });
         }
     }
 
     /// Takes over what others made of the file. Whether it is to be looked at again.
     async fn look_at_file(&self) -> Result<bool> {
-        if !self.shared.settings.watch {
-            return Ok(false);
-        }
         let file = self.shared.settings.file.clone();
         let present = blocking(move || Identity::of(&file)).await?;
         let known = {

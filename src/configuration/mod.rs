@@ -3,8 +3,8 @@
 //! `engine` turns a document and a request into the next document. `store` serves reads and takes changes, `write` is
 //! the one way to the file, `recovery` comes back from any kill in the middle of it, `transaction` holds changes that
 //! are not committed yet, `raw` handles the whole text, `look` sees what others write and `external` takes it over,
-//! `reloads` goes back when HAProxy refuses. `journal`, `transaction_log` and `frame` are pure: they say what the bytes in the state folder
-//! mean.
+//! `reloads` goes back when HAProxy refuses. `journal`, `transaction_log` and `frame` are pure: they say what the bytes
+//! in the state folder mean.
 
 pub mod address;
 mod any_line;

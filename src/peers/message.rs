@@ -151,11 +151,6 @@ impl Frames {
         }
     }
 
-    /// The next message that has arrived whole.
-    pub fn next_message(&mut self) -> Result<Option<Message<'_>>, Malformed> {
-        self.messages().next_message()
-    }
-
     /// The messages that have arrived whole.
     pub(super) fn messages(&mut self) -> Messages<'_> {
         Messages { buffer: &self.buffer, used: &mut self.used }

@@ -54,7 +54,8 @@ const HTTP: &str = "google.api.http";
 pub fn load(descriptor_set: &[u8]) -> Result<Tables, Vec<Fault>> {
     let fault = |text: String| vec![Fault { file: "descriptor set".into(), element: "-".into(), text }];
     let set = Set::decode(descriptor_set).map_err(fault)?;
-    let (messages, services, vocabulary) = (set.messages(), set.services(), set.vocabulary());
+    let (messages, services) = (set.messages(), set.services());
+    let vocabulary = set.vocabulary(&messages);
     for option in [OF_MESSAGE, OF_FIELD, OF_VALUE, OF_SERVICE, OF_METHOD, HTTP] {
         if !vocabulary.has(option) {
             return Err(fault(format!("option {option} is not declared")));
@@ -72,7 +73,6 @@ pub fn load(descriptor_set: &[u8]) -> Result<Tables, Vec<Fault>> {
     let mut loader = Loader {
         files,
         vocabulary: &vocabulary,
-        inputs: messages.iter().map(|message| (message.full_name.as_str(), message.item)).collect(),
         tables: Tables::default(),
         enums: HashMap::new(),
         patterns: HashMap::new(),
@@ -81,7 +81,7 @@ pub fn load(descriptor_set: &[u8]) -> Result<Tables, Vec<Fault>> {
     for (at, message) in messages.iter().enumerate() {
         loader.tables.message_by_name.insert(message.full_name.as_str().into(), at);
     }
-    for item in set.enums() {
+    for item in set.enums(&messages) {
         loader.add_enum(&item);
     }
     for message in &messages {
@@ -113,8 +113,6 @@ struct Loader<'a> {
     /// File of each message by its full name, and of each method by its path.
     files: HashMap<Box<str>, Box<str>>,
     vocabulary: &'a Vocabulary<'a>,
-    /// Messages by their full names.
-    inputs: HashMap<&'a str, &'a Message>,
     tables: Tables,
     enums: HashMap<Box<str>, usize>,
     patterns: HashMap<Box<str>, regex::Regex>,
@@ -381,7 +379,7 @@ impl<'a> Loader<'a> {
                 continue;
             }
             for part in path.split(['{', '}']).skip(1).step_by(2) {
-                let input = self.inputs.get(method.input()).map(|input| &*input.fields).unwrap_or_default();
+                let input = self.vocabulary.fields(method.input());
                 if !input.iter().any(|field| field.name == part || field.json_name == part) {
                     self.fault(file, full_name, format!("path names `{part}`, which the request has not"));
                 }

@@ -296,6 +296,11 @@ impl Tables {
     pub fn message(&self, full_name: &str) -> Option<&MessageType> {
         self.message_by_name.get(full_name).map(|id| &self.messages[*id])
     }
+
+    /// Position of a field of a message. A name that is not there answers a position that is never set.
+    pub fn field(&self, message: &str, name: &str) -> FieldIndex {
+        self.message(message).and_then(|message| message.field_named(name)).unwrap_or(FieldIndex::MAX)
+    }
 }
 
 impl MessageType {

@@ -458,10 +458,11 @@ impl Mirror {
 
     /// Looks for a stored key.
     pub(super) fn find(&self, key: &[u8]) -> Found {
-        self.find_hashed(self.hasher.hash_one(key), key)
+        self.find_again(Found { hash: self.hasher.hash_one(key), slot: None }, key)
     }
 
-    fn find_hashed(&self, hash: u64, key: &[u8]) -> Found {
+    /// Looks once more for a key.
+    pub(super) fn find_again(&self, Found { hash, .. }: Found, key: &[u8]) -> Found {
         Found { hash, slot: self.index.find(hash, |slot| self.key(*slot) == key).copied() }
     }
 
@@ -471,7 +472,7 @@ impl Mirror {
         found.clear();
         found.extend(keys.clone().map(|key| Found { hash: self.hasher.hash_one(key), slot: None }));
         for (found, key) in found.iter_mut().zip(keys) {
-            *found = self.find_hashed(found.hash, key);
+            *found = self.find_again(*found, key);
         }
         for at in found.iter().filter_map(|found| found.slot) {
             std::hint::black_box(self.slot(at).update);

@@ -56,10 +56,15 @@ impl Mirror {
     pub fn updates<'a>(&mut self, table: &Table, updates: impl Iterator<Item = Update<'a>> + Clone, now: u64) {
         let mut found = std::mem::take(&mut self.found);
         self.find_all(updates.clone().map(|update| update.key), &mut found);
-        for (update, found) in updates.zip(&found) {
-            if update.expires_in.is_none() || !self.doubts(update.key) {
-                self.write(table, update, *found, now, true);
+        for (update, found) in updates.zip(&mut found) {
+            if update.expires_in.is_some() && self.doubts(update.key) {
+                continue;
             }
+            if found.slot.is_none() {
+                // It may have come twice.
+                *found = self.find_again(*found, update.key);
+            }
+            self.write(table, update, *found, now, true);
         }
         self.found = found;
     }
@@ -70,7 +75,7 @@ impl Mirror {
         self.write(table, update, self.find(update.key), now, false);
     }
 
-    fn write(&mut self, table: &Table, update: Update<'_>, mut found: Found, now: u64, own: bool) {
+    fn write(&mut self, table: &Table, update: Update<'_>, found: Found, now: u64, own: bool) {
         if update.values.len() != self.columns.len() {
             return;
         }
@@ -86,10 +91,6 @@ impl Mirror {
                     column.form.put(self.texts.number(&String::from_utf8_lossy(text)), &mut row);
                 }
             }
-        }
-        if found.slot.is_none() {
-            // It may have come twice.
-            found = self.find(update.key);
         }
         let known = found.slot.map(|at| self.slot(at));
         // After all entries have come, those that we never acknowledged come again as if they were touched now.

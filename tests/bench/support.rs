@@ -1,15 +1,42 @@
 //! What benches of whole processes share: processor time and memory of a process, commands of the Runtime API, entries for
 //! HAProxy's stick tables, and the printed table.
 
+use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use backstay::peers::{Column, KeyType, Message, Rate, Table, Value, put_values};
 use nix::time::ClockId;
 use nix::unistd::Pid;
+
+/// Where the configuration of a bench begins; `{dir}` is its folder. Its user is `admin` with the password `bench`.
+pub(crate) const HEAD: &str = "
+global
+    stats socket {dir}/stats.sock mode 600 level admin
+    localpeer hap1
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 30s
+    timeout server 30s
+userlist users
+    user admin insecure-password bench
+";
+
+/// The HAProxy that is measured: `HAPROXY_BIN`, or the one from the path.
+pub(crate) fn haproxy() -> OsString {
+    std::env::var_os("HAPROXY_BIN").unwrap_or_else(|| "haproxy".into())
+}
+
+/// Starts a program that reads nothing and says nothing.
+pub(crate) fn started(command: &mut Command) -> Child {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("haproxy, from the path or HAPROXY_BIN")
+}
 
 /// Counters of each table, as in the targets.
 pub(crate) const STORE: &str = "gpc0,http_req_cnt,http_req_rate(10s)";

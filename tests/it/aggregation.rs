@@ -46,16 +46,21 @@ backend here
 ";
 
 /// An HAProxy that counts requests by their key, and refuses those of whom all nodes together had more than 50.
-struct Node {
-    name: &'static str,
-    haproxy: Haproxy,
-    port: u16,
+pub(crate) struct Node {
+    pub(crate) name: &'static str,
+    pub(crate) haproxy: Haproxy,
+    pub(crate) port: u16,
 }
 
 impl Node {
     fn run(name: &'static str, binary: OsString) -> Node {
+        Node::run_with(name, binary, BODY)
+    }
+
+    /// One with another configuration, in which `{name}` becomes its name and `{port}` that of its frontend.
+    pub(crate) fn run_with(name: &'static str, binary: OsString, body: &str) -> Node {
         let port = free_port();
-        let body = BODY.replace("{name}", name).replace("{port}", &port.to_string());
+        let body = body.replace("{name}", name).replace("{port}", &port.to_string());
         Node { name, haproxy: Haproxy::run_with(binary, &body), port }
     }
 
@@ -82,11 +87,16 @@ impl Node {
         lines.map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
     }
 
-    /// A value of an entry; 0 when there is none.
-    fn value(&self, table: &str, key: &str, data: &str) -> u64 {
+    /// A value of an entry, if there is one.
+    pub(crate) fn shown(&self, table: &str, key: &str, data: &str) -> Option<u64> {
         let shown = self.haproxy.ask(&format!("show table {table} key {key}")).unwrap_or_default();
         let found = shown.split_whitespace().find_map(|word| word.strip_prefix(data)?.split_once('='));
-        found.map_or(0, |(_, value)| value.parse().unwrap())
+        found.map(|(_, value)| value.parse().unwrap())
+    }
+
+    /// A value of an entry; 0 when there is none.
+    pub(crate) fn value(&self, table: &str, key: &str, data: &str) -> u64 {
+        self.shown(table, key, data).unwrap_or_default()
     }
 
     fn here(&self, key: &str) -> u64 {
@@ -98,11 +108,11 @@ impl Node {
     }
 }
 
-fn aggregation(nodes: &[Node], more: Json) -> Json {
+pub(crate) fn aggregation<'a>(nodes: impl IntoIterator<Item = &'a Node>, more: Json) -> Json {
     let node = |node: &Node| json!({"name": node.name, "address": node.socket(), "local_peer": node.name});
     let mut all = json!({
         "name": "requests",
-        "nodes": nodes.iter().map(node).collect::<Vec<_>>(),
+        "nodes": nodes.into_iter().map(node).collect::<Vec<_>>(),
         "source_table": "here",
         "target_table": "fleet/total",
         "node_timeout_ms": 2000,

@@ -1,17 +1,15 @@
 //! Aggregations of stick tables.
 
-use prost::Message;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::WatchStream;
 
-use super::registry::Items;
+use super::registry::{Items, to_object, to_struct};
 use super::{Context, paging};
 use crate::aggregation::{NodeStatus, Status, Target};
 use crate::error::{Error, Result};
 use crate::proto::aggregation as pb;
 use crate::schema::check::check;
 use crate::schema::mask::apply_mask;
-use crate::schema::wire;
 
 pub(super) async fn list(
     context: Context,
@@ -51,7 +49,7 @@ pub(super) async fn update(
     let tables = &context.schema.tables;
     let message = tables.message_by_name.get("backstay.aggregation.v2.Aggregation").copied();
     let message = message.ok_or_else(|| Error::internal("no message of aggregations"))?;
-    let object = |aggregation: &pb::Aggregation| wire::decode(tables, message, &aggregation.encode_to_vec());
+    let object = |aggregation: &pb::Aggregation| to_object(&context.schema, message, aggregation);
     let patch = object(&request.aggregation.unwrap_or_default())?;
     let paths = request.update_mask.unwrap_or_default().paths;
     let change = |current: &pb::Aggregation| {
@@ -61,9 +59,7 @@ pub(super) async fn update(
         if !violations.is_empty() {
             return Err(Error::invalid(violations));
         }
-        let mut bytes = Vec::new();
-        wire::encode(tables, message, &wanted, &mut bytes);
-        pb::Aggregation::decode(bytes.as_slice()).map_err(Error::internal)
+        to_struct(&context.schema, message, &wanted)
     };
     let aggregation = context.aggregations.update(&request.name, change).await?;
     Ok(pb::UpdateAggregationResponse { aggregation: Some(aggregation) })

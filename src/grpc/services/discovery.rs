@@ -1,10 +1,9 @@
 //! Instances of service discovery.
 
-use prost::Message as _;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::WatchStream;
 
-use super::registry::Items;
+use super::registry::{Items, to_object};
 use super::{Context, paging};
 use crate::discovery::{Kind, Listed, State, Status};
 use crate::error::Result;
@@ -12,7 +11,6 @@ use crate::grpc::call::Transport;
 use crate::proto::discovery as pb;
 use crate::schema::tables::FieldIndex;
 use crate::schema::value::{Object, Value};
-use crate::schema::wire;
 
 /// How the messages of a kind are called.
 struct Names {
@@ -30,10 +28,9 @@ fn names(kind: Kind) -> Names {
     }
 }
 
-/// Position of a field of one of our messages. A name that is not there answers a position that is never set.
+/// Position of a field of one of our messages.
 fn field(context: &Context, message: &str, name: &str) -> FieldIndex {
-    let message = context.schema.tables.message(&format!("backstay.discovery.v2.{message}"));
-    message.and_then(|message| message.field_named(name)).unwrap_or(FieldIndex::MAX)
+    context.schema.tables.field(&format!("backstay.discovery.v2.{message}"), name)
 }
 
 fn text<'o>(context: &Context, message: &str, name: &str, request: &'o Object) -> &'o str {
@@ -50,7 +47,7 @@ fn shown(context: &Context, kind: Kind, listed: Listed) -> Result<Value> {
         }
         let tables = &context.schema.tables;
         let message = tables.message_by_name.get("backstay.discovery.v2.DiscoveryStatus").copied().unwrap_or_default();
-        let status = wire::decode(tables, message, &message_of(status).encode_to_vec())?;
+        let status = to_object(&context.schema, message, &message_of(status))?;
         object.set(field(context, names(kind).one, "status"), Value::Object(status));
     }
     Ok(Value::Object(object))

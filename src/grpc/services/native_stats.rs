@@ -3,46 +3,53 @@
 use std::sync::Arc;
 
 use super::Context;
-use super::registry::to_struct;
 use crate::error::{Error, Reason, Result};
 use crate::proto::stats as pb;
 use crate::runtime::{StatKind, StatRow};
-use crate::schema::tables::{FieldIndex, Kind, MessageType};
+use crate::schema::tables::{FieldIndex, Kind, Tables};
 use crate::schema::value::{Object, Value};
+
+/// Position of a field of one of our messages.
+fn field(tables: &Tables, message: &str, name: &str) -> FieldIndex {
+    tables.field(&format!("backstay.stats.v2.{message}"), name)
+}
 
 /// An answer has a hundred values for each server, so it is made as it is needed, without structs in between.
 pub(super) async fn get(context: Context, request: Object) -> Result<Object> {
-    let tables = &context.schema.tables;
-    let id = |name: &str| {
-        let id = tables.message_by_name.get(format!("backstay.stats.v2.{name}").as_str()).copied();
-        id.ok_or_else(|| Error::internal(format!("no message {name}")))
-    };
-    let table = |name: &str| id(name).map(|id| &tables.messages[id]);
-    let request: pb::GetNativeStatsRequest = to_struct(&context.schema, id("GetNativeStatsRequest")?, &request)?;
-    let kind = match request.r#type() {
+    let tables = &*context.schema.tables;
+    let input = |name| field(tables, "GetNativeStatsRequest", name);
+    let text = |name| request.str(input(name)).unwrap_or_default();
+    let kind = pb::NativeStatType::try_from(request.enum_number(input("type")).unwrap_or_default());
+    let kind = match kind.unwrap_or_default() {
         pb::NativeStatType::Unspecified => None,
         pb::NativeStatType::Frontend => Some(StatKind::Frontend),
         pb::NativeStatType::Backend => Some(StatKind::Backend),
         pb::NativeStatType::Server => Some(StatKind::Server),
     };
-    let name = Some(request.name.as_str()).filter(|name| !name.is_empty());
+    let (name, parent) = (Some(text("name")).filter(|name| !name.is_empty()), text("parent"));
     let rows = match (kind, name) {
         (None, Some(_)) => return Err(wrong("name needs a type")),
         (Some(StatKind::Server), Some(server)) => {
-            if request.parent.is_empty() {
+            if parent.is_empty() {
                 return Err(wrong("the name of a server needs its backend as parent"));
             }
-            found(context.runtime.server_stats(&request.parent, server).await.map(|row| vec![row]))?
+            found(context.runtime.server_stats(parent, server).await.map(|row| vec![row]))?
         }
         (kind, name) => found(context.runtime.stats(name, kind).await)?,
     };
-    let (stat, stats) = (table("NativeStat")?, table("NativeStatStats")?);
-    let mut writer = Writer { stat, stats, places: Vec::new(), of: None };
-    let stats = rows.iter().filter_map(|row| writer.stat(row)).map(Value::Object).collect();
-    let address = context.runtime.addresses().first().map(ToString::to_string).unwrap_or_default();
-    let values = [("runtime_api", Value::Str(address.into())), ("stats", Value::List(stats))];
-    let collection = Value::Object(object(table("NativeStatsCollection")?, values));
-    Ok(object(table("GetNativeStatsResponse")?, [("collections", Value::List(vec![collection]))]))
+    let mut writer = Writer::new(tables);
+    let stats: Vec<_> = rows.iter().filter_map(|row| writer.stat(row)).map(Value::Object).collect();
+    let mut collection = Object::new();
+    let mut set = |name, value| collection.set(field(tables, "NativeStatsCollection", name), value);
+    if let Some(address) = context.runtime.addresses().first() {
+        set("runtime_api", Value::Str(address.to_string().into()));
+    }
+    if !stats.is_empty() {
+        set("stats", Value::List(stats));
+    }
+    let mut response = Object::new();
+    response.push(field(tables, "GetNativeStatsResponse", "collections"), Value::Object(collection));
+    Ok(response)
 }
 
 /// Nothing of that name is an empty answer.
@@ -53,39 +60,33 @@ fn found(rows: Result<Vec<StatRow>>) -> Result<Vec<StatRow>> {
     }
 }
 
-/// An object with these values. Empty lists and texts are absent.
-fn object<const N: usize>(table: &MessageType, values: [(&str, Value); N]) -> Object {
-    let mut object = Object::new();
-    for (name, value) in values {
-        let absent = match &value {
-            Value::List(items) => items.is_empty(),
-            Value::Str(text) => text.is_empty(),
-            _ => false,
-        };
-        if let Some(field) = table.field_named(name).filter(|_| !absent) {
-            object.set(field, value);
-        }
-    }
-    object
-}
-
 /// Makes objects of rows.
 struct Writer<'a> {
-    stat: &'a MessageType,
-    stats: &'a MessageType,
+    tables: &'a Tables,
+    backend_name: FieldIndex,
+    name: FieldIndex,
+    stats: FieldIndex,
+    kind: FieldIndex,
     /// The field of each column and whether it is a number, for the columns in `of`.
     places: Vec<Option<(FieldIndex, bool)>>,
     of: Option<Arc<[String]>>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(tables: &'a Tables) -> Self {
+        let [backend_name, name, stats, kind] =
+            ["backend_name", "name", "stats", "type"].map(|name| field(tables, "NativeStat", name));
+        Writer { tables, backend_name, name, stats, kind, places: Vec::new(), of: None }
+    }
+
     fn place(&mut self, row: &StatRow) {
         if self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, row.columns())) {
             return;
         }
+        let table = self.tables.message("backstay.stats.v2.NativeStatStats");
         let place = |column: &String| {
-            let field = self.stats.field_named(column)?;
-            match self.stats.fields[field].kind {
+            let field = table?.field_named(column)?;
+            match table?.fields[field].kind {
                 Kind::Int64 => Some((field, true)),
                 Kind::String => Some((field, false)),
                 _ => None,
@@ -98,9 +99,9 @@ impl Writer<'_> {
     fn stat(&mut self, row: &StatRow) -> Option<Object> {
         let (proxy, server) = (row.get("pxname")?, row.get("svname")?);
         let (kind, name, backend) = match row.get("type")? {
-            "0" => (pb::NativeStatType::Frontend, proxy, ""),
-            "1" => (pb::NativeStatType::Backend, proxy, ""),
-            "2" => (pb::NativeStatType::Server, server, proxy),
+            "0" => (pb::NativeStatType::Frontend, proxy, None),
+            "1" => (pb::NativeStatType::Backend, proxy, None),
+            "2" => (pb::NativeStatType::Server, server, Some(proxy)),
             _ => return None,
         };
         self.place(row);
@@ -116,9 +117,14 @@ impl Writer<'_> {
                 None => {}
             }
         }
-        let (backend, name) = (Value::Str(backend.into()), Value::Str(name.into()));
-        let (stats, kind) = (Value::Object(stats), Value::Enum(kind.into()));
-        Some(object(self.stat, [("backend_name", backend), ("name", name), ("stats", stats), ("type", kind)]))
+        let mut object = Object::new();
+        if let Some(backend) = backend {
+            object.set(self.backend_name, Value::Str(backend.into()));
+        }
+        object.set(self.name, Value::Str(name.into()));
+        object.set(self.stats, Value::Object(stats));
+        object.set(self.kind, Value::Enum(kind.into()));
+        Some(object)
     }
 }
 

@@ -319,12 +319,14 @@ async fn chunks(schema: &Schema, method: &Method, call: &mut Call) -> Result<Chu
     }
 }
 
+/// A message as the struct that it has.
 pub(super) fn to_struct<Q: Message + Default>(schema: &Schema, message: usize, object: &Object) -> Result<Q> {
     let mut bytes = Vec::new();
     wire::encode(&schema.tables, message, object, &mut bytes);
     Q::decode(bytes.as_slice()).map_err(Error::internal)
 }
 
-fn to_object<A: Message>(schema: &Schema, message: usize, answer: &A) -> Result<Object> {
+/// A struct as the message that it is of.
+pub(super) fn to_object<A: Message>(schema: &Schema, message: usize, answer: &A) -> Result<Object> {
     wire::decode(&schema.tables, message, &answer.encode_to_vec())
 }

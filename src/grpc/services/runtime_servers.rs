@@ -16,10 +16,9 @@ const UP: i32 = 1;
 const DOWN: i32 = 2;
 const STOPPING: i32 = 3;
 
-/// Position of a field of one of our messages. A name that is not there answers a position that is never set.
+/// Position of a field of one of our messages.
 fn field(tables: &Tables, message: &str, name: &str) -> FieldIndex {
-    let message = tables.message(&format!("backstay.runtime.v2.{message}"));
-    message.and_then(|message| message.field_named(name)).unwrap_or(FieldIndex::MAX)
+    tables.field(&format!("backstay.runtime.v2.{message}"), name)
 }
 
 fn text<'o>(context: &Context, message: &str, name: &str, request: &'o Object) -> &'o str {

@@ -39,8 +39,8 @@ fn again(message: &Message<'_>, table: Option<&Table>) -> Vec<u8> {
 fn frame<R>(bytes: &[u8], with: impl FnOnce(&Message<'_>) -> R) -> R {
     let mut frames = Frames::default();
     frames.push(bytes);
-    let read = with(&frames.next_message().unwrap().expect("a whole message"));
-    assert_eq!(frames.next_message(), Ok(None));
+    let read = with(&frames.messages().next_message().unwrap().expect("a whole message"));
+    assert_eq!(frames.messages().next_message(), Ok(None));
     read
 }
 

@@ -211,14 +211,15 @@ impl Set {
         out
     }
 
-    pub(super) fn enums(&self) -> Vec<Named<'_, Enum>> {
+    /// All enums, also those inside messages: those that [`Set::messages`] answered.
+    pub(super) fn enums<'a>(&'a self, messages: &[Named<'a, Message>]) -> Vec<Named<'a, Enum>> {
         let outside = self
             .0
             .file
             .iter()
             .flat_map(|file| file.enums.iter().map(move |item| Named::new(file, &file.package, &item.name, item)));
         let mut out: Vec<_> = outside.collect();
-        for message in self.messages() {
+        for message in messages {
             let inside = message.item.enums.iter();
             out.extend(inside.map(|item| Named::new(message.file, &message.full_name, &item.name, item)));
         }
@@ -233,14 +234,14 @@ impl Set {
         all.collect()
     }
 
-    /// What options mean.
-    pub(super) fn vocabulary(&self) -> Vocabulary<'_> {
+    /// What options mean, with the messages that [`Set::messages`] answered.
+    pub(super) fn vocabulary<'a>(&'a self, messages: &[Named<'a, Message>]) -> Vocabulary<'a> {
         let extensions =
             self.0.file.iter().flat_map(|file| {
                 file.extensions.iter().map(move |item| Named::new(file, &file.package, &item.name, item))
             });
         Vocabulary {
-            messages: self.messages().into_iter().map(|message| (message.full_name, message.item)).collect(),
+            messages: messages.iter().map(|message| (message.full_name.clone(), message.item)).collect(),
             extensions: extensions.map(|extension| (extension.full_name, extension.item)).collect(),
         }
     }
@@ -257,6 +258,11 @@ impl<'a> Vocabulary<'a> {
     /// Whether an option is declared.
     pub(super) fn has(&self, extension: &str) -> bool {
         self.extensions.contains_key(extension)
+    }
+
+    /// The fields of a message; none of one that is not there.
+    pub(super) fn fields(&self, message: &str) -> &'a [Field] {
+        self.messages.get(message).map(|message| &*message.fields).unwrap_or_default()
     }
 
     /// The message in an option, when the option is set.

@@ -1,6 +1,5 @@
 //! HAProxy and backstay, each in processes of its own.
 
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -12,32 +11,18 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::http::Client;
-use crate::support::{ask, eventually, free_port, memory};
+use crate::support::{HEAD, ask, eventually, free_port, haproxy, memory, started};
 
 /// The REST API.
 pub(crate) const API: &str = "/v2/services/haproxy";
 
 /// `crypt` is a user whose password takes milliseconds to verify.
-const CONFIG: &str = "
-global
-    stats socket {dir}/stats.sock mode 600 level admin
-    localpeer hap1
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 30s
-    timeout server 30s
-userlist users
-    user admin insecure-password bench
+const CONFIG: &str = "\
     user crypt password {hash}
 frontend web
     bind unix@{dir}/web.sock mode 600
     default_backend b0
 ";
-
-fn haproxy() -> OsString {
-    std::env::var_os("HAPROXY_BIN").unwrap_or_else(|| "haproxy".into())
-}
 
 /// Processor time of the children of a process that have ended, in steps of 10 ms.
 pub(crate) fn reaped(pid: u32) -> Duration {
@@ -61,7 +46,7 @@ impl Rig {
     pub(crate) fn new(backends: usize, more: &str) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let hash = pwhash::sha512_crypt::hash("bench").expect("a hash");
-        let mut text = format!("{CONFIG}{more}\n").replace("{hash}", &hash);
+        let mut text = format!("{HEAD}{CONFIG}{more}\n").replace("{hash}", &hash);
         for n in 0..backends {
             let (high, low) = (n / 250, n % 250 + 1);
             write!(
@@ -86,8 +71,7 @@ impl Rig {
     pub(crate) fn run(&mut self) {
         let mut command = Command::new(haproxy());
         command.arg("-W").arg("-db").arg("-f").arg(self.path("haproxy.cfg")).arg("-S").arg(self.path("master.sock"));
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.master = Some(child.expect("haproxy, from the path or HAPROXY_BIN"));
+        self.master = Some(started(&mut command));
         eventually("haproxy answers", || self.worker());
     }
 
@@ -149,7 +133,7 @@ impl Rig {
         let (begin, before) = (Instant::now(), reaped(std::process::id()));
         let mut command = Command::new(haproxy());
         command.arg("-W").arg("-c").arg("-f").arg(self.path("haproxy.cfg"));
-        let done = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let done = started(&mut command).wait();
         assert!(done.expect("haproxy").success(), "haproxy refuses the file");
         (begin.elapsed(), reaped(std::process::id()).saturating_sub(before))
     }

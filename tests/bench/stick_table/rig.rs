@@ -17,20 +17,10 @@ use tonic::transport::Channel;
 #[path = "../../it/support/raw.rs"]
 mod raw;
 
-use crate::support::{STORE, ask, eventually, free_port, random};
+use crate::support::{HEAD, STORE, ask, eventually, free_port, haproxy, random, started};
 use raw::Raw;
 
-const CONFIG: &str = "
-global
-    stats socket {dir}/stats.sock mode 600 level admin
-    localpeer hap1
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 30s
-    timeout server 30s
-userlist users
-    user admin insecure-password bench
+const CONFIG: &str = "\
 peers p
     bind unix@{dir}/peers.sock mode 600
     server hap1
@@ -59,7 +49,9 @@ impl Rig {
     pub(crate) fn start(tables: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let port = free_port();
-        let mut text = CONFIG.replace("{dir}", &dir.path().display().to_string()).replace("{port}", &port.to_string());
+        let mut text = format!("{HEAD}{CONFIG}")
+            .replace("{dir}", &dir.path().display().to_string())
+            .replace("{port}", &port.to_string());
         for table in tables {
             writeln!(text, "backend {table}\n    stick-table type ip size 2m expire 1h store {STORE} peers p")
                 .expect("text");
@@ -71,13 +63,9 @@ impl Rig {
                 .fold(String::new(), |text, line| text + line + "\n");
         }
         std::fs::write(dir.path().join("haproxy.cfg"), text).expect("a file");
-        let binary = std::env::var_os("HAPROXY_BIN").unwrap_or_else(|| "haproxy".into());
-        let mut command = Command::new(binary);
-        command.arg("-db").arg("-f").arg(dir.path().join("haproxy.cfg"));
-        let haproxy = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let haproxy = started(Command::new(haproxy()).arg("-db").arg("-f").arg(dir.path().join("haproxy.cfg")));
         let api = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let rig =
-            Rig { dir, haproxy: haproxy.expect("haproxy, from the path or HAPROXY_BIN"), backstay: None, port, api };
+        let rig = Rig { dir, haproxy, backstay: None, port, api };
         eventually("haproxy answers", || rig.ask("show info").ok());
         rig
     }
@@ -100,9 +88,7 @@ impl Rig {
             .arg("--state-dir")
             .arg(self.path("state"));
         command.args(["--userlist", "users", "--reload-cmd", "true", "--port", &self.api.port().to_string()]);
-        if let Some(binary) = std::env::var_os("HAPROXY_BIN") {
-            command.arg("--haproxy-bin").arg(binary);
-        }
+        command.arg("--haproxy-bin").arg(haproxy());
         let log = std::fs::File::create(self.path("log")).expect("a log");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("backstay");
         let pid = child.id();
