@@ -2,11 +2,11 @@
 #
 #   make run           an API and a live HAProxy in ./.backstay
 #   make test          format, lints, all tests with the system's haproxy
-#   make test-matrix   the tests against a live HAProxy with 2.8, 3.0 and 3.2
+#   make test-matrix   the tests against a live HAProxy with 2.8, 3.0, 3.2 and 3.4
 #   make vectors       replays a folder of recorded requests (VECTORS=folder) and prints passed/total per resource
 #   make test-full     both, and the tests that are left out for their time
 
-MATRIX := 2.8 3.0 3.2
+MATRIX := 2.8 3.0 3.2 3.4
 CACHE := $(or $(BACKSTAY_CACHE),$(CURDIR)/.cache)
 export PATH := $(CACHE)/bin:$(PATH):/usr/sbin:/sbin
 

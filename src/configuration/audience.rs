@@ -20,7 +20,9 @@ impl Audience {
         };
         Audience {
             hidden: spread(tables, |field| field.grpc_only || value(field, |value| value.grpc_only)),
-            versioned: spread(tables, |field| field.since.is_some() || value(field, |value| value.since.is_some())),
+            versioned: spread(tables, |field| {
+                field.since.is_some() || field.removed.is_some() || value(field, |value| value.since.is_some())
+            }),
         }
     }
 
@@ -132,14 +134,14 @@ impl Audience {
         (!self.hide_part(tables, message, &mut seen) && !part.is_empty()).then(|| part.clone())
     }
 
-    /// What is set in `object` and needs a later HAProxy than `version`, as violations.
-    pub fn too_new(&self, tables: &Tables, message: MessageId, object: &Object, version: (u16, u16)) -> Vec<Violation> {
+    /// What is set in `object` and HAProxy of this version does not know yet, or no longer, as violations.
+    pub fn unknown(&self, tables: &Tables, message: MessageId, object: &Object, version: (u16, u16)) -> Vec<Violation> {
         let mut found = Vec::new();
-        self.find_too_new(tables, message, object, version, "", &mut found);
+        self.find_unknown(tables, message, object, version, "", &mut found);
         found
     }
 
-    fn find_too_new(
+    fn find_unknown(
         &self,
         tables: &Tables,
         message: MessageId,
@@ -154,17 +156,20 @@ impl Audience {
         for (at, value) in object.iter() {
             let field = &tables.messages[message].fields[at];
             let path = if field.flatten { prefix.to_owned() } else { joined(prefix, &field.json) };
-            let mut refuse = |what: String, since: (u16, u16)| {
-                let message = format!(
-                    "{what} needs haproxy {}.{} or later, this is {}.{}",
-                    since.0, since.1, version.0, version.1
-                );
+            let mut refuse = |what: String, (major, minor): (u16, u16)| {
+                let message = format!("{what} haproxy {major}.{minor} or later, this is {}.{}", version.0, version.1);
                 found.push(Violation { field: path.clone(), message, code: 0, location: "body" });
             };
             if let Some(since) = field.since.filter(|since| *since > version)
                 && says_something(value)
             {
-                refuse("the keyword".to_owned(), since);
+                refuse("the keyword needs".to_owned(), since);
+                continue;
+            }
+            if let Some(removed) = field.removed.filter(|removed| *removed <= version)
+                && says_something(value)
+            {
+                refuse("the keyword is not known to".to_owned(), removed);
                 continue;
             }
             match (field.kind, value) {
@@ -172,17 +177,17 @@ impl Audience {
                     if let Some(value) = tables.enums[id].value(*number)
                         && let Some(since) = value.since.filter(|since| *since > version)
                     {
-                        refuse(format!("`{}`", value.token), since);
+                        refuse(format!("`{}` needs", value.token), since);
                     }
                 }
                 (Kind::Message(inner), Value::Object(part)) => {
-                    self.find_too_new(tables, inner, part, version, &path, found);
+                    self.find_unknown(tables, inner, part, version, &path, found);
                 }
                 (Kind::Message(inner), Value::List(items)) => {
                     for (number, item) in items.iter().enumerate() {
                         if let Value::Object(part) = item {
                             let path = format!("{path}.{number}");
-                            self.find_too_new(tables, inner, part, version, &path, found);
+                            self.find_unknown(tables, inner, part, version, &path, found);
                         }
                     }
                 }

@@ -175,3 +175,17 @@ fn what_needs_a_later_haproxy_is_refused() {
     let new = old.for_version((2, 8));
     assert!(new.create(&document, id(&new, "HttpAfterResponseRule"), &place, &rule).is_ok());
 }
+
+#[test]
+fn what_a_later_haproxy_has_removed_is_refused_and_still_read() {
+    let new = engine().for_version((3, 3));
+    let program = object(&new, "Program", r#"{"name":"p","command":"/bin/true"}"#, false);
+    let error = new.create(&Document::parse(b""), id(&new, "Program"), &Place::default(), &program).unwrap_err();
+    assert_eq!(error.reason(), Reason::InvalidField);
+    assert_eq!(error.message(), "name in body the keyword is not known to haproxy 3.3 or later, this is 3.3");
+    let old = engine().for_version((3, 2));
+    assert!(old.create(&Document::parse(b""), id(&old, "Program"), &Place::default(), &program).is_ok());
+    let file = "program p\n  command /bin/true\n";
+    let shown = get(&new, file, "Program", &Key::Name("p".to_owned()));
+    assert_eq!(shown, r#"{"command":"/bin/true","name":"p"}"#);
+}

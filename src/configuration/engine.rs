@@ -369,10 +369,10 @@ impl Engine {
         }
     }
 
-    /// Refuses what the HAProxy in use is too old for.
+    /// Refuses what the HAProxy in use is too old or too new for.
     fn check_version(&self, resource: MessageId, object: &Object) -> Result<()> {
         let Some(version) = self.version else { return Ok(()) };
-        let violations = self.audience.too_new(&self.schema.tables, resource, object, version);
+        let violations = self.audience.unknown(&self.schema.tables, resource, object, version);
         if violations.is_empty() { Ok(()) } else { Err(Error::invalid(violations)) }
     }
 

@@ -25,6 +25,7 @@ fn field(name: &str, number: u32, kind: Kind) -> Field {
         flatten: false,
         check: Check::default(),
         since: None,
+        removed: None,
         grpc_only: false,
         shown_as: None,
         not_in: Vec::new(),

@@ -130,11 +130,12 @@ impl<'a> Loader<'a> {
         self.fault(&file, element, text);
     }
 
-    fn since(&mut self, rules: Option<&Rules<'_>>, file: &str, element: &str) -> Option<(u16, u16)> {
-        let written = rules?.some_text("since")?;
+    /// The version of HAProxy that a rule names.
+    fn version(&mut self, rule: &str, rules: Option<&Rules<'_>>, file: &str, element: &str) -> Option<(u16, u16)> {
+        let written = rules?.some_text(rule)?;
         let parsed = version(&written);
         if parsed.is_none() {
-            self.fault(file, element, format!("since `{written}` is not a version such as `2.8`"));
+            self.fault(file, element, format!("{rule} `{written}` is not a version such as `2.8`"));
         }
         parsed
     }
@@ -164,7 +165,7 @@ impl<'a> Loader<'a> {
                 token,
                 line: rules.and_then(|r| r.some_text("line")),
                 print_only: rules.is_some_and(|r| r.flag("print_only")),
-                since: self.since(rules, file, &element),
+                since: self.version("since", rules, file, &element),
                 one_of: rules.map(|r| r.texts("one_of")).unwrap_or_default(),
                 goes_with: rules
                     .map(|r| r.texts("goes_with").iter().map(|text| pair(text)).collect())
@@ -274,7 +275,8 @@ impl<'a> Loader<'a> {
                 nullable: is("nullable"),
                 needs: names("needs"),
             },
-            since: self.since(rules, file, &full_name),
+            since: self.version("since", rules, file, &full_name),
+            removed: self.version("removed", rules, file, &full_name),
             grpc_only: is("grpc_only"),
             shown_as: None,
             not_in: names("not_in"),

@@ -119,6 +119,7 @@ impl Builder<'_> {
                 needs: Vec::new(),
             },
             since: None,
+            removed: None,
             grpc_only: false,
             shown_as: None,
             not_in: Vec::new(),

@@ -83,6 +83,8 @@ pub struct Field {
     pub check: Check,
     /// First HAProxy version that has the keyword, as (major, minor).
     pub since: Option<(u16, u16)>,
+    /// First HAProxy version that no longer has the keyword, as (major, minor).
+    pub removed: Option<(u16, u16)>,
     /// REST /v2 has no such field.
     pub grpc_only: bool,
     /// The field of the same message under which REST /v2 shows the value of this one.

@@ -107,6 +107,7 @@ fn table_field(messages: &[String], field: &FieldDescriptor) -> Field {
         flatten: false,
         check: Check::default(),
         since: None,
+        removed: None,
         grpc_only: false,
         shown_as: None,
         not_in: Vec::new(),

@@ -142,15 +142,16 @@ fn number((major, minor): (&str, &str)) -> (u32, u32) {
     (major.parse().unwrap(), minor.parse().unwrap())
 }
 
-/// An HAProxy that is too old for the section: there is none, and none can be made.
-async fn too_new(life: &Life<'_>, since: &str, object: &Json) {
+/// An HAProxy that does not know the section, yet or any longer: there is none, and none can be made. `version` is the
+/// one where that changed.
+async fn unknown(life: &Life<'_>, version: &str, object: &Json) {
     let noun = life.service.noun;
     let verb = if life.method(Verb::Create).is_some() { Verb::Create } else { Verb::Replace };
     let method = life.method(verb).unwrap();
     let request = json!({holder(&tables().messages[method.input], method): object});
-    let expected = Expected::Refused(Reason::InvalidField, None, "needs haproxy ");
+    let expected = Expected::Refused(Reason::InvalidField, None, "haproxy ");
     let refusal = life.world.refused(&short_name(method), life.request(method, Some(object), &request), expected).await;
-    assert!(refusal.text.contains(since), "{noun}: {refusal:?} does not name {since}");
+    assert!(refusal.text.contains(version), "{noun}: {refusal:?} does not name {version}");
     if life.method(Verb::List).is_none() {
         // There is always one.
         life.get(object).await;
@@ -173,13 +174,11 @@ async fn live(world: &World, service: &Service) {
     assert!(sample.is_object(), "no sample of {noun}");
     let life = Life { world, service, parent: sample["in"].as_object().cloned().unwrap_or_default() };
     let object = &sample["object"];
-    if sample["since"].as_str().is_some_and(|since| since.split_once('.').map(number) > Some(version())) {
-        return too_new(
-            &life,
-            sample["since"].as_str().unwrap(),
-            if object.is_null() { &sample["other"] } else { object },
-        )
-        .await;
+    let bound = |name: &str| sample[name].as_str().map(|text| (text, number(text.split_once('.').unwrap())));
+    let since = bound("since").filter(|(_, since)| *since > version());
+    let removed = bound("removed").filter(|(_, removed)| *removed <= version());
+    if let Some((text, _)) = since.or(removed) {
+        return unknown(&life, text, if object.is_null() { &sample["other"] } else { object }).await;
     }
     // REST cannot replace sections that have no settings in /v2.
     let replaceable = life.method(Verb::Replace).is_some_and(|method| world.client.has(&short_name(method)));

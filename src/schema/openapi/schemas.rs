@@ -116,6 +116,9 @@ impl<'a> Schemas<'a> {
             if let Some((major, minor)) = field.since {
                 schema["x-haproxy-since"] = json!(format!("{major}.{minor}"));
             }
+            if let Some((major, minor)) = field.removed {
+                schema["x-haproxy-removed"] = json!(format!("{major}.{minor}"));
+            }
             if field.check.required {
                 required.push(field.json.to_string());
             }

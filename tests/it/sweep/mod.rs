@@ -99,7 +99,7 @@ fn haproxy_takes_whatever_is_written() {
     let engine = engine();
     let samples = samples(&engine, &dir.path().display().to_string());
     let chosen: Vec<usize> =
-        (0..samples.len()).filter(|at| full || at % 8 == 3 || samples[*at].since >= (3, 0)).collect();
+        (0..samples.len()).filter(|at| full || at % 8 == 3 || samples[*at].versions.start >= (3, 0)).collect();
     let prologue = PROLOGUE.replace("{dir}", &dir.path().display().to_string());
 
     let mut results = Results::default();
@@ -110,7 +110,7 @@ fn haproxy_takes_whatever_is_written() {
             let which: Vec<usize> = chosen
                 .iter()
                 .copied()
-                .filter(|at| samples[*at].batch == batch && samples[*at].since <= binary.version)
+                .filter(|at| samples[*at].batch == batch && samples[*at].versions.contains(&binary.version))
                 .collect();
             sweep.global = batch == "Global";
             let refused = sweep.refused(&which);

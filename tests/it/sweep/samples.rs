@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use backstay::configuration::address::Place;
 use backstay::configuration::engine::Engine;
@@ -24,8 +25,8 @@ pub(crate) struct Sample {
     pub(crate) shown: String,
     /// The elements of the schema that it says, as [`elements`] names them.
     pub(crate) covers: BTreeSet<String>,
-    /// First version that has all of them.
-    pub(crate) since: (u16, u16),
+    /// From the first version that has all of them to the first one that no longer has one of them.
+    pub(crate) versions: Range<(u16, u16)>,
     /// Batches of samples that may stand in one file.
     pub(crate) batch: &'static str,
 }
@@ -159,11 +160,11 @@ fn sample(engine: &Engine, number: usize, json: &Json, dir: &str) -> Result<Samp
     let known: BTreeSet<&str> = std::str::from_utf8(&before).unwrap_or_default().lines().collect();
     let shown: Vec<_> = text.lines().filter(|line| !known.contains(line)).map(str::trim).collect();
     let mut covers = BTreeSet::new();
-    let mut since = (2, 6);
-    cover(tables, id, &object, name, &mut covers, &mut since);
+    let mut versions = (2, 6)..(u16::MAX, 0);
+    cover(tables, id, &object, name, &mut covers, &mut versions);
     covers.retain(|element| !edited.unused.iter().any(|path| unused(element, name, path)));
     let shown = shown.join(" | ");
-    Ok(Sample { text: with_needs(text, dir).trim_end().to_owned() + "\n", shown, covers, since, batch })
+    Ok(Sample { text: with_needs(text, dir).trim_end().to_owned() + "\n", shown, covers, versions, batch })
 }
 
 /// True when an element is about a value that the line has no place for.
@@ -179,7 +180,7 @@ fn cover(
     object: &Object,
     path: &str,
     into: &mut BTreeSet<String>,
-    since: &mut (u16, u16),
+    versions: &mut Range<(u16, u16)>,
 ) {
     let table = &tables.messages[message];
     let kinds: Vec<(&str, &str)> = table
@@ -191,7 +192,8 @@ fn cover(
         .collect();
     for (at, value) in object.iter() {
         let field = &table.fields[at];
-        *since = (*since).max(field.since.unwrap_or_default());
+        versions.start = versions.start.max(field.since.unwrap_or_default());
+        versions.end = field.removed.map_or(versions.end, |removed| versions.end.min(removed));
         let own = if field.flatten { path.to_owned() } else { format!("{path}.{}", field.json) };
         let items = match value {
             Value::List(items) => &items[..],
@@ -199,14 +201,15 @@ fn cover(
         };
         for item in items {
             match (item, field.kind) {
-                (Value::Object(inner), Kind::Message(id)) => cover(tables, id, inner, &own, into, since),
+                (Value::Object(inner), Kind::Message(id)) => cover(tables, id, inner, &own, into, versions),
                 (item, _) => {
                     into.insert(own.clone());
                     if let Some(token) = token(tables, field, item) {
                         into.insert(format!("{own}={token}"));
                         if let (Kind::Enum(id), Value::Enum(number)) = (field.kind, item) {
                             let value = tables.enums[id].value(*number);
-                            *since = (*since).max(value.and_then(|value| value.since).unwrap_or_default());
+                            let since = value.and_then(|value| value.since).unwrap_or_default();
+                            versions.start = versions.start.max(since);
                         }
                     }
                 }

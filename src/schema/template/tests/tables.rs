@@ -57,6 +57,7 @@ pub(super) fn field(json: &str, kind: Kind) -> Field {
         flatten: false,
         check: Check::default(),
         since: None,
+        removed: None,
         grpc_only: false,
         shown_as: None,
         not_in: Vec::new(),
