@@ -117,10 +117,14 @@ pub async fn run(
     let presence = presence(&settings, standalone.as_ref(), &stats);
     let reloader = Arc::new(LateReloader::default());
     let options = ReloadOptions { delay: settings.reload_delay, retention: settings.reload_retention };
-    let reloads = ReloadQueue::new(options, reloader.clone());
+    let runtime = Runtime::new(Vec::new());
+    let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?.read_only(settings.read_only);
+    let map_sync = MapSync::new(maps.clone(), settings.update_map_files_period);
+    let map_sync = Arc::new(map_sync.only_when_asked(!settings.update_map_files));
+    let flushed = Flushed { map_sync: Arc::clone(&map_sync), runtime: runtime.clone(), reloader: reloader.clone() };
+    let reloads = ReloadQueue::new(options, Arc::new(flushed));
     let configuration = Configuration::open(store(&settings), check, reloads.clone()).await.map_err(shown)?;
 
-    let runtime = Runtime::new(Vec::new());
     configuration.apply_with(Arc::new(LiveChanges::new(Engine::new(Arc::clone(&schema)), runtime.clone())));
     let hub = Hub::new(Poll::new(runtime.clone()));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -130,13 +134,11 @@ pub async fn run(
     });
     let tls = tls.transpose()?;
     let push = Arc::new(Push::new(hub.clone(), settings.peer_name.clone(), host).over_tls(tls.clone()));
-    let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?.read_only(settings.read_only);
     let certificates = FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?.read_only(settings.read_only);
     let general = FileStore::general(&settings.general_storage_dir).map_err(shown)?.read_only(settings.read_only);
     let max_open = settings.max_open_transactions.unwrap_or(0);
     let spoe = SpoeStore::open(&settings.spoe_dir, &settings.spoe_transaction_dir, max_open, configuration.clone());
     let spoe = spoe.map_err(shown)?.read_only(settings.read_only);
-    let map_sync = Arc::new(MapSync::new(maps.clone(), settings.update_map_files_period));
     let authenticator = Arc::new(Authenticator::new(Vec::new()));
     let follower = Follower {
         engine: engine.clone(),
@@ -167,7 +169,7 @@ pub async fn run(
     tasks.spawn(Arc::clone(&reloads).run(stop.clone()));
     tasks.spawn(Arc::clone(&configuration).watch(stop.clone()));
     tasks.spawn(follower.run(Arc::clone(&configuration), stop.clone()));
-    tasks.spawn(after_reloads(Arc::clone(&reloads), runtime.clone(), hub.clone(), Arc::clone(&map_sync), stop.clone()));
+    tasks.spawn(after_reloads(Arc::clone(&reloads), runtime.clone(), hub.clone(), stop.clone()));
     if settings.update_map_files {
         let period = settings.update_map_files_period;
         tasks.spawn(keep_maps(Arc::clone(&map_sync), runtime.clone(), period, stop.clone()));
@@ -436,13 +438,7 @@ impl Follower {
 }
 
 /// After a reload the connections to the old worker are of no use, and what was known of its tables neither.
-async fn after_reloads(
-    reloads: Arc<ReloadQueue>,
-    runtime: Runtime,
-    hub: Hub,
-    map_sync: Arc<MapSync>,
-    stop: CancellationToken,
-) {
+async fn after_reloads(reloads: Arc<ReloadQueue>, runtime: Runtime, hub: Hub, stop: CancellationToken) {
     let mut results = reloads.subscribe();
     loop {
         let result = tokio::select! {
@@ -456,7 +452,6 @@ async fn after_reloads(
         }
         runtime.reconnect();
         hub.reloaded();
-        map_sync.reloaded();
     }
 }
 
@@ -499,6 +494,22 @@ impl Reloader for LateReloader {
             Some(strategy) => strategy.reload(),
             None => Box::pin(async { Outcome::Unreachable("haproxy is not started yet".into()) }),
         }
+    }
+}
+
+/// Reloads when the files of maps have all that was changed while HAProxy ran.
+struct Flushed {
+    map_sync: Arc<MapSync>,
+    runtime: Runtime,
+    reloader: Arc<dyn Reloader>,
+}
+
+impl Reloader for Flushed {
+    fn reload(&self) -> Pending<'_, Outcome> {
+        Box::pin(async {
+            let _paused = self.map_sync.pause(&self.runtime).await;
+            self.reloader.reload().await
+        })
     }
 }
 

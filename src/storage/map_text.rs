@@ -44,6 +44,30 @@ pub fn print_line(out: &mut Vec<u8>, key: &[u8], value: &[u8]) -> bool {
     true
 }
 
+/// Appends the line of an entry with another value; blanks, and what ends the line, stay. False, and nothing is
+/// appended, if it would not read back as it is.
+pub(super) fn with_value(out: &mut Vec<u8>, line: &[u8], value: &[u8]) -> bool {
+    let Some((key, old)) = parse_line(line) else { return false };
+    let start = out.len();
+    let end = line.iter().position(|byte| matches!(byte, b'\n' | b'\r' | 0)).unwrap_or(line.len());
+    let (text, line_end) = line.split_at(end);
+    let lead = text.iter().position(|byte| !is_blank(*byte)).unwrap_or(0);
+    let (named, rest) = text.split_at(lead + key.len());
+    // An entry without a value may have blanks behind its key; the value goes behind them.
+    let gap = rest.iter().position(|byte| !is_blank(*byte)).unwrap_or(rest.len());
+    let (gap, rest) = rest.split_at(gap);
+    out.extend_from_slice(named);
+    out.extend_from_slice(if gap.is_empty() { b" " } else { gap });
+    out.extend_from_slice(value);
+    out.extend_from_slice(rest.get(old.len()..).unwrap_or_default());
+    out.extend_from_slice(line_end);
+    if parse_line(&out[start..]) != Some((key, value)) {
+        out.truncate(start);
+        return false;
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +91,24 @@ mod tests {
         ] {
             let read = parse_line(line.as_bytes());
             assert_eq!(read, expected.map(|(key, value)| (key.as_bytes(), value.as_bytes())), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn another_value_leaves_the_rest_of_its_line() {
+        for (line, value, expected) in [
+            ("k\tv1  \n", "v2", Some("k\tv2  \n")),
+            ("  k   v1 x\r\n", "v2", Some("  k   v2\r\n")),
+            ("k\n", "v", Some("k v\n")),
+            ("k  \n", "v", Some("k  v\n")),
+            (" #k v", "w", Some(" #k w")),
+            ("k v\n", "", Some("k \n")),
+            ("k v\n", " w", None),
+            ("# k v\n", "w", None),
+        ] {
+            let mut out = b"before\n".to_vec();
+            assert_eq!(with_value(&mut out, line.as_bytes(), value.as_bytes()), expected.is_some(), "{line:?}");
+            assert_eq!(String::from_utf8(out).unwrap(), format!("before\n{}", expected.unwrap_or_default()));
         }
     }
 

@@ -5,6 +5,8 @@
 mod certificate;
 mod files;
 mod folder;
+mod map_edits;
+mod map_merge;
 mod map_text;
 mod sync;
 mod uploads;
@@ -12,6 +14,7 @@ mod uploads;
 pub use certificate::Certificates;
 pub use files::{FileStore, StoredFile};
 pub use folder::{Contents, Folder, Writer};
+pub use map_edits::MapEdit;
 pub use map_text::{parse_line, print_line};
 pub use sync::{MapSync, Synced};
 pub use uploads::{Piece, Progress, UploadLimits, Uploads};

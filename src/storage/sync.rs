@@ -1,24 +1,26 @@
 //! Writes runtime entries of maps back to their files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::fs::File;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::Instant;
 
 use super::files::FileStore;
-use super::map_text::{parse_line, print_line};
+use super::folder::Writer;
+use super::map_edits::{MapEdit, MapEdits};
+use super::map_merge::Merge;
 use crate::error::{Error, Reason, Result};
 use crate::runtime::{MapRef, Runtime, parse_raw_entry};
 
 /// A look at a map that is not known to have changed may take one part of this many of the time.
 const DUTY: u32 = 20;
-/// Bytes of lines that are written at once.
-const BLOCK: usize = 64 * 1024;
+/// How long a reload waits until the files of maps are written.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a file is written anew that others change at the same time.
+const ATTEMPTS: usize = 5;
 
 /// What a look at a map led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +29,8 @@ pub enum Synced {
     Unchanged,
     /// The file was written anew with so many entries.
     Written(u64),
-    /// The file is newer than what HAProxy runs with, which a reload will change: it was not touched.
+    /// The file is newer than what HAProxy runs with, which a reload will change: only edits that are known were put
+    /// into it, if there are any.
     Held,
 }
 
@@ -37,78 +40,143 @@ struct Seen {
     inode: u64,
     modified: (i64, i64),
     size: u64,
+    /// Seconds since 1970 of the last change; nobody can set it back, as they can `modified`.
+    changed: i64,
 }
+
+/// A worker process: its number and when it started, in seconds since 1970. It reads its files after that.
+type Worker = (i64, i64);
+
+/// A file beside the worker whose entries it was compared with.
+type Compared = (Option<Seen>, Worker);
 
 #[derive(Debug, Default)]
 struct State {
-    dirty: bool,
-    held: bool,
-    /// The file after the last look; none before the first.
-    seen: Option<Seen>,
+    /// Changes that are not in the file yet.
+    edits: MapEdits,
+    /// How often the map was marked: entries changed in ways that nobody told.
+    marks: u64,
+    /// Marks whose changes are in the file.
+    written: u64,
+    /// When file and worker were last found, or made, the same.
+    same: Option<Compared>,
+    /// When the file was last found to be another, newer one.
+    newer: Option<Compared>,
     due: Option<Instant>,
+}
+
+impl State {
+    fn is_changed(&self) -> bool {
+        self.marks > self.written || !self.edits.is_empty()
+    }
 }
 
 /// Keeps the files of loaded maps up to date, as far as they lie in the folder of maps.
 ///
-/// A map that was changed through this program is marked and written with the next round. All others are looked at as
-/// well, since other programs may have changed them, but the larger they are the less often. Comments at the head of a
-/// file stay; comments between entries are lost when it is written anew.
+/// A map that was changed through this program is written with the next round, and before a reload of ours. All others
+/// are looked at as well, since other programs may have changed them, but the larger they are the less often.
+///
+/// A file may be newer than the entries that HAProxy runs with: someone replaced it, or the worker was loading while it
+/// was written. What it holds is never lost then: known changes are put into it, line by line, and nothing else.
 #[derive(Debug)]
 pub struct MapSync {
     store: FileStore,
     period: Duration,
+    /// Whether changes are kept for the next round; otherwise only those that are written at once.
+    keeping: bool,
     states: Mutex<HashMap<String, State>>,
-    /// Held while a file is written.
+    /// Held while a file is written, and while HAProxy reloads.
     writing: tokio::sync::Mutex<()>,
 }
+
+/// No file of a map is written while this lives.
+#[derive(Debug)]
+pub struct Paused<'a>(#[allow(dead_code, reason = "it only has to live")] tokio::sync::MutexGuard<'a, ()>);
 
 impl MapSync {
     /// Looks at each map every `period` at most, but for those that are marked.
     pub fn new(store: FileStore, period: Duration) -> Self {
-        MapSync { store, period, states: Mutex::default(), writing: tokio::sync::Mutex::new(()) }
+        MapSync { store, period, keeping: true, states: Mutex::default(), writing: tokio::sync::Mutex::new(()) }
     }
 
-    /// Says that the runtime entries of a map changed. `file` is the path under which HAProxy knows it.
+    /// Without rounds: only changes that are put are written.
+    #[must_use]
+    pub fn only_when_asked(self, asked: bool) -> Self {
+        MapSync { keeping: !asked, ..self }
+    }
+
+    /// Says that the runtime entries of a map changed in some way. `file` is the path under which HAProxy knows it.
     pub fn mark(&self, file: &str) {
-        self.states().entry(file.to_owned()).or_default().dirty = true;
+        self.states().entry(file.to_owned()).or_default().marks += 1;
     }
 
-    /// Says that a file was replaced and is waiting for a reload: until [`MapSync::reloaded`] it is not written.
-    pub fn hold(&self, file: &str) {
-        self.states().entry(file.to_owned()).or_default().held = true;
+    /// Says what changed in a map.
+    pub fn changed(&self, file: &str, edits: impl IntoIterator<Item = MapEdit>) {
+        if !self.keeping || self.store.name_of(file).is_none() {
+            return;
+        }
+        let mut states = self.states();
+        let state = states.entry(file.to_owned()).or_default();
+        edits.into_iter().for_each(|edit| state.edits.push(edit));
     }
 
-    /// Says that HAProxy has loaded all files anew.
-    pub fn reloaded(&self) {
-        for state in self.states().values_mut() {
-            *state = State::default();
+    /// Says that a file was replaced as a whole: what was changed before does not count any more.
+    pub fn replaced(&self, file: &str) {
+        if let Some(state) = self.states().get_mut(file) {
+            state.edits.forget(state.edits.last());
+            state.written = state.marks;
         }
     }
 
-    /// One round over all loaded maps that are marked or due. Returns those that were looked at.
+    /// `INVALID_VALUE` when the file does not lie in the folder of maps, `UNSUPPORTED` when nothing there can be written.
+    pub fn check(&self, file: &str) -> Result<()> {
+        self.name(file)?;
+        self.store.folder().writable()
+    }
+
+    fn name<'f>(&self, file: &'f str) -> Result<&'f str> {
+        self.store.name_of(file).ok_or_else(|| {
+            let message = format!("map '{file}': its file does not lie in {}", self.store.folder().path().display());
+            Error::new(Reason::InvalidValue, message).with("field", "map")
+        })
+    }
+
+    /// One round over all loaded maps that are changed or due. Returns those that were looked at.
     ///
     /// Fails only when HAProxy does not list its maps; a map that cannot be written is tried again with the next round.
     pub async fn round(&self, runtime: &Runtime) -> Result<Vec<(String, Result<Synced>)>> {
         let mut results = Vec::new();
         for file in runtime.maps().await?.into_iter().filter_map(|map| map.file) {
             let now = Instant::now();
-            let wanted =
-                self.states().get(&file).is_none_or(|state| state.dirty || state.due.is_none_or(|due| due <= now));
+            let due = |state: &State| state.is_changed() || state.due.is_none_or(|due| due <= now);
+            let wanted = self.states().get(&file).is_none_or(due);
             if self.store.name_of(&file).is_none() || !wanted {
                 continue;
             }
             let result = self.sync(runtime, &file).await;
-            let mut states = self.states();
-            let state = states.entry(file.clone()).or_default();
-            state.due = Some(now + self.period.max(now.elapsed() * DUTY));
-            if let Err(error) = &result {
-                state.dirty = true;
-                tracing::warn!(file, %error, "the entries of a map could not be written to its file");
-            }
-            drop(states);
+            self.states().entry(file.clone()).or_default().due = Some(now + self.period.max(now.elapsed() * DUTY));
             results.push((file, result));
         }
         Ok(results)
+    }
+
+    /// Writes what has changed, and then keeps all files as they are for as long as the answer lives: a worker that loads
+    /// meanwhile finds all there is. What cannot be written within [`PATIENCE`] stays for later.
+    pub async fn pause(&self, runtime: &Runtime) -> Paused<'_> {
+        let alone = self.writing.lock().await;
+        let changed = |(file, state): (&String, &State)| state.is_changed().then(|| file.clone());
+        let files: Vec<String> = self.states().iter().filter_map(changed).collect();
+        let nothing = MapEdits::default();
+        let written = async {
+            for file in &files {
+                // What went wrong is in the log.
+                drop(self.sync_alone(runtime, file, &nothing).await);
+            }
+        };
+        if tokio::time::timeout(PATIENCE, written).await.is_err() {
+            tracing::warn!(?PATIENCE, "the entries of maps could not be written to their files before the reload");
+        }
+        Paused(alone)
     }
 
     /// Brings the file of one map up to date at once.
@@ -116,64 +184,170 @@ impl MapSync {
     /// `OBJECT_NOT_FOUND` when no such map is loaded, `INVALID_VALUE` when the file does not lie in the folder of maps,
     /// `RUNTIME_UNAVAILABLE` when HAProxy is away; the file is then as it was.
     pub async fn sync(&self, runtime: &Runtime, file: &str) -> Result<Synced> {
-        let name = self.store.name_of(file).ok_or_else(|| {
-            let message = format!("map '{file}': its file does not lie in {}", self.store.folder().path().display());
-            Error::new(Reason::InvalidValue, message).with("field", "map")
-        })?;
         let _alone = self.writing.lock().await;
-        let before = seen(file).await?;
-        {
-            let mut states = self.states();
-            let state = states.entry(file.to_owned()).or_default();
-            let replaced = state.seen.is_some_and(|last| Some(last) != before);
-            if state.held || replaced {
-                state.held = true;
-                return Ok(Synced::Held);
-            }
-            // Before the entries are read: what changes from now on is marked again.
-            state.dirty = false;
-        }
-        let result = self.write(runtime, file, name, before).await?;
-        let after = seen(file).await?;
-        self.states().entry(file.to_owned()).or_default().seen = after;
-        Ok(result)
+        self.sync_alone(runtime, file, &MapEdits::default()).await
     }
 
-    async fn write(&self, runtime: &Runtime, file: &str, name: &str, before: Option<Seen>) -> Result<Synced> {
-        let mut lines = runtime.map_lines(&MapRef::new(file)?).await?;
-        let mut stored = Stored::open(Path::new(file), before.is_some()).await?;
-        let mut writer = self.store.folder().write(name, false, u64::MAX).await?;
-        writer.push(&stored.head().await?).await?;
-        let (mut entries, mut same, mut out) = (0, before.is_some(), Vec::with_capacity(BLOCK + 1024));
-        while let Some(block) = lines.next_block().await? {
-            for entry in block.split(|&byte| byte == b'\n').filter_map(parse_raw_entry) {
-                if !print_line(&mut out, entry.key, entry.value) {
-                    let key = String::from_utf8_lossy(entry.key);
-                    tracing::warn!(file, %key, "an entry of a map cannot stand in a file and is left out");
-                    continue;
-                }
-                entries += 1;
-                same = same && stored.next().await? == Some((entry.key, entry.value));
-                if out.len() >= BLOCK {
-                    writer.push(&out).await?;
-                    out.clear();
-                }
+    /// The same, and whatever HAProxy runs with and whatever the file held before, it holds these changes afterwards.
+    pub async fn put(&self, runtime: &Runtime, file: &str, edits: impl IntoIterator<Item = MapEdit>) -> Result<Synced> {
+        let mut own = MapEdits::default();
+        edits.into_iter().for_each(|edit| own.push(edit));
+        let _alone = self.writing.lock().await;
+        self.sync_alone(runtime, file, &own).await
+    }
+
+    /// Called with `writing` held. Given up in the middle, everything stays to be done.
+    async fn sync_alone(&self, runtime: &Runtime, file: &str, own: &MapEdits) -> Result<Synced> {
+        let name = self.name(file)?;
+        // Before the entries are read: what changes from now on is for the next time.
+        let (marks, mut edits) = {
+            let mut states = self.states();
+            let state = states.entry(file.to_owned()).or_default();
+            (state.marks, state.edits.clone())
+        };
+        let last = edits.last();
+        edits.append(own);
+        for _ in 0..ATTEMPTS {
+            let done = self.attempt(runtime, file, name, &edits).await.inspect_err(|error| {
+                self.mark(file);
+                tracing::warn!(file, %error, "the entries of a map could not be written to its file");
+            })?;
+            if let Some(synced) = done {
+                let mut states = self.states();
+                let state = states.entry(file.to_owned()).or_default();
+                state.edits.forget(last);
+                state.written = marks;
+                return Ok(synced);
             }
         }
-        if same && stored.next().await?.is_none() {
-            return Ok(Synced::Unchanged);
-        }
-        writer.push(&out).await?;
+        self.mark(file);
+        Err(Error::new(Reason::RuntimeUnavailable, format!("map '{file}': others keep changing its file")))
+    }
+
+    /// Nothing when someone else changed the file meanwhile.
+    async fn attempt(&self, runtime: &Runtime, file: &str, name: &str, edits: &MapEdits) -> Result<Option<Synced>> {
+        let before = seen(file).await?;
+        let worker = worker(runtime).await?;
+        let (same, newer) = {
+            let states = self.states();
+            let state = states.get(file);
+            (state.and_then(|state| state.same), state.and_then(|state| state.newer))
+        };
+        // A file of before the worker was loaded by it.
+        let loaded = before.is_none_or(|file| file.changed < worker.1) || same == Some((before, worker));
+        let known_newer = newer == Some((before, worker));
+        let hold = !loaded && (known_newer || !self.agree(runtime, file, name).await?);
+        let entries = if hold {
+            self.merge_edits(file, name, edits).await?
+        } else {
+            self.merge_entries(runtime, file, name, edits).await?
+        };
+        let Some((writer, count)) = entries else {
+            self.note(file, (before, worker), hold);
+            return Ok(Some(if hold { Synced::Held } else { Synced::Unchanged }));
+        };
         if seen(file).await? != before {
-            return Ok(Synced::Held);
+            return Ok(None);
         }
         writer.commit().await?;
-        Ok(Synced::Written(entries))
+        self.note(file, (seen(file).await?, worker), hold);
+        Ok(Some(if hold { Synced::Held } else { Synced::Written(count) }))
+    }
+
+    fn note(&self, file: &str, compared: Compared, newer: bool) {
+        let mut states = self.states();
+        let state = states.entry(file.to_owned()).or_default();
+        (state.same, state.newer) = if newer { (None, Some(compared)) } else { (Some(compared), None) };
+    }
+
+    /// Whether the file holds just the entries that HAProxy runs with.
+    async fn agree(&self, runtime: &Runtime, file: &str, name: &str) -> Result<bool> {
+        let mut lines = runtime.map_lines(&MapRef::new(file)?).await?;
+        let mut merge = Merge::open(self.store.folder(), name, Path::new(file)).await?;
+        while let Some(block) = lines.next_block().await? {
+            for entry in block.split(|&byte| byte == b'\n').filter_map(parse_raw_entry) {
+                if merge.next().await? != Some((entry.key, entry.value)) {
+                    return Ok(false);
+                }
+                merge.keep().await?;
+            }
+        }
+        Ok(merge.next().await?.is_none())
+    }
+
+    /// The file with the entries that HAProxy runs with, edits on top: it may be another worker than took them.
+    async fn merge_entries(
+        &self,
+        runtime: &Runtime,
+        file: &str,
+        name: &str,
+        edits: &MapEdits,
+    ) -> Result<Option<(Writer, u64)>> {
+        let mut lines = runtime.map_lines(&MapRef::new(file)?).await?;
+        let mut merge = Merge::open(self.store.folder(), name, Path::new(file)).await?;
+        let (set, mut found) = (edits.set(), HashSet::new());
+        while let Some(block) = lines.next_block().await? {
+            for entry in block.split(|&byte| byte == b'\n').filter_map(parse_raw_entry) {
+                let Some(value) = edits.value(entry.key, entry.value) else { continue };
+                if edits.has(entry.key) {
+                    found.insert(entry.key.to_vec());
+                }
+                place(&mut merge, entry.key, value).await?;
+            }
+        }
+        for (key, value) in set.into_iter().filter(|(key, _)| !found.contains(*key)) {
+            place(&mut merge, key, value).await?;
+        }
+        while merge.next().await?.is_some() {
+            merge.drop_line().await?;
+        }
+        merge.finish().await
+    }
+
+    /// The file as it stands, with the edits.
+    async fn merge_edits(&self, file: &str, name: &str, edits: &MapEdits) -> Result<Option<(Writer, u64)>> {
+        let mut merge = Merge::open(self.store.folder(), name, Path::new(file)).await?;
+        let (set, mut found) = (edits.set(), HashSet::new());
+        while let Some((key, value)) = merge.next().await? {
+            let (key, value) = (key.to_vec(), value.to_vec());
+            match edits.value(&key, &value) {
+                None => merge.drop_line().await?,
+                Some(new) if new == value => merge.keep().await?,
+                Some(new) => merge.change(new).await?,
+            }
+            if edits.has(&key) {
+                found.insert(key);
+            }
+        }
+        for (key, value) in set.into_iter().filter(|(key, _)| !found.contains(*key)) {
+            merge.append(key, value).await?;
+        }
+        merge.finish().await
     }
 
     fn states(&self) -> MutexGuard<'_, HashMap<String, State>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Goes on to the line of this key and gives it its value. HAProxy lists entries in the order of the file and new ones
+/// behind them, so what stands in between is gone.
+async fn place(merge: &mut Merge<'_>, key: &[u8], value: &[u8]) -> Result<()> {
+    loop {
+        match merge.next().await? {
+            None => return merge.append(key, value).await,
+            Some((found, old)) if found == key => {
+                return if old == value { merge.keep().await } else { merge.change(value).await };
+            }
+            Some(_) => merge.drop_line().await?,
+        }
+    }
+}
+
+async fn worker(runtime: &Runtime) -> Result<Worker> {
+    let info = runtime.info().await?;
+    let unread = || Error::internal("show info without Pid and Start_time_sec");
+    info.pid().zip(info.int("Start_time_sec")).ok_or_else(unread)
 }
 
 async fn seen(file: &str) -> Result<Option<Seen>> {
@@ -182,63 +356,9 @@ async fn seen(file: &str) -> Result<Option<Seen>> {
             inode: metadata.ino(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             size: metadata.len(),
+            changed: metadata.ctime().max(metadata.mtime()),
         })),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::internal(format!("{file}: {error}"))),
-    }
-}
-
-/// The entries of the file as it is, read line by line.
-struct Stored {
-    reader: Option<BufReader<File>>,
-    line: Vec<u8>,
-    /// The line is the first entry and has not been taken yet.
-    pending: bool,
-}
-
-impl Stored {
-    async fn open(path: &Path, exists: bool) -> Result<Self> {
-        let reader = if exists {
-            let file = File::open(path).await;
-            let file = file.map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
-            Some(BufReader::with_capacity(BLOCK, file))
-        } else {
-            None
-        };
-        Ok(Stored { reader, line: Vec::new(), pending: false })
-    }
-
-    /// Everything in front of the first entry.
-    async fn head(&mut self) -> Result<Vec<u8>> {
-        let mut head = Vec::new();
-        while self.read_line().await? {
-            if parse_line(&self.line).is_some() {
-                self.pending = true;
-                break;
-            }
-            head.extend_from_slice(&self.line);
-        }
-        Ok(head)
-    }
-
-    async fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        if !std::mem::take(&mut self.pending) {
-            loop {
-                if !self.read_line().await? {
-                    return Ok(None);
-                }
-                if parse_line(&self.line).is_some() {
-                    break;
-                }
-            }
-        }
-        Ok(parse_line(&self.line))
-    }
-
-    async fn read_line(&mut self) -> Result<bool> {
-        self.line.clear();
-        let Some(reader) = &mut self.reader else { return Ok(false) };
-        let read = reader.read_until(b'\n', &mut self.line).await.map_err(Error::internal)?;
-        Ok(read > 0)
     }
 }

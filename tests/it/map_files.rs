@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use backstay::error::Reason;
 use backstay::runtime::{Address, LoadMode, MapRef, Runtime};
-use backstay::storage::{FileStore, MapSync, Synced};
+use backstay::storage::{FileStore, MapEdit, MapSync, Synced};
+
+use serde_json::json;
 
 use crate::support::haproxy::Haproxy;
+use crate::support::world::{World, over_both, until};
 
 struct Live {
     haproxy: Haproxy,
@@ -62,7 +65,7 @@ async fn runtime_changes_reach_the_file_and_survive_a_restart() {
     assert_eq!(live.sync().await, Synced::Written(8));
     assert_eq!(
         live.text(),
-        "# which backend\n\n/only\n/api/ app\n #hash # v\n\"q' a  b\na\\=&; \\ ;\né é\n<< <<\n #0x1 w\n"
+        "# which backend\n\n# between\n/only\n#no\n/api/ app\n #hash # v\n\"q' a  b\na\\=&; \\ ;\né é\n<< <<\n #0x1 w\n"
     );
     assert_eq!(live.sync().await, Synced::Unchanged);
 
@@ -77,7 +80,7 @@ async fn runtime_changes_reach_the_file_and_survive_a_restart() {
 
     live.runtime.map_clear(&live.map).await.unwrap();
     assert_eq!(live.sync().await, Synced::Written(0));
-    assert_eq!(live.text(), "# which backend\n\n");
+    assert_eq!(live.text(), "# which backend\n\n# between\n#no\n");
     assert_eq!(std::fs::read_dir(live.haproxy.dir().join("maps")).unwrap().count(), 1, "nothing is left behind");
 }
 
@@ -92,13 +95,79 @@ async fn a_file_that_waits_for_a_reload_is_not_overwritten() {
     live.sync.mark(&file);
     assert_eq!(live.sync().await, Synced::Held);
     assert_eq!(live.text(), "/new app\n");
+    let put = live.sync.put(&live.runtime, &file, [entry("/c", Some("app"))]).await.unwrap();
+    assert_eq!(
+        (put, live.text()),
+        (Synced::Held, "/new app\n/c app\n".into()),
+        "the one entry is put into it as it stands"
+    );
+    live.sync.put(&live.runtime, &file, [entry("/new", None), entry("/c", Some("b"))]).await.unwrap();
+    assert_eq!(live.text(), "/c b\n");
     drop(live.haproxy.reload().wait());
     live.runtime.reconnect();
-    live.sync.reloaded();
     assert_eq!(live.sync().await, Synced::Unchanged);
-    live.sync.hold(&file);
+    live.runtime.map_add(&live.map, "/d", "app").await.unwrap();
+    assert_eq!(live.sync().await, Synced::Written(2));
+}
+
+fn entry(key: &str, value: Option<&str>) -> MapEdit {
+    MapEdit::Entry(key.to_owned(), value.map(str::to_owned))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_entry_is_one_line() {
+    let text = "# who\r\n a\t1 \r\n\n\t# on b\nb   2\nc 3\nc 4\n#d 5\ne";
+    let live = live(text);
+    assert_eq!(live.sync().await, Synced::Unchanged);
+    live.runtime.map_add(&live.map, "f", "6").await.unwrap();
+    assert_eq!(live.sync().await, Synced::Written(7), "an indented comment is an entry to haproxy");
+    assert_eq!(live.text(), format!("{text}\nf 6\n"));
+    live.runtime.map_set(&live.map, "a", "one").await.unwrap();
+    live.runtime.map_delete(&live.map, "c").await.unwrap();
+    live.sync().await;
+    assert_eq!(live.text(), "# who\r\n a\tone \r\n\n\t# on b\nb   2\n#d 5\ne\nf 6\n");
+    live.runtime.map_delete(&live.map, "b").await.unwrap();
+    live.runtime.map_add(&live.map, "b", "2").await.unwrap();
+    live.sync().await;
+    assert_eq!(live.text(), "# who\r\n a\tone \r\n\n\t# on b\n#d 5\ne\nf 6\nb 2\n", "in the order of haproxy");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_put_is_in_the_file_whichever_worker_is_asked() {
+    let mut live = live("/a app\n/b app\n");
+    let file = live.map.to_string();
+    assert_eq!(live.sync().await, Synced::Unchanged);
     live.runtime.map_add(&live.map, "/c", "app").await.unwrap();
-    assert_eq!(live.sync().await, Synced::Held);
+    live.runtime.map_delete(&live.map, "/b").await.unwrap();
+    // The worker that took the changes is gone when the file is written.
+    drop(live.haproxy.reload().wait());
+    live.runtime.reconnect();
+    live.sync.put(&live.runtime, &file, [entry("/c", Some("app")), entry("/b", None)]).await.unwrap();
+    assert_eq!(live.text(), "/a app\n/c app\n");
+    // That worker never had them, and still they stay in the file.
+    live.sync.mark(&file);
+    live.sync().await;
+    live.sync.put(&live.runtime, &file, [entry("/d", Some("app"))]).await.unwrap();
+    assert!(live.text().contains("/d app") && live.text().contains("/a app"), "{}", live.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_are_written_before_a_reload_and_not_while_it_runs() {
+    let live = live("/a app\n/b app\n");
+    let file = live.map.to_string();
+    assert_eq!(live.sync().await, Synced::Unchanged);
+    live.runtime.map_add(&live.map, "/c", "app").await.unwrap();
+    live.runtime.map_delete(&live.map, "/b").await.unwrap();
+    live.sync.changed(&file, [entry("/c", Some("app")), entry("/b", None)]);
+    let paused = live.sync.pause(&live.runtime).await;
+    assert_eq!(live.text(), "/a app\n/c app\n");
+    let (edits, wait) = ([entry("/d", Some("app"))], Duration::from_millis(100));
+    let put = tokio::time::timeout(wait, live.sync.put(&live.runtime, &file, edits.clone())).await;
+    assert!(put.is_err(), "waits for the end of the reload");
+    assert_eq!(live.text(), "/a app\n/c app\n");
+    drop(paused);
+    live.sync.put(&live.runtime, &file, edits).await.unwrap();
+    assert_eq!(live.text(), "/a app\n/c app\n/d app\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,7 +184,7 @@ async fn a_round_writes_marked_maps_and_looks_at_others_when_due() {
     assert_eq!(round().await, [Synced::Written(2)]);
     assert!(round().await.is_empty());
     live.runtime.map_add(&live.map, "/c", "app").await.unwrap();
-    assert_eq!(live.sync().await, Synced::Written(3));
+    assert_eq!(slow.sync(&live.runtime, &file).await.unwrap(), Synced::Written(3));
     let elsewhere = live.sync.sync(&live.runtime, "/etc/hosts").await.unwrap_err();
     assert_eq!(elsewhere.reason(), Reason::InvalidValue);
 
@@ -124,7 +193,35 @@ async fn a_round_writes_marked_maps_and_looks_at_others_when_due() {
         load.push(&format!("/many/{n}"), "app").await.unwrap();
     }
     load.commit().await.unwrap();
-    assert_eq!(live.sync().await, Synced::Written(20_000));
+    assert_eq!(slow.sync(&live.runtime, &file).await.unwrap(), Synced::Written(20_000));
     assert_eq!(live.text().lines().count(), 20_000);
-    assert_eq!(live.sync().await, Synced::Unchanged);
+    assert_eq!(slow.sync(&live.runtime, &file).await.unwrap(), Synced::Unchanged);
+}
+
+over_both!(
+    entries_written_within_the_period_before_a_reload,
+    flags ["--update-map-files", "--update-map-files-period", "600"],
+    covers ["StorageMapService.ReplaceStorageMap", "MapEntryService.CreateMapEntry", "MapEntryService.DeleteMapEntry"]
+);
+
+async fn entries_written_within_the_period_before_a_reload(world: &mut World) {
+    let text = "# zones\n\na\t1\n# b\nb 2\n";
+    let name = "paths.map";
+    let replaced = json!({"name": name, "data": text, "force_reload": true});
+    world.ok("StorageMapService.ReplaceStorageMap", replaced).await;
+    for n in 0..60 {
+        let entry = json!({"key": format!("k{n}"), "value": "v"});
+        world.ok("MapEntryService.CreateMapEntry", json!({"map": name, "entry": entry})).await;
+    }
+    world.ok("MapEntryService.DeleteMapEntry", json!({"map": name, "id": "b"})).await;
+    let worker = world.worker();
+    world.ok("BackendService.CreateBackend", json!({"backend": {"name": "more", "mode": "http"}})).await;
+    world.settled().await;
+    until("another worker", async || world.worker() != worker).await;
+    let path = world.backstay.folder().join("maps").join(name);
+    let file = std::fs::read_to_string(&path).unwrap();
+    let added: String = (0..60).map(|n| format!("k{n} v\n")).collect();
+    assert_eq!(file, format!("# zones\n\na\t1\n# b\n{added}"));
+    let listed = world.backstay.ask(&format!("show map {}", path.display()));
+    assert_eq!(listed.unwrap().lines().filter(|line| line.starts_with("0x")).count(), 61);
 }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result, Violation};
 use crate::grpc::call::Transport;
 use crate::proto::runtime as pb;
 use crate::runtime::MapEntry;
+use crate::storage::MapEdit;
 
 fn message(entry: MapEntry) -> pb::MapEntry {
     pb::MapEntry { id: entry.id, key: Some(entry.key), value: Some(entry.value) }
@@ -62,7 +63,8 @@ pub(super) async fn create(context: Context, request: pb::CreateMapEntryRequest)
     };
     let map = to_change(&context, &request.map, request.force_sync).await?;
     context.runtime.map_add(&map, key, value).await?;
-    changed(&context, &map, request.force_sync).await?;
+    let edit = MapEdit::Entry(key.clone(), Some(value.clone()));
+    changed(&context, &map, vec![edit], request.force_sync).await?;
     Ok(pb::CreateMapEntryResponse { entry: Some(entry) })
 }
 
@@ -73,7 +75,8 @@ pub(super) async fn replace(
     let Some(value) = request.entry.and_then(|entry| entry.value) else { return Err(missing("value")) };
     let map = to_change(&context, &request.map, request.force_sync).await?;
     context.runtime.map_set(&map, &request.id, &value).await?;
-    changed(&context, &map, request.force_sync).await?;
+    let edit = MapEdit::Entry(request.id.clone(), Some(value.clone()));
+    changed(&context, &map, vec![edit], request.force_sync).await?;
     let entry = pb::MapEntry { id: None, key: Some(request.id), value: Some(value) };
     Ok(pb::ReplaceMapEntryResponse { entry: Some(entry) })
 }
@@ -81,7 +84,7 @@ pub(super) async fn replace(
 pub(super) async fn delete(context: Context, request: pb::DeleteMapEntryRequest) -> Result<pb::DeleteMapEntryResponse> {
     let map = to_change(&context, &request.map, request.force_sync).await?;
     context.runtime.map_delete(&map, &request.id).await?;
-    changed(&context, &map, request.force_sync).await?;
+    changed(&context, &map, vec![MapEdit::Entry(request.id, None)], request.force_sync).await?;
     Ok(pb::DeleteMapEntryResponse {})
 }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::Chunks;
 use crate::proto::runtime as pb;
 use crate::runtime::{LoadMode, MapRef, PatternInfo};
-use crate::storage::{StoredFile, print_line};
+use crate::storage::{MapEdit, StoredFile, print_line};
 
 /// What is said of a file that HAProxy has not loaded.
 const NOT_LOADED: &str = "managed but not loaded map file (no runtime ID)";
@@ -78,7 +78,8 @@ pub(super) async fn add_entries(
         load.push(entry.key(), entry.value()).await?;
     }
     load.commit().await?;
-    changed(&context, &map, request.force_sync).await?;
+    let added = |entry: &pb::MapEntry| MapEdit::Entry(entry.key().to_owned(), Some(entry.value().to_owned()));
+    changed(&context, &map, request.entries.iter().map(added).collect(), request.force_sync).await?;
     Ok(pb::AddMapEntriesResponse { entries: request.entries })
 }
 
@@ -88,7 +89,7 @@ pub(super) async fn clear(context: Context, request: pb::ClearMapRequest) -> Res
     if request.force_delete {
         context.maps.delete(&request.name).await?;
     } else {
-        changed(&context, &map, request.force_sync).await?;
+        changed(&context, &map, vec![MapEdit::Cleared], request.force_sync).await?;
     }
     Ok(pb::ClearMapResponse {})
 }
@@ -128,20 +129,21 @@ pub(super) async fn reference(context: &Context, name: &str) -> Result<MapRef> {
     MapRef::new(map.file.unwrap_or_else(|| format!("#{}", map.id)))
 }
 
-/// The same for a change. One that is to reach the file as well is refused at once where files cannot be changed.
+/// The same for a change. One that is to reach the file as well is refused at once where the file cannot be changed.
 pub(super) async fn to_change(context: &Context, name: &str, and_file: bool) -> Result<MapRef> {
+    let map = reference(context, name).await?;
     if and_file {
-        context.maps.folder().writable()?;
+        context.map_sync.check(&map.to_string())?;
     }
-    reference(context, name).await
+    Ok(map)
 }
 
 /// Entries of a map changed: its file follows, at once if asked to.
-pub(super) async fn changed(context: &Context, map: &MapRef, force_sync: bool) -> Result<()> {
+pub(super) async fn changed(context: &Context, map: &MapRef, edits: Vec<MapEdit>, force_sync: bool) -> Result<()> {
     let file = map.to_string();
-    context.map_sync.mark(&file);
+    context.map_sync.changed(&file, edits.iter().cloned());
     if force_sync {
-        context.map_sync.sync(&context.runtime, &file).await?;
+        context.map_sync.put(&context.runtime, &file, edits).await?;
     }
     Ok(())
 }

@@ -55,9 +55,10 @@ pub(super) async fn replace(
 async fn refill(context: &Context, name: &str, data: Chunks) -> Result<u64> {
     let file = context.maps.get(name).await?;
     let writer = context.maps.replace(name, UNLIMITED).await?;
-    // Until HAProxy has loaded the new file, its old entries must not be written over it.
-    context.map_sync.hold(&file.path.display().to_string());
-    fill(context, writer, data).await
+    let size = fill(context, writer, data).await?;
+    // Until HAProxy has loaded the new file, its old entries are not written over it.
+    context.map_sync.replaced(&file.path.display().to_string());
+    Ok(size)
 }
 
 pub(super) async fn export_file(
