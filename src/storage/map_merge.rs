@@ -93,7 +93,7 @@ impl<'a> Merge<'a> {
             self.entries += 1;
             self.ended = self.line.ends_with(b"\n");
         } else {
-            self.unwritable(&parse_line(&self.line).unwrap_or_default().0.to_vec());
+            self.unwritable(parse_line(&self.line).unwrap_or_default().0);
         }
         self.flush(BLOCK).await
     }
