@@ -220,8 +220,8 @@ async fn entries_written_within_the_period_before_a_reload(world: &mut World) {
     until("another worker", async || world.worker() != worker).await;
     let path = world.backstay.folder().join("maps").join(name);
     let file = std::fs::read_to_string(&path).unwrap();
-    let added: String = (0..60).map(|n| format!("k{n} v\n")).collect();
-    assert_eq!(file, format!("# zones\n\na\t1\n# b\n{added}"));
+    let added: Vec<String> = (0..60).map(|n| format!("k{n} v\n")).collect();
+    assert_eq!(file, format!("# zones\n\na\t1\n# b\n{}", added.concat()));
     let listed = world.backstay.ask(&format!("show map {}", path.display()));
     assert_eq!(listed.unwrap().lines().filter(|line| line.starts_with("0x")).count(), 61);
 }
