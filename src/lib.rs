@@ -106,7 +106,8 @@
 //! # Tests
 //!
 //! Unit tests stand beside what they test. `tests/it/` is one binary against a real HAProxy (`HAPROXY_BIN`); sockets
-//! and ports are made for each test. `tests/clients/` are clients in other languages, examples at the same time. Texts
+//! and ports are made for each test. `tests/it/kill/` kills both programs at random and looks for what is lost, for as long
+//! as `BACKSTAY_KILL_SECONDS` says. `tests/clients/` are clients in other languages, examples at the same time. Texts
 //! that follow from the program (`tests/data/proto.digest`, two tables of README.md) are compared with it;
 //! `BACKSTAY_BLESS=1 cargo test --test it` takes a wanted change over.
 

@@ -14,6 +14,7 @@ mod drop_in;
 mod edits;
 mod equality;
 mod keywords;
+mod kill;
 mod lifecycle;
 mod live_changes;
 mod map_files;

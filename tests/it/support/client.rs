@@ -179,7 +179,7 @@ impl Client {
             }
             Transport::Rest => {
                 let rule = method.http.first().unwrap_or_else(|| panic!("{name} has no binding"));
-                let answer = self.send(rest(method, rule, request)).await;
+                let answer = self.try_send(rest(method, rule, request)).await.map_err(unanswered)?;
                 if answer.status >= 400 {
                     let body = serde_json::from_slice(&answer.body).unwrap_or(json!({}));
                     return Err(Refusal {
@@ -257,11 +257,20 @@ impl Client {
 
     /// Sends an HTTP request with the credentials.
     pub(crate) async fn send(&self, request: http::Request<Full<Bytes>>) -> Http {
-        let response = self.http.request(self.complete(request)).await.expect("an answer");
-        let (head, body) = response.into_parts();
-        let body = body.collect().await.expect("a body").to_bytes();
-        Http { status: head.status.as_u16(), headers: head.headers, body }
+        self.try_send(request).await.expect("an answer")
     }
+
+    async fn try_send(&self, request: http::Request<Full<Bytes>>) -> Result<Http, Box<dyn std::error::Error>> {
+        let response = self.http.request(self.complete(request)).await?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        Ok(Http { status: head.status.as_u16(), headers: head.headers, body })
+    }
+}
+
+/// Nobody answered: neither a status nor a reason.
+fn unanswered(error: Box<dyn std::error::Error>) -> Refusal {
+    Refusal { status: 0, code: 0, reason: String::new(), text: format!("no answer: {error}"), fields: Vec::new() }
 }
 
 /// The header of a user.
