@@ -41,6 +41,7 @@ pub enum Code {
     DeadlineExceeded = 4,
     NotFound = 5,
     AlreadyExists = 6,
+    PermissionDenied = 7,
     ResourceExhausted = 8,
     FailedPrecondition = 9,
     Aborted = 10,
@@ -123,6 +124,8 @@ reasons! {
     UploadLimit = "UPLOAD_LIMIT", ResourceExhausted, 429;
     /// The server is stopping; call again in a moment.
     Stopping = "STOPPING", Unavailable, 503;
+    /// A web page sends it, and pages of its origin are not allowed to, or call by a name that is not ours.
+    ForeignOrigin = "FOREIGN_ORIGIN", PermissionDenied, 403;
 }
 
 /// One broken rule of a request, with the path of the field as the caller sent it.

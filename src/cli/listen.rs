@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 
 use crate::error::{Error, Reason, Result};
-use crate::gateway::listen::{Place, Sockets};
+use crate::gateway::Names;
+use crate::gateway::listen::{Place, Socket, Sockets};
 use crate::gateway::server::{Bounds, Port};
 use crate::gateway::tls::Identity;
-use crate::settings::{At, Listener, Listeners};
+use crate::settings::{At, Listener, Listeners, Profile, Settings};
 
 /// Reads the files for TLS, then opens the sockets.
-pub(super) async fn open(listeners: &Listeners, sockets: &mut Sockets) -> Result<Vec<Port>> {
+pub(super) async fn open(settings: &Settings, sockets: &mut Sockets) -> Result<Vec<Port>> {
+    let listeners = &settings.listeners;
     let identities = identities(listeners)?;
     let mut places = Vec::with_capacity(listeners.each.len());
     for listener in &listeners.each {
@@ -20,7 +22,11 @@ pub(super) async fn open(listeners: &Listeners, sockets: &mut Sockets) -> Result
     }
     let opened = sockets.open(&places).map_err(|error| Error::new(Reason::Unsupported, error.to_string()))?;
     let each = listeners.each.iter().zip(identities).zip(opened);
-    Ok(each.map(|((listener, tls), socket)| Port { socket, tls, bounds: bounds(listener, listeners) }).collect())
+    let port = |((listener, tls), socket): ((&Listener, _), Socket)| {
+        let names = names(settings, &socket);
+        Port { socket, tls, bounds: bounds(listener, listeners), names }
+    };
+    Ok(each.map(port).collect())
 }
 
 /// The files for TLS of each listener. `INVALID_VALUE` names the file that is at fault.
@@ -40,6 +46,13 @@ async fn resolve(host: &str, port: u16) -> Result<SocketAddr> {
     addresses
         .min_by_key(SocketAddr::is_ipv6)
         .ok_or_else(|| Error::new(Reason::InvalidValue, format!("host: {host} has no address")))
+}
+
+/// In place of the Data Plane API any name will do, as it always did.
+fn names(settings: &Settings, socket: &Socket) -> Names {
+    let loopback = socket.address().is_some_and(|address| address.ip().to_canonical().is_loopback());
+    let any = settings.profile == Profile::DropIn || settings.allowed_hosts.iter().any(|name| name == "*");
+    if loopback && !any { Names::Loopback(settings.allowed_hosts.clone()) } else { Names::Any }
 }
 
 fn bounds(listener: &Listener, common: &Listeners) -> Bounds {

@@ -25,7 +25,7 @@ use crate::document::Document;
 use crate::error::{Error, Reason, Result};
 use crate::gateway::listen::Sockets;
 use crate::gateway::server::{Protocols, serve};
-use crate::gateway::{Cors, Foundation, Gateway, Limits, Origins, Page, Settings as GatewaySettings};
+use crate::gateway::{Cors, Foundation, Gateway, Limits, Page, Settings as GatewaySettings};
 use crate::grpc::health::Health;
 use crate::grpc::server::GrpcServer;
 use crate::grpc::services::{Rooms, Services};
@@ -71,7 +71,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<()> {
     // The sockets first: two servers on one file must not both get further.
-    let ports = listen::open(&settings.listeners, &mut lasting.sockets).await?;
+    let ports = listen::open(&settings, &mut lasting.sockets).await?;
     let version = Version::of(&settings.haproxy_bin).await?;
     let standalone = match &settings.standalone {
         Some(folder) => Some(Standalone::prepare(folder, settings.frontend_addr)?),
@@ -318,11 +318,6 @@ fn protocols(
         proto::REFLECTION,
         stop.clone(),
     );
-    let origins = match &settings.cors_origins[..] {
-        [] => Origins::Off,
-        [any] if any == "*" => Origins::Any,
-        listed => Origins::Listed(listed.to_vec()),
-    };
     let gateway = Gateway::new(Foundation {
         tables: Arc::clone(&schema.tables),
         api,
@@ -331,7 +326,7 @@ fn protocols(
         version: Arc::new(move |transaction| versions.version_of(transaction)),
         pages: pages(&schema.tables),
         settings: GatewaySettings {
-            cors: Cors { origins },
+            cors: Cors::of(&settings.cors_origins),
             limits: Limits { body: settings.max_body_size, upload: settings.max_upload_size },
             ..GatewaySettings::default()
         },

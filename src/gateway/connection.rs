@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
+use super::Names;
 use super::server::{Bounds, Client, Protocols};
 use crate::auth::Certified;
 use crate::grpc::server::is_grpc;
@@ -37,12 +38,14 @@ const TRICKLE: u64 = 4096;
 const STREAMS: u32 = 256;
 
 /// What is known of the client of a connection, and told with each of its requests.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Told {
     /// Its address.
     pub(super) client: Option<Client>,
     /// It has shown a certificate.
     pub(super) certified: Option<Certified>,
+    /// By which names browsers may call.
+    pub(super) names: Arc<Names>,
 }
 
 /// Serves a connection until it ends, is idle for too long, or `stop` lets its open requests end.
@@ -65,6 +68,7 @@ where
         if let Some(client) = told.client {
             request.extensions_mut().insert(client);
         }
+        request.extensions_mut().insert(told.names.clone());
         let request = request.map(|body| match patience {
             Some(limit) => Body::new(Patient { body, limit, received: 0, waited: Duration::ZERO, waiting: None }),
             None => Body::new(body),

@@ -8,23 +8,15 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tonic::body::Body;
 
-/// Which origins may call.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Origins {
-    /// None: no CORS header is ever sent.
-    #[default]
-    Off,
-    /// Any, as the Data Plane API does.
-    Any,
-    /// These, spelled as browsers send them (`https://dash.example`).
-    Listed(Vec<String>),
-}
+use super::origin::Origin;
 
-/// Rules for calls from other origins.
-#[derive(Debug, Clone, Default)]
+/// Which other origins may call; none by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cors {
-    /// Allowed origins.
-    pub origins: Origins,
+    /// All may, as in the Data Plane API. What a page can send unasked is left to those that are listed.
+    pub any: bool,
+    /// These, spelled as browsers send them (`https://dash.example`).
+    pub listed: Vec<String>,
 }
 
 const METHODS: HeaderValue = HeaderValue::from_static("HEAD, GET, POST, PUT, PATCH, DELETE");
@@ -32,14 +24,23 @@ const EXPOSED: HeaderValue =
     HeaderValue::from_static("Reload-ID, Configuration-Version, grpc-status, grpc-message, grpc-status-details-bin");
 
 impl Cors {
-    fn allows<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
-        let origin = headers.get(ORIGIN)?;
-        let allowed = match &self.origins {
-            Origins::Off => false,
-            Origins::Any => true,
-            Origins::Listed(list) => list.iter().any(|known| known.as_bytes() == origin.as_bytes()),
+    /// The rules of a setting: origins, `*` for any.
+    pub fn of(origins: &[String]) -> Self {
+        let (any, listed): (Vec<_>, Vec<_>) = origins.iter().cloned().partition(|origin| origin == "*");
+        Cors { any: !any.is_empty(), listed }
+    }
+
+    /// Whether an origin is named by the setting.
+    pub(super) fn lists(&self, origin: &HeaderValue) -> bool {
+        let same = |known: &String| {
+            known.as_bytes() == origin.as_bytes()
+                || Origin::read(known.as_bytes()).is_some_and(|known| Some(known) == Origin::read(origin.as_bytes()))
         };
-        allowed.then_some(origin)
+        self.listed.iter().any(same)
+    }
+
+    fn allows<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+        headers.get(ORIGIN).filter(|origin| self.any || self.lists(origin))
     }
 
     /// The answer to a preflight request of an allowed origin, which has no credentials.
@@ -78,22 +79,23 @@ impl Cors {
 mod tests {
     use super::*;
 
-    fn preflight(origins: Origins, origin: &str) -> Option<HeaderMap> {
+    fn preflight(origins: &[&str], origin: &str) -> Option<HeaderMap> {
         let request = Request::options("/v2/info")
             .header(ORIGIN, origin)
             .header(ACCESS_CONTROL_REQUEST_METHOD, "PUT")
             .header(ACCESS_CONTROL_REQUEST_HEADERS, "authorization, x-grpc-web")
             .body(())
             .unwrap();
-        Cors { origins }.preflight(&request).map(|response| response.headers().clone())
+        let origins: Vec<String> = origins.iter().map(|origin| (*origin).to_owned()).collect();
+        Cors::of(&origins).preflight(&request).map(|response| response.headers().clone())
     }
 
     #[test]
     fn only_allowed_origins_get_an_answer() {
-        let listed = || Origins::Listed(vec!["https://a.example".into()]);
-        assert!(preflight(Origins::Off, "https://a.example").is_none());
-        assert!(preflight(listed(), "https://b.example").is_none());
-        for origins in [listed(), Origins::Any] {
+        assert!(preflight(&[], "https://a.example").is_none());
+        assert!(preflight(&["https://a.example"], "https://b.example").is_none());
+        assert!(preflight(&["https://a.example"], "http://a.example").is_none());
+        for origins in [&["https://a.example"][..], &["HTTPS://A.example:443"], &["*"], &["*", "https://b.example"]] {
             let headers = preflight(origins, "https://a.example").unwrap();
             assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "https://a.example");
             assert_eq!(headers[ACCESS_CONTROL_ALLOW_HEADERS], "authorization, x-grpc-web");

@@ -11,6 +11,7 @@ mod discovery;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod listen;
+mod origin;
 pub mod query;
 pub mod request;
 pub mod response;
@@ -33,7 +34,8 @@ use http_body_util::Full;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-pub use self::cors::{Cors, Origins};
+pub use self::cors::Cors;
+pub use self::origin::Names;
 pub use self::request::Limits;
 use self::response::{Facts, JSON, error_response, refusal};
 use self::routes::{BodyField, Found, Route, Routes};
@@ -114,6 +116,13 @@ impl Gateway {
     /// Settings for calls from browsers, which gRPC-web obeys too.
     pub fn cors(&self) -> &Cors {
         &self.on.settings.cors
+    }
+
+    /// The answer to a request that is refused before anything of it is looked at.
+    pub fn refuse<B>(&self, request: &Request<B>, error: &Error) -> Response<Body> {
+        let mut response = error_response(request.method(), "", error);
+        response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
+        response
     }
 
     /// Answers one request. Errors are answers too.

@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
-use super::Gateway;
 use super::connection::{self, Impatient, Told};
 use super::listen::Socket;
+use super::origin;
 use super::response::error_response;
 use super::tls::Identity;
+use super::{Gateway, Names};
 use crate::auth::{self, Certified};
 use crate::error::Error;
 use crate::grpc::handler::refused;
@@ -73,6 +74,8 @@ pub struct Port {
     pub tls: Option<Identity>,
     /// Its bounds.
     pub bounds: Bounds,
+    /// By which names browsers may call it.
+    pub names: Names,
 }
 
 /// All protocols of one port.
@@ -91,14 +94,22 @@ impl Protocols {
     /// Answers one request of any protocol.
     pub async fn serve(&self, request: Request<Body>) -> Response<Body> {
         let cors = self.gateway.cors();
-        if let Some(response) = cors.preflight(&request) {
-            return response;
-        }
         let allowed = cors.headers(request.headers());
         let noted = tracing::enabled!(target: ACCESS, tracing::Level::INFO).then(|| Noted::of(&request));
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let grpc = is_grpc(&request);
-        let answered = async { if grpc { self.grpc.serve(request).await } else { self.gateway.serve(request).await } };
+        let names = request.extensions().get::<Arc<Names>>().cloned().unwrap_or_default();
+        let answered = async {
+            if let Err(error) = origin::judge(&request, cors, &names) {
+                tracing::info!(%method, path, "{error}");
+                return if grpc { self.grpc.refuse(&request, &error) } else { self.gateway.refuse(&request, &error) };
+            }
+            match cors.preflight(&request) {
+                Some(response) => response,
+                None if grpc => self.grpc.serve(request).await,
+                None => self.gateway.serve(request).await,
+            }
+        };
         // A panic costs its own call, not the connection and the calls beside it.
         let mut response = AssertUnwindSafe(answered).catch_unwind().await.unwrap_or_else(|_| {
             let error = Error::internal(format!("{method} {path} panicked"));
@@ -185,7 +196,8 @@ impl Port {
         stop: CancellationToken,
         abort: CancellationToken,
     ) {
-        let Port { socket, tls, bounds } = self;
+        let Port { socket, tls, bounds, names } = self;
+        let names = Arc::new(names);
         let places = Arc::new(Semaphore::new(bounds.connections.unwrap_or(Semaphore::MAX_PERMITS)));
         let acceptor = tls.map(|identity| TlsAcceptor::from(identity.0));
         loop {
@@ -210,7 +222,7 @@ impl Port {
                 }
             };
             let stream = Impatient::new(stream, bounds.write);
-            let told = Told { client: client.map(Client), certified: None };
+            let told = Told { client: client.map(Client), certified: None, names: names.clone() };
             let (protocols, bounds, acceptor) = (protocols.clone(), bounds.clone(), acceptor.clone());
             let (stop, abort) = (stop.clone(), abort.clone());
             tracker.spawn(async move {

@@ -86,6 +86,17 @@ impl GrpcServer {
         self.dispatch(request).await
     }
 
+    /// The answer to a request that is refused before anything of it is looked at, in the form that it asks for.
+    pub fn refuse<B>(&self, request: &Request<B>, error: &Error) -> Response<Body> {
+        let mut response = refused(error);
+        if is_web(request)
+            && let Some(asked) = request.headers().get(http::header::CONTENT_TYPE)
+        {
+            response.headers_mut().insert(http::header::CONTENT_TYPE, asked.clone());
+        }
+        response
+    }
+
     async fn dispatch(&self, request: Request<Body>) -> Response<Body> {
         let inner = &*self.inner;
         let path = request.uri().path();

@@ -194,6 +194,8 @@ pub struct Settings {
     pub max_upload_size: usize,
     /// Web origins that may call the API. Default none.
     pub cors_origins: Vec<String>,
+    /// Names beside those of loopback by which browsers may call a listener on loopback. Default none.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// What is trusted and shown where HAProxy listens for peers with TLS. All are PEM files.
@@ -548,6 +550,7 @@ impl Reading {
             max_body_size: self.bytes("backstay.max_body_size", 64 << 20),
             max_upload_size: self.bytes("backstay.max_upload_size", 1 << 30),
             cors_origins: self.given.get("backstay.cors_origins").map_or(cors, |g| g.values.clone()),
+            allowed_hosts: self.given.get("backstay.allowed_hosts").map_or(Vec::new(), |g| g.values.clone()),
             standalone,
         };
         self.check_master_files(&settings, environment);

@@ -252,7 +252,20 @@ pub(super) const ROWS: &[Row] = &[
         "1073741824",
         "bytes of the largest file that is taken: over REST while it arrives, over gRPC in pieces",
     ),
-    row("cors-origin", "backstay.cors_origins", Kind::List, "", "web origins that may call the API, * for all"),
+    row(
+        "cors-origin",
+        "backstay.cors_origins",
+        Kind::List,
+        "",
+        "web origins that may call the API; * for all, of which those not listed by name have to ask before a change",
+    ),
+    row(
+        "allowed-host",
+        "backstay.allowed_hosts",
+        Kind::List,
+        "",
+        "names beside those of loopback by which browsers may call an API that listens on loopback, * for any",
+    ),
     row(
         "scheme",
         "dataplaneapi.scheme",

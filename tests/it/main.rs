@@ -5,6 +5,7 @@
 
 mod aggregation;
 mod announcement;
+mod attacks;
 mod clients;
 mod contract;
 mod coverage;

@@ -210,7 +210,7 @@ async fn deadlines_end_unary_and_streamed_calls() {
 
 #[tokio::test]
 async fn grpc_web_works_over_both_versions_and_bare_grpc_needs_http2() {
-    let port = start_with(Settings { cors: Cors { origins: Origins::Any }, ..Settings::default() }, Bounds::default());
+    let port = start_with(Settings { cors: Cors::of(&["*".to_owned()]), ..Settings::default() }, Bounds::default());
     let message = encoded("GetBackendRequest", &[("name", text("b1"))]);
     let mut body = vec![0, 0, 0, 0, message.len() as u8];
     body.extend_from_slice(&message);

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use self::fake::Fake;
 use super::listen::{Place, Sockets};
 use super::server::{self, Bounds, Protocols, serve};
-use super::{Cors, Foundation, Gateway, Origins, Page, Settings, fixture};
+use super::{Cors, Foundation, Gateway, Names, Page, Settings, fixture};
 use crate::auth::{Authenticator, Password, User};
 use crate::grpc::health::Health;
 use crate::grpc::server::GrpcServer;
@@ -89,7 +89,7 @@ fn start_with(settings: Settings, bounds: Bounds) -> Port {
     let place = Place::Tcp("127.0.0.1:0".parse().unwrap());
     let socket = Sockets::default().open(&[place]).unwrap().remove(0);
     let address = socket.address().unwrap();
-    let port = server::Port { socket, tls: None, bounds };
+    let port = server::Port { socket, tls: None, bounds, names: Names::Loopback(Vec::new()) };
     let grace = Duration::from_millis(200);
     let served = tokio::spawn(serve(vec![port], Protocols::new(grpc, gateway), grace, stop.clone()));
     Port { address, fake, stop, served, health }
