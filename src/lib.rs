@@ -98,6 +98,7 @@
 //! | another way to bring values of nodes together | `aggregation/merge.rs` |
 //! | another data type of stick tables | its bit in `peers/data.rs`, its name in `runtime/parse/table.rs` |
 //! | another way to reload or to check | `process/strategy.rs`, `process/check.rs` |
+//! | what a check may do and see | `process/confine.rs`, `process/environment.rs`; what it would write: `process/redirect.rs` |
 //! | a setting | a row in `settings/rows.rs`; help, YAML and README follow |
 //! | a registry of services | a kind in `discovery/instance.rs`, its questions and answers beside `discovery/consul.rs` |
 //! | an error | a row in `error.rs` (names stay for ever); README follows |

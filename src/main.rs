@@ -6,12 +6,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use backstay::cli::{self, log::Log};
+use backstay::process::confine::{CONFINED, become_check};
 use backstay::settings::{self, EXIT_USAGE, Loaded, LogTarget, Profile};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
+    if words.get(1).is_some_and(|word| word == CONFINED) {
+        return become_check(words.into_iter().skip(2));
+    }
     let name = words.first().map(PathBuf::from).and_then(|path| Some(path.file_name()?.to_owned()));
     let profile = if name.is_some_and(|name| name == "dataplaneapi") { Profile::DropIn } else { Profile::Own };
     // The Data Plane API has one code for everything that keeps it from starting.

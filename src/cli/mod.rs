@@ -1,5 +1,6 @@
 //! The command line: what each subcommand does.
 
+mod check;
 pub mod listen;
 pub mod log;
 mod owner;

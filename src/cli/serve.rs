@@ -29,7 +29,6 @@ use crate::gateway::{Cors, Foundation, Gateway, Limits, Page, Settings as Gatewa
 use crate::grpc::health::Health;
 use crate::grpc::server::GrpcServer;
 use crate::grpc::services::{Rooms, Services};
-use crate::process::check::{CheckOptions, Checker};
 use crate::process::child::{ChildOptions, Supervised};
 use crate::process::master::MasterSocket;
 use crate::process::reload::{ReloadOptions, ReloadQueue};
@@ -104,9 +103,7 @@ pub async fn run(
     ];
     owner::change(&settings, &folders.map(PathBuf::as_path), &lasting.sockets.files().collect::<Vec<_>>())?;
 
-    let mut options = CheckOptions::new(&settings.haproxy_bin, &settings.state_dir, &settings.config_file);
-    options.validate_cmd.clone_from(&settings.validate_cmd);
-    let check = Arc::new(Checker::new(options)?);
+    let (check, runtime) = super::check::checker(&settings, &engine)?;
     if let Some(standalone) = &standalone {
         let text =
             std::fs::read(&standalone.config_file).map_err(|error| cannot("read", &standalone.config_file, &error))?;
@@ -117,13 +114,14 @@ pub async fn run(
     let presence = presence(&settings, standalone.as_ref(), &stats);
     let reloader = Arc::new(LateReloader::default());
     let options = ReloadOptions { delay: settings.reload_delay, retention: settings.reload_retention };
-    let runtime = Runtime::new(Vec::new());
     let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?.read_only(settings.read_only);
     let map_sync = MapSync::new(maps.clone(), settings.update_map_files_period);
     let map_sync = Arc::new(map_sync.only_when_asked(!settings.update_map_files));
     let flushed = Flushed { map_sync: Arc::clone(&map_sync), runtime: runtime.clone(), reloader: reloader.clone() };
     let reloads = ReloadQueue::new(options, Arc::new(flushed));
-    let configuration = Configuration::open(store(&settings), check, reloads.clone()).await.map_err(shown)?;
+    let configuration = Configuration::open(store(&settings), check.clone(), reloads.clone()).await.map_err(shown)?;
+    // The state folder is ours alone from here on.
+    check.sweep();
 
     configuration.apply_with(Arc::new(LiveChanges::new(Engine::new(Arc::clone(&schema)), runtime.clone())));
     let hub = Hub::new(Poll::new(runtime.clone()));

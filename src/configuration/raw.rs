@@ -85,8 +85,8 @@ impl Configuration {
     }
 
     fn admit_raw(&self, base: &Snapshot, text: &[u8], options: RawOptions) -> Result<()> {
-        required(text)?;
         self.shared.settings.writable()?;
+        required(text)?;
         match options.version {
             _ if options.skip_version => {}
             Some(version) if version == base.version => {}
@@ -135,6 +135,8 @@ impl Configuration {
     pub async fn replace_raw(&self, text: &[u8], options: RawOptions) -> Result<Outcome> {
         let base = self.current();
         if options.only_validate {
+            // A check runs HAProxy on the text, which is more than a server may let be done that only shows things.
+            self.shared.settings.writable()?;
             required(text)?;
             self.shared.check.check(text, "candidate").await?;
             return Ok(Outcome { version: base.version, ..Outcome::default() });

@@ -161,12 +161,10 @@ impl Configuration {
         options: ChangeOptions,
         edit: impl FnOnce(&Document) -> Result<(Document, T)> + Send,
     ) -> Result<(T, Outcome)> {
+        self.shared.settings.writable()?;
         let base = self.current();
         if base.version != version {
             return Err(mismatch(base.version, version));
-        }
-        if !options.validate_only {
-            self.shared.settings.writable()?;
         }
         let (document, value) = edit(&base.document)?;
         self.check_change(&base, &document, !options.validate_only).await?;
@@ -187,6 +185,7 @@ impl Configuration {
             let text = "Both force_reload and transaction specified, specify only one";
             return Err(Error::new(Reason::TargetAmbiguous, text));
         }
+        self.shared.settings.writable()?;
         let entry = self.shared.transactions.used(id)?;
         let mut log = entry.log.clone().lock_owned().await;
         let base = entry.open_view("changed")?;
@@ -278,6 +277,7 @@ impl Configuration {
     /// commits fail with `TRANSACTION_OUTDATED`. `CONFIGURATION_REJECTED` when HAProxy refuses it: it is failed from
     /// then on. Others that began on the same version or an older one become outdated by a commit.
     pub async fn commit(&self, id: &str, force_reload: bool) -> Result<(Transaction, Outcome)> {
+        self.shared.settings.writable()?;
         let entry = self.shared.transactions.used(id).map_err(|error| unknown_itself(error, id))?;
         let mut log = entry.log.clone().lock_owned().await;
         let view = entry.open_view("committed")?;

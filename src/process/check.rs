@@ -1,47 +1,57 @@
 //! The check of a candidate configuration by HAProxy itself, or by a command in its place.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::process::Command;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::command::{self, split_shell};
+use super::confine::{self, Confined};
+use super::environment::{Surroundings, Variables};
+use super::redirect::{Redirected, redirect};
 use super::report;
+use super::scratch::Scratch;
+use super::turns::Turns;
 use crate::configuration::ports::{Check, Pending};
 use crate::error::{Error, Reason, Result};
 
-/// Checks that run at a time; more wait. Each costs a parse of the whole file.
-const CONCURRENT: usize = 2;
+/// What the candidate's file is called while the output of a check is read: no value of a variable holds it.
+const FILE: &str = "\u{2}";
 
 /// How candidates are checked.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct CheckOptions {
     /// HAProxy's binary, run as `<binary> -W -c -f <file>`.
     pub binary: PathBuf,
     /// Run instead of the binary: words as a shell splits them, with the path of the candidate in the environment variable
-    /// `DATAPLANEAPI_TRANSACTION_FILE`.
+    /// `DATAPLANEAPI_TRANSACTION_FILE`, unconfined and with our own environment.
     pub validate_cmd: Option<String>,
-    /// Existing folder for the candidate's file, which has mode 0600 and is removed after each check.
+    /// This program, which limits itself before it becomes the check. Without it the check has all our rights.
+    pub confiner: Option<PathBuf>,
+    /// The environment of the check.
+    pub surroundings: Surroundings,
+    /// Existing folder for the candidate's file and what HAProxy writes while it checks. All of it is removed after each
+    /// check.
     pub folder: PathBuf,
     /// The managed file: a candidate that says `default-path config` is checked beside it, since its own paths are meant
     /// from there.
     pub config_file: PathBuf,
     /// HAProxy's working folder, against which it resolves relative paths; our own when `None`.
     pub working_folder: Option<PathBuf>,
-    /// How long a check may take; 30 s by default.
+    /// How long a check may take, waiting for others included; 30 s by default.
     pub limit: Duration,
 }
 
 impl CheckOptions {
-    /// The defaults, for a binary and the managed file.
+    /// The defaults, for a binary and the managed file: unconfined, in our own environment.
     pub fn new(binary: impl Into<PathBuf>, folder: impl Into<PathBuf>, config_file: impl Into<PathBuf>) -> Self {
         CheckOptions {
             binary: binary.into(),
             validate_cmd: None,
+            confiner: None,
+            surroundings: Surroundings::known(Variables::ours().for_haproxy()),
             folder: folder.into(),
             config_file: config_file.into(),
             working_folder: None,
@@ -55,7 +65,13 @@ impl CheckOptions {
 pub struct Checker {
     options: CheckOptions,
     validate: Option<Vec<String>>,
-    slots: Semaphore,
+    turns: Turns,
+}
+
+/// A check that can be run.
+struct Prepared {
+    command: Command,
+    variables: Arc<Variables>,
 }
 
 impl Checker {
@@ -67,51 +83,102 @@ impl Checker {
                 Error::new(Reason::InvalidValue, "validate-cmd must be a command with closed quotes".to_owned())
             })?),
         };
-        Ok(Checker { options, validate, slots: Semaphore::new(CONCURRENT) })
+        Ok(Checker { options, validate, turns: Turns::new() })
     }
 
-    fn command(&self, file: &Path) -> Command {
-        let mut command = if let Some([program, arguments @ ..]) = self.validate.as_deref() {
-            let mut command = Command::new(program);
-            command.args(arguments);
-            command
-        } else {
-            let mut command = Command::new(&self.options.binary);
-            command.args(["-W", "-c", "-f"]).arg(file);
-            command
-        };
-        command.env("DATAPLANEAPI_TRANSACTION_FILE", file);
-        if let Some(folder) = &self.options.working_folder {
-            command.current_dir(folder);
+    /// Removes what checks of an earlier process left behind. No other process may check in the same folder.
+    pub fn sweep(&self) {
+        Scratch::sweep(&self.options.folder);
+        if let Some(beside) = self.options.config_file.parent() {
+            Scratch::sweep(beside);
         }
-        command
+    }
+
+    /// The command of the user's own: it may be `sudo`, or reach into a container.
+    fn own_command(words: &[String], scratch: &Scratch) -> Prepared {
+        let mut command = Command::new(words.first().map(String::as_str).unwrap_or_default());
+        command.args(words.iter().skip(1)).env("DATAPLANEAPI_TRANSACTION_FILE", scratch.file());
+        Prepared { command, variables: Arc::new(Variables::ours()) }
+    }
+
+    async fn haproxy(&self, scratch: &Scratch) -> Prepared {
+        let options = &self.options;
+        let mut command = match &options.confiner {
+            Some(confiner) => {
+                let confined = Confined { confiner, folder: scratch.path(), time: options.limit };
+                confined.command(&found(&options.binary))
+            }
+            None => Command::new(&options.binary),
+        };
+        let variables = options.surroundings.variables().await;
+        command.env_clear().envs(variables.iter());
+        command.args(["-W", "-c", "-f"]).arg(scratch.file());
+        Prepared { command, variables }
     }
 
     async fn run(&self, candidate: &[u8], label: &str) -> Result<()> {
-        let _slot = self.slots.acquire().await.map_err(Error::internal)?;
-        let beside = says_default_path_config(candidate);
-        let folder = if beside { self.options.config_file.parent() } else { None };
-        let file = Temporary::write(folder.unwrap_or(&self.options.folder), candidate)?;
-        let done = match command::run(self.command(&file.0), self.options.limit).await {
+        let deadline = Instant::now() + self.options.limit;
+        self.turns.work(deadline, self.check_now(candidate, label, deadline)).await?
+    }
+
+    async fn check_now(&self, candidate: &[u8], label: &str, deadline: Instant) -> Result<()> {
+        let options = &self.options;
+        let parent = options.config_file.parent();
+        let beside = parent.filter(|_| says_default_path_config(candidate));
+        let working = options.working_folder.as_deref().unwrap_or(Path::new(""));
+        let is_there = |folder: &Path, path: &Path| folder.join(path).try_exists().unwrap_or(false);
+        let exists = |path: &Path| is_there(working, path) || parent.is_some_and(|folder| is_there(folder, path));
+        let scratch = Scratch::make(&options.folder, beside)?;
+        let redirected = match &self.validate {
+            Some(_) => Redirected::unchanged(candidate),
+            None => redirect(candidate, scratch.path(), &exists),
+        };
+        scratch.write(&redirected.text)?;
+        let Prepared { mut command, variables } = match &self.validate {
+            Some(words) => Self::own_command(words, &scratch),
+            None => self.haproxy(&scratch).await,
+        };
+        if let Some(folder) = &options.working_folder {
+            command.current_dir(folder);
+        }
+        let done = match command::run_closed(command, deadline.saturating_duration_since(Instant::now())).await {
             Ok(done) => done,
-            Err(failure @ command::Failure::TimedOut { .. }) => {
-                return Err(Error::new(
-                    Reason::ConfigurationRejected,
-                    format!("the check of the configuration: {failure}"),
-                ));
-            }
-            Err(failure) => {
-                return Err(Error::new(Reason::Internal, format!("the check of the configuration: {failure}")));
-            }
+            Err(command::Failure::TimedOut { .. }) => return Err(self.took_too_long()),
+            Err(failure) => return Err(not_run(&failure.to_string())),
         };
         if done.success() {
             return Ok(());
         }
+        if let Some(why) = confine::failure(done.status.code(), &done.stderr) {
+            return Err(not_run(why));
+        }
         let output =
             if done.stdout.trim().is_empty() { done.stderr } else { format!("{}\n{}", done.stderr, done.stdout) };
+        let output = output.replace(&*scratch.file().to_string_lossy(), FILE);
+        let output = variables.hide(&redirected.restored(&output, FILE));
         let status = done.status.code().map_or_else(|| done.status.to_string(), |code| format!("exit status {code}"));
-        Err(rejection(candidate, &output, &file.0.to_string_lossy(), label, &status))
+        Err(rejection(candidate, &output, FILE, label, &status))
     }
+
+    fn took_too_long(&self) -> Error {
+        let program = self.validate.as_ref().and_then(|words| words.first());
+        let program = program.cloned().unwrap_or_else(|| self.options.binary.display().to_string());
+        let seconds = self.options.limit.as_secs_f64();
+        let text = format!("the check of the configuration: {program} did not end within {seconds} s");
+        Error::new(Reason::ConfigurationRejected, text)
+    }
+}
+
+fn not_run(why: &str) -> Error {
+    Error::new(Reason::Internal, format!("the check of the configuration: {why}"))
+}
+
+/// The binary as it is found with our own `PATH`: that of HAProxy's environment may be another.
+fn found(binary: &Path) -> PathBuf {
+    let is_name = binary.components().count() == 1 && !binary.as_os_str().as_encoded_bytes().contains(&b'/');
+    let path = std::env::var_os("PATH").filter(|_| is_name);
+    let all = path.iter().flat_map(std::env::split_paths).map(|folder| folder.join(binary));
+    all.into_iter().find(|file| file.is_file()).unwrap_or_else(|| binary.to_owned())
 }
 
 impl Check for Checker {
@@ -157,34 +224,6 @@ fn says_default_path_config(candidate: &[u8]) -> bool {
         let mut words = line.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
         words.next() == Some(b"default-path") && matches!(words.next(), Some(b"config" | b"parent"))
     })
-}
-
-/// A private file that goes when it is dropped, also when the check is cancelled.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn write(folder: &Path, bytes: &[u8]) -> Result<Temporary> {
-        let file = Temporary(folder.join(format!(".candidate-{}", uuid::Uuid::new_v4().simple())));
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&file.0)
-            .and_then(|mut open| open.write_all(bytes));
-        written.map_err(|error| {
-            Error::internal(format!("candidate {}: {error}", file.0.display()))
-                .message_replaced(format!("the candidate cannot be written for its check: {error}"))
-        })?;
-        Ok(file)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::warn!(%error, file = %self.0.display(), "a checked candidate cannot be removed");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -265,6 +304,8 @@ mod tests {
         let error = checker.check(b"", "a").await.unwrap_err();
         assert!(error.message().contains("/nowhere/haproxy cannot be run"), "{error}");
         assert!(Checker::new(CheckOptions { validate_cmd: Some("a 'b".into()), ..checker.options }).is_err());
+        assert_eq!(found(Path::new("./sh")), Path::new("./sh"));
+        assert!(found(Path::new("sh")).is_absolute());
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::environment::Variables;
 use super::master::MasterSocket;
 use super::report;
 use crate::error::{Error, Reason, Result};
@@ -40,6 +41,8 @@ pub struct ChildOptions {
     pub master_socket: PathBuf,
     /// Where its process id is kept, so that a later start finds one that outlived us.
     pub pid_file: PathBuf,
+    /// Its environment.
+    pub environment: Variables,
     /// How long it may take to load, 60 s by default.
     pub start_limit: Duration,
     /// How long connections may go on after the stop began, 5 s by default.
@@ -47,13 +50,14 @@ pub struct ChildOptions {
 }
 
 impl ChildOptions {
-    /// With the default times.
+    /// With the default times, and our own environment as far as it is meant for HAProxy.
     pub fn new(binary: &Path, config_file: &Path, master_socket: &Path, pid_file: &Path) -> Self {
         ChildOptions {
             binary: binary.to_owned(),
             config_file: config_file.to_owned(),
             master_socket: master_socket.to_owned(),
             pid_file: pid_file.to_owned(),
+            environment: Variables::ours().for_haproxy(),
             start_limit: Duration::from_mins(1),
             grace: Duration::from_secs(5),
         }
@@ -186,6 +190,7 @@ impl Supervised {
     fn spawn(&self) -> Result<Child> {
         let options = &self.options;
         let mut command = Command::new(&options.binary);
+        command.env_clear().envs(options.environment.iter());
         command.args(["-W", "-db", "-S"]).arg(&options.master_socket).arg("-f").arg(&options.config_file);
         // In its own group a Ctrl-C of the terminal reaches us alone, and we stop it in order.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

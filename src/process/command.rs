@@ -57,7 +57,7 @@ pub enum Failure {
     },
 }
 
-/// Kills the whole group of the command unless it has ended: a dropped future leaves nothing behind.
+/// Kills the whole group of the command when it is dropped: a dropped future leaves nothing behind.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
@@ -70,12 +70,26 @@ impl Drop for Group {
     }
 }
 
-/// Runs a command to its end in a process group of its own, without standard input.
-pub async fn run(mut command: Command, limit: Duration) -> Result<Finished, Failure> {
+/// Runs a command to its end in a process group of its own, without standard input. What it leaves running in the
+/// background stays.
+pub async fn run(command: Command, limit: Duration) -> Result<Finished, Failure> {
+    run_group(command, limit).await.map(|(finished, mut group)| {
+        group.0 = None;
+        finished
+    })
+}
+
+/// As [`run`], but nothing of its process group outlives the command.
+pub async fn run_closed(command: Command, limit: Duration) -> Result<Finished, Failure> {
+    run_group(command, limit).await.map(|(finished, _group)| finished)
+}
+
+/// Runs a command to its end, and says what of its group may be left.
+async fn run_group(mut command: Command, limit: Duration) -> Result<(Finished, Group), Failure> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(|source| Failure::Start { program: program.clone(), source })?;
-    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+    let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let work = async {
         // A grandchild may keep a pipe open after the command has ended: the end of the command counts.
@@ -97,10 +111,7 @@ pub async fn run(mut command: Command, limit: Duration) -> Result<Finished, Fail
         status.map(|status| (status, out, err))
     };
     match tokio::time::timeout(limit, work).await {
-        Ok(Ok((status, out, err))) => {
-            group.0 = None;
-            Ok(Finished { status, stdout: lossy(out), stderr: lossy(err) })
-        }
+        Ok(Ok((status, out, err))) => Ok((Finished { status, stdout: lossy(out), stderr: lossy(err) }, group)),
         Ok(Err(source)) => Err(Failure::Wait { program, source }),
         Err(_) => Err(Failure::TimedOut { program, limit }),
     }
@@ -221,6 +232,26 @@ mod tests {
         while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z ")) {
             assert!(std::time::Instant::now() < deadline, "the child is still there");
             tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_command_leaves_running_stays_or_goes() {
+        for closed in [false, true] {
+            let script = "sleep 600 >/dev/null 2>&1 & echo $!";
+            let limit = Duration::from_secs(20);
+            let done = if closed { run_closed(sh(script), limit).await } else { run(sh(script), limit).await };
+            let pid: i32 = done.unwrap().stdout.trim().parse().unwrap();
+            let left = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "));
+            let deadline = std::time::Instant::now() + Duration::from_secs(5);
+            while closed && left() {
+                assert!(std::time::Instant::now() < deadline, "the child is still there");
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(left(), !closed);
+            if !closed {
+                rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What HAProxy prints when it refuses a configuration, in plain words. Pure.
 
 /// Words that begin a section; the same set for every version, a few of them newer than 2.6.
-const SECTIONS: &[&str] = &[
+pub(super) const SECTIONS: &[&str] = &[
     "acme",
     "backend",
     "cache",

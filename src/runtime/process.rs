@@ -2,7 +2,7 @@
 
 use super::client::Runtime;
 use super::command::Command;
-use super::parse::{Info, StatRow, StatsReader};
+use super::parse::{self, Info, StatRow, StatsReader};
 use crate::error::{Error, Reason, Result};
 
 /// Kinds of rows of `show stat`, by HAProxy's bits.
@@ -27,6 +27,16 @@ impl Runtime {
     /// HAProxy's version, such as `2.6.12-1+deb12u4`.
     pub async fn version(&self) -> Result<String> {
         self.short(Command::new("show version")).await
+    }
+
+    /// `show env`: names and values of the variables of its environment. Needs a socket of level operator or admin.
+    pub async fn environment(&self) -> Result<Vec<(String, String)>> {
+        let mut lines = self.lines(Command::new("show env").idempotent()).await?;
+        let mut text = Vec::new();
+        while let Some(block) = lines.next_block().await? {
+            text.extend_from_slice(&block);
+        }
+        Ok(parse::variables(&String::from_utf8_lossy(&text)))
     }
 
     /// Rows of `show stat`: of one proxy or all, of one kind or all. An unknown proxy gives no rows.

@@ -182,6 +182,8 @@ pub struct Settings {
     pub transaction_expiry: Option<Duration>,
     /// Whether answers wait for the disk. Default true.
     pub durability: bool,
+    /// Variables that checks of the configuration find while HAProxy cannot tell its own: `NAME`, or `NAME=value`.
+    pub haproxy_env: Vec<String>,
     /// Whether REST lists `listen` sections among frontends and backends. Default false.
     pub rest_listen_sections: bool,
     /// Name of this program in peers sections. Default `backstay`.
@@ -544,6 +546,7 @@ impl Reading {
                 !expiry.is_zero() && (!drop_in || self.given.contains_key("backstay.transaction_expiry"))
             }),
             durability: self.switch("backstay.durability", true),
+            haproxy_env: self.given.get("backstay.haproxy_env").map(|g| g.values.clone()).unwrap_or_default(),
             rest_listen_sections: self.switch("backstay.rest_listen_sections", false),
             peer_name: self.text("backstay.peer_name").unwrap_or_else(|| "backstay".to_owned()),
             peer_tls: self.peer_tls(),

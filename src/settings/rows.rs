@@ -203,6 +203,13 @@ pub(super) const ROWS: &[Row] = &[
         "every acknowledged change survives a loss of power",
     ),
     row(
+        "haproxy-env",
+        "backstay.haproxy_env",
+        Kind::List,
+        "",
+        "variables that checks of the configuration find while haproxy cannot tell its own: NAME as here, NAME=VALUE",
+    ),
+    row(
         "rest-listen-sections",
         "backstay.rest_listen_sections",
         Kind::Switch,

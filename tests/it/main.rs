@@ -7,6 +7,7 @@ mod aggregation;
 mod announcement;
 mod attacks;
 mod clients;
+mod confinement;
 mod contract;
 mod coverage;
 mod digest;

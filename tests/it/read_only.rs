@@ -40,6 +40,14 @@ async fn read_only(world: &mut World) {
             ),
             ("TransactionService.BeginTransaction", json!({}), no()),
             ("RawConfigurationService.PushRawConfiguration", json!({"data": "global\n"}), no()),
+            // A check runs HAProxy on the text of the caller: nothing is checked either, and nothing told of it.
+            (
+                "RawConfigurationService.PushRawConfiguration",
+                json!({"data": ".alert \"${PATH}\"\n", "only_validate": true, "version": null}),
+                no(),
+            ),
+            ("BackendService.CreateBackend", json!({"backend": {"name": "b"}, "validate_only": true}), no()),
+            ("BackendService.DeleteBackend", json!({"name": "hello", "version": 99}), no()),
             ("StorageMapService.CreateStorageMap", json!({"name": "new.map", "data": "a b\n"}), no()),
             ("StorageMapService.ImportStorageMap", json!({"name": "new.map", "data": "a b\n"}), no()),
             ("StorageGeneralFileService.CreateStorageGeneralFile", json!({"name": "new.txt", "data": "x"}), no()),

@@ -1,11 +1,13 @@
 //! Pure readers of HAProxy's answers: bytes in, values out. Nothing here knows a socket or a clock.
 
+mod environment;
 mod info;
 mod pattern;
 mod server;
 mod stats;
 mod table;
 
+pub(super) use environment::variables;
 pub use info::{Info, InfoValue};
 pub(super) use pattern::{Lookup, parse_acl_entry, parse_info as parse_pattern_info, parse_lookup};
 pub use pattern::{
