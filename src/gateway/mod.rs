@@ -36,6 +36,7 @@ use tonic::body::Body;
 
 pub use self::cors::Cors;
 pub use self::origin::Names;
+use self::request::Keys;
 pub use self::request::Limits;
 use self::response::{Facts, JSON, error_response, refusal};
 use self::routes::{BodyField, Found, Route, Routes};
@@ -143,7 +144,7 @@ impl Gateway {
 
     /// Pages that need no credentials.
     fn open_page(&self, head: &Parts) -> Option<Response<Body>> {
-        let path = head.uri.path();
+        let path = &*routes::clean(head.uri.path());
         if head.method == HttpMethod::GET
             && let Some(page) = self.page(path).filter(|page| page.open)
         {
@@ -166,13 +167,16 @@ impl Gateway {
     }
 
     async fn routed(&self, head: &Parts, body: Body) -> Response<Body> {
-        let path = head.uri.path();
+        let path = &*routes::clean(head.uri.path());
         let found = self.routes.find(head.method.as_str(), path);
         let listed = discovery::lists(path);
         let page = self.page(path);
         let known = match &found {
             Found::Nothing if listed || page.is_some() => vec!["GET"],
-            Found::Nothing => return refusal(StatusCode::NOT_FOUND, &format!("path {path} was not found")),
+            Found::Nothing => {
+                let message = format!("path {} was not found", head.uri.path());
+                return refusal(StatusCode::NOT_FOUND, &message);
+            }
             Found::Methods(methods) => methods.clone(),
             Found::Route(..) => Vec::new(),
         };
@@ -207,8 +211,8 @@ impl Gateway {
         if let Err(message) = request::check_content_type(&self.on.tables, method, route, &head.headers) {
             return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &message);
         }
-        let mut unknown = Vec::new();
-        let mut response = match self.answer(head, body, route, values, &mut unknown).await {
+        let mut keys = Keys::default();
+        let mut response = match self.answer(head, body, route, values, &mut keys).await {
             Ok(response) => response,
             Err(error) => {
                 let mut response = error_response(&head.method, &route.rule.path, &error);
@@ -218,8 +222,9 @@ impl Gateway {
                 response
             }
         };
-        if let Some(warning) = warning(&unknown) {
-            response.headers_mut().insert(WARNING, warning);
+        let warnings = [warning("unknown, ignored", &keys.unknown), warning("taken in another case", &keys.recased)];
+        for warning in warnings.into_iter().flatten() {
+            response.headers_mut().append(WARNING, warning);
         }
         response
     }
@@ -230,14 +235,14 @@ impl Gateway {
         body: Body,
         route: &Route,
         values: &[String],
-        unknown: &mut Vec<String>,
+        keys: &mut Keys,
     ) -> Result<Response<Body>> {
         let tables = &self.on.tables;
         let settings = &self.on.settings;
         let method = &tables.methods[route.method];
         let query = head.uri.query().unwrap_or_default();
         let parameters = query::read(tables, method, route, values, query);
-        *unknown = parameters.unknown;
+        keys.unknown = parameters.unknown;
         let mut request = parameters.object;
         header_fields(tables, method, &head.headers, &mut request)?;
         let mut violations = parameters.violations;
@@ -261,9 +266,10 @@ impl Gateway {
             &mut request,
         );
         let rest = rest.await?;
-        unknown.extend(rest.unknown);
-        if settings.strict && !unknown.is_empty() {
-            let what = unknown.join(", ");
+        keys.unknown.extend(rest.keys.unknown);
+        keys.recased = rest.keys.recased;
+        if settings.strict && !(keys.unknown.is_empty() && keys.recased.is_empty()) {
+            let what = [&keys.unknown[..], &keys.recased[..]].concat().join(", ");
             return Err(Error::new(Reason::MalformedRequest, format!("unknown fields or parameters: {what}")));
         }
         compat::check_target(tables, method, &request)?;
@@ -434,14 +440,14 @@ fn facts(tables: &Tables, method: &Method, route: &Route, headers: &HeaderMap, r
     }
 }
 
-/// Names what was ignored: `299 backstay "ignored: a, b"`, cut to a size that fits a header.
-fn warning(unknown: &[String]) -> Option<HeaderValue> {
+/// Names keys and what became of them: `299 backstay "unknown, ignored: a, b"`, cut to a size that fits a header.
+fn warning(what: &str, keys: &[String]) -> Option<HeaderValue> {
     const LONGEST: usize = 1024;
-    if unknown.is_empty() {
+    if keys.is_empty() {
         return None;
     }
-    let mut text = String::from("299 backstay \"unknown, ignored: ");
-    for (number, name) in unknown.iter().enumerate() {
+    let mut text = format!("299 backstay \"{what}: ");
+    for (number, name) in keys.iter().enumerate() {
         if text.len() + name.len() > LONGEST {
             text.push_str(", ...");
             break;

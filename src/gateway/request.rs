@@ -4,13 +4,14 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use http_body::Body;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::routes::{BodyField, Route};
 use super::{compat, upload};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Upload, collect};
-use crate::schema::json::{self, JsonRules};
+use crate::schema::json::{self, JsonRules, Reading};
 use crate::schema::tables::{FieldIndex, Kind, Method, Tables};
 use crate::schema::value::{Object, Value};
 use crate::schema::{check, tables::Field};
@@ -81,10 +82,29 @@ fn form(field: Option<&Field>, headers: &HeaderMap) -> std::result::Result<Form,
 /// What of a body does not stand in the request.
 #[derive(Debug, Default)]
 pub struct Rest {
-    /// Paths of JSON fields that the schema does not know.
-    pub unknown: Vec<String>,
+    /// Keys to tell the caller of.
+    pub keys: Keys,
     /// Bytes that are still to come.
     pub upload: Option<Upload>,
+}
+
+/// JSON keys and parameters that were not read as they stand, by their paths.
+#[derive(Debug, Default)]
+pub struct Keys {
+    /// The schema does not know them.
+    pub unknown: Vec<String>,
+    /// They were taken for the field that has them in another case.
+    pub recased: Vec<String>,
+}
+
+impl Keys {
+    /// Adds those of an object, each with `prefix` in front.
+    fn extend(&mut self, prefix: &str, reading: &mut Reading) {
+        let prefixed =
+            |paths: &mut Vec<String>| paths.drain(..).map(|path| format!("{prefix}{path}")).collect::<Vec<_>>();
+        self.unknown.extend(prefixed(&mut reading.unknown));
+        self.recased.extend(prefixed(&mut reading.recased));
+    }
 }
 
 /// Reads the body into the request; of an upload, no more than its beginning.
@@ -126,11 +146,11 @@ where
         return Ok(Rest { upload: Some(Upload { field: at, chunks }), ..Rest::default() });
     }
     let data = collect(upload::plain(headers, body, limits.body)?).await?;
-    let unknown = read_whole(tables, method, target, field, form, rules, data, request)?;
-    Ok(Rest { unknown, upload: None })
+    let keys = read_whole(tables, method, target, field, form, rules, data, request)?;
+    Ok(Rest { keys, upload: None })
 }
 
-/// Reads a body that has arrived. Returns the paths of JSON fields that the schema does not know.
+/// Reads a body that has arrived.
 #[allow(clippy::too_many_arguments, reason = "each is another thing, and it is called once")]
 fn read_whole(
     tables: &Tables,
@@ -141,13 +161,13 @@ fn read_whole(
     rules: JsonRules,
     data: Bytes,
     request: &mut Object,
-) -> Result<Vec<String>> {
+) -> Result<Keys> {
     match (target, field) {
         (BodyField::Field(at), Some(field)) if scalar(field) => {
             if let Some(value) = scalar_value(field, form, data)? {
                 request.set(at, value);
             }
-            Ok(Vec::new())
+            Ok(Keys::default())
         }
         (BodyField::Field(at), Some(field)) => {
             some_json(&data)?;
@@ -163,8 +183,10 @@ fn read_whole(
             let mut violations = check::check_reading(tables, method.input, &read);
             compat::locate(&mut violations);
             refuse_violations(violations)?;
+            let mut keys = Keys::default();
+            keys.extend("", &mut read);
             *request = read.object;
-            Ok(read.unknown)
+            Ok(keys)
         }
     }
 }
@@ -180,7 +202,7 @@ fn scalar_value(field: &Field, form: Form, data: Bytes) -> Result<Option<Value>>
     }
     let text = match form {
         Form::Json if data.is_empty() => Bytes::new(),
-        Form::Json => Bytes::from(serde_json::from_slice::<String>(&data).map_err(|error| unparsable(&error))?),
+        Form::Json => Bytes::from(first_value::<String>(&data)?),
         Form::Text | Form::Multipart => data,
     };
     Ok(Some(match field.kind {
@@ -199,37 +221,37 @@ fn read_field(
     rules: JsonRules,
     data: &[u8],
     request: &mut Object,
-) -> Result<Vec<String>> {
-    let mut unknown = Vec::new();
+) -> Result<Keys> {
+    let mut keys = Keys::default();
     let mut violations = Vec::new();
     match field.kind {
         Kind::Message(id) if !field.repeated => {
-            let read = json::read(tables, id, data, rules)?;
+            let mut read = json::read(tables, id, data, rules)?;
             violations = check::check_reading(tables, id, &read);
-            unknown = read.unknown;
+            keys.extend("", &mut read);
             request.set(at, Value::Object(read.object));
         }
         Kind::Message(id) => {
-            let items: Vec<&RawValue> = serde_json::from_slice(data).map_err(|error| unparsable(&error))?;
+            let items: Vec<&RawValue> = first_value(data)?;
             for (number, item) in items.into_iter().enumerate() {
-                let read = json::read(tables, id, item.get().as_bytes(), rules)?;
+                let mut read = json::read(tables, id, item.get().as_bytes(), rules)?;
                 violations.extend(check::check_reading(tables, id, &read).into_iter().map(|mut violation| {
                     violation.field = format!("{number}.{}", violation.field);
                     violation
                 }));
-                unknown.extend(read.unknown.into_iter().map(|path| format!("{number}.{path}")));
+                keys.extend(&format!("{number}."), &mut read);
                 request.push(at, Value::Object(read.object));
             }
         }
         _ => {
-            let items: Vec<String> = serde_json::from_slice(data).map_err(|error| unparsable(&error))?;
+            let items: Vec<String> = first_value(data)?;
             for item in items {
                 request.push(at, Value::Str(item.into()));
             }
         }
     }
     refuse_violations(violations)?;
-    Ok(unknown)
+    Ok(keys)
 }
 
 /// Values that are wrong by themselves come first; what fields demand of each other is another kind of error in /v2.
@@ -254,8 +276,9 @@ fn data_is_required() -> Error {
     Error::invalid(vec![Violation { field: "data".into(), message: "is required".into(), code: 602, location: "body" }])
 }
 
-fn unparsable(error: &serde_json::Error) -> Error {
-    Error::new(Reason::MalformedRequest, format!("body cannot be parsed: {error}"))
+/// The first JSON value of a body; as clients of /v2 know it, what follows is not looked at.
+fn first_value<'b, T: Deserialize<'b>>(data: &'b [u8]) -> Result<T> {
+    T::deserialize(&mut serde_json::Deserializer::from_slice(data)).map_err(|error| json::not_json(&error))
 }
 
 fn set_file_name(tables: &Tables, method: &Method, name: Option<String>, request: &mut Object) {
@@ -294,7 +317,7 @@ mod tests {
         if let Some(upload) = rest.upload {
             request.set(upload.field, Value::Bytes(collect(upload.chunks).await?));
         }
-        Ok(format!("{request:?} {:?}", rest.unknown))
+        Ok(format!("{request:?} {:?}", rest.keys.unknown))
     }
 
     async fn refusal(http: &str, path: &str, content_type: &str, body: &'static [u8]) -> String {

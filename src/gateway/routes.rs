@@ -1,5 +1,6 @@
 //! Routes of /v2: paths are matched as sent, segments are decoded afterwards, so a name may hold any character.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use percent_encoding::percent_decode_str;
@@ -58,6 +59,26 @@ pub enum Found<'a> {
     Methods(Vec<&'a str>),
     /// No such path.
     Nothing,
+}
+
+/// A path without empty segments, `.` and `..`, as clients that join paths without care send them; never above the
+/// root. The path is as it was sent: what is percent-encoded belongs to a name. A slash at the end stays.
+pub fn clean(path: &str) -> Cow<'_, str> {
+    if path.starts_with('/') && !path.contains("//") && !path.contains("/.") {
+        return Cow::Borrowed(path);
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    let mut ends_open = false;
+    for segment in path.split('/') {
+        ends_open = matches!(segment, "" | "." | "..");
+        match segment {
+            ".." => drop(kept.pop()),
+            "" | "." => {}
+            name => kept.push(name),
+        }
+    }
+    let end = if ends_open && !kept.is_empty() { "/" } else { "" };
+    Cow::Owned(format!("/{}{end}", kept.join("/")))
 }
 
 enum Part<'a> {
@@ -221,6 +242,27 @@ mod tests {
             }
             Found::Methods(methods) => format!("405 {}", methods.join(",")),
             Found::Nothing => "404".to_owned(),
+        }
+    }
+
+    #[test]
+    fn paths_are_cleaned_as_they_were_sent() {
+        for (path, cleaned) in [
+            ("/v2/a/", "/v2/a/"),
+            ("/v2//a", "/v2/a"),
+            ("//v2/a", "/v2/a"),
+            ("/v2/./a/.", "/v2/a/"),
+            ("/v2/b/../a", "/v2/a"),
+            ("/../../v2/a//", "/v2/a/"),
+            ("/v2/a/..", "/v2/"),
+            ("/v2/.hidden/...", "/v2/.hidden/..."),
+            ("/v2/%2e%2e/a%2F%2Fb", "/v2/%2e%2e/a%2F%2Fb"),
+            ("/v2//%2e%2E/a%2f..", "/v2/%2e%2E/a%2f.."),
+            ("", "/"),
+            ("/..", "/"),
+            ("*", "/*"),
+        ] {
+            assert_eq!(clean(path), cleaned, "{path}");
         }
     }
 

@@ -5,7 +5,7 @@
 mod read;
 mod write;
 
-pub use read::{JsonRules, Reading, read, read_value};
+pub use read::{JsonRules, Reading, not_json, read, read_value};
 pub use write::{write, write_field};
 
 use super::tables::{Field, FieldIndex};

@@ -20,14 +20,18 @@ pub struct JsonRules {
 pub struct Reading {
     /// The object.
     pub object: Object,
-    /// Paths of keys that no field has, in sorted order per object. /v2 ignores them.
+    /// Paths of keys that no field has, and of keys in another case beside the exact one. /v2 ignores them.
     pub unknown: Vec<String>,
+    /// Paths of keys that were taken for the field that has them in another case.
+    pub recased: Vec<String>,
     /// Words that no value of their enum has (the empty one counts as absent). The fields are absent from the object;
     /// [`check_reading`](crate::schema::check::check_reading) reports them together with all else.
     pub refused: Vec<Violation>,
 }
 
 /// Reads a body. `null` is the empty object, as `null` for a key is its absence; of equal keys the last one counts.
+/// Keys are matched whatever their case, as by clients' and the Data Plane API's own readers of JSON: an exact one wins,
+/// else the last one.
 pub fn read(tables: &Tables, message: MessageId, bytes: &[u8], rules: JsonRules) -> Result<Reading> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::invalid(vec![Violation {
@@ -37,16 +41,32 @@ pub fn read(tables: &Tables, message: MessageId, bytes: &[u8], rules: JsonRules)
             location: "body",
         }]));
     }
-    let json: Json = serde_json::from_slice(bytes)
-        .map_err(|error| Error::new(Reason::MalformedRequest, format!("body is not JSON: {error}")))?;
+    // As clients of /v2 know it, what follows the first value is not looked at.
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Json>();
+    let json = values.next().unwrap_or(Ok(Json::Null)).map_err(|error| not_json(&error))?;
     read_value(tables, message, &json, rules)
+}
+
+/// The error of a body that cannot be read as JSON.
+pub fn not_json(error: &serde_json::Error) -> Error {
+    Error::new(Reason::MalformedRequest, format!("body is not JSON: {error}"))
 }
 
 /// Reads parsed JSON.
 pub fn read_value(tables: &Tables, message: MessageId, json: &Json, rules: JsonRules) -> Result<Reading> {
-    let mut reader = Reader { tables, rules, path: String::new(), unknown: Vec::new(), refused: Vec::new() };
+    let mut reader = Reader { tables, rules, path: String::new(), reading: Reading::default() };
     let object = reader.object(message, json)?;
-    Ok(Reading { object, unknown: reader.unknown, refused: reader.refused })
+    Ok(Reading { object, ..reader.reading })
+}
+
+/// A whole number, also written with a fraction of zero, as some clients write all numbers.
+fn integer(json: &Json) -> Option<i64> {
+    /// Up to here every whole number has a floating one of its own.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    json.as_i64().or_else(|| {
+        let number = json.as_f64().filter(|number| number.fract() == 0.0 && number.abs() <= EXACT)?;
+        Some(number as i64)
+    })
 }
 
 struct Reader<'a> {
@@ -54,8 +74,8 @@ struct Reader<'a> {
     rules: JsonRules,
     /// Where the reader stands, such as `return_hdrs.0`.
     path: String,
-    unknown: Vec<String>,
-    refused: Vec<Violation>,
+    /// What was found so far, but for the object.
+    reading: Reading,
 }
 
 impl<'a> Reader<'a> {
@@ -71,15 +91,30 @@ impl<'a> Reader<'a> {
 
     fn keys(&mut self, message: MessageId, keys: &Map<String, Json>, object: &mut Object) -> Result<()> {
         for (key, json) in keys {
+            if self.has_key(message, key) {
+                self.at(key, |reader| reader.key(message, key, json, object))?;
+                continue;
+            }
+            let name = self.in_another_case(message, key).filter(|name| !keys.contains_key(*name));
             self.at(key, |reader| {
-                if !reader.key(message, key, json, object)? {
-                    let path = reader.path.clone();
-                    reader.unknown.push(path);
-                }
-                Ok(())
+                let path = reader.path.clone();
+                let Some(name) = name else {
+                    reader.reading.unknown.push(path);
+                    return Ok(());
+                };
+                reader.reading.recased.push(path);
+                reader.key(message, name, json, object)
             })?;
         }
         Ok(())
+    }
+
+    /// The key of the message, or of a flattened part of it, that is the same but for the case of its letters.
+    fn in_another_case(&self, message: MessageId, key: &str) -> Option<&'a str> {
+        self.tables.messages[message].fields.iter().find_map(|field| match field.kind {
+            Kind::Message(inner) if field.flatten => self.in_another_case(inner, key),
+            _ => (field.json.eq_ignore_ascii_case(key) && !self.is_hidden(field)).then_some(&*field.json),
+        })
     }
 
     /// Runs with the path one part longer.
@@ -94,16 +129,15 @@ impl<'a> Reader<'a> {
         result
     }
 
-    /// Reads one key, if the message or a flattened part of it has it.
-    fn key(&mut self, message: MessageId, key: &str, json: &Json, object: &mut Object) -> Result<bool> {
+    /// Reads one key that the message or a flattened part of it has.
+    fn key(&mut self, message: MessageId, key: &str, json: &Json, object: &mut Object) -> Result<()> {
         let tables = self.tables;
         let table = &tables.messages[message];
         if let Some(&at) = table.by_json.get(key)
             && !table.fields[at].flatten
             && !self.is_hidden(&table.fields[at])
         {
-            self.field(&table.fields[at], at, json, object)?;
-            return Ok(true);
+            return self.field(&table.fields[at], at, json, object);
         }
         for (at, field) in table.fields.iter().enumerate() {
             let Kind::Message(inner) = field.kind else { continue };
@@ -111,13 +145,13 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let part = object.object_mut(at);
-            let found = self.key(inner, key, json, part)?;
+            self.key(inner, key, json, part)?;
             if part.is_empty() {
                 object.take(at);
             }
-            return Ok(found);
+            return Ok(());
         }
-        Ok(false)
+        Ok(())
     }
 
     fn field(&mut self, field: &'a Field, at: FieldIndex, json: &Json, object: &mut Object) -> Result<()> {
@@ -154,7 +188,7 @@ impl<'a> Reader<'a> {
             (Kind::Bool, Json::Null) => Value::Bool(false),
             (Kind::Bool, _) => return Err(self.wrong("true or false", json)),
             (Kind::Int32 | Kind::Int64, Json::Null) => Value::Int(0),
-            (Kind::Int32 | Kind::Int64, _) => match json.as_i64() {
+            (Kind::Int32 | Kind::Int64, _) => match integer(json) {
                 Some(number) => Value::Int(number),
                 None => return Err(self.wrong("an integer", json)),
             },
@@ -212,7 +246,7 @@ impl<'a> Reader<'a> {
     }
 
     fn refuse(&mut self, id: usize) {
-        self.refused.push(Violation {
+        self.reading.refused.push(Violation {
             field: self.path.clone(),
             message: self.tables.enums[id].expected(self.rules.only_v2),
             code: 606,
