@@ -68,8 +68,8 @@ async fn names_may_hold_anything_and_be_long() {
         ("%25", "%"),
         ("a%3Fb", "a?b"),
         ("b%C3%BC", "bü"),
-        ("bü", "bü"),
-        ("..", ".."),
+        ("%2e%2E", ".."),
+        ("%2e%2E", ".."),
         (&*long, &*long),
     ] {
         let answer = port.raw(&request(&format!("GET {BASE}/backends/{sent}/"), "", "")).await;
