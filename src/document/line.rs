@@ -116,12 +116,21 @@ impl<'a> LineRef<'a> {
         self.raw
     }
 
-    /// The text of `raw`, or nothing when the line is not UTF-8.
+    /// The text of `raw`, or nothing when what the line says is not UTF-8. Its comment may hold any bytes: it is no part
+    /// of an object, and the text ends in front of the first byte of it that is not UTF-8.
     pub fn text(&self) -> Option<&'a str> {
-        std::str::from_utf8(self.raw()).ok()
+        let raw = self.raw();
+        match std::str::from_utf8(raw) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                let text = std::str::from_utf8(raw.get(..error.valid_up_to())?).ok()?;
+                words::split(text).comment.map(|_| text)
+            }
+        }
     }
 
-    /// False when the line holds bytes that are not UTF-8; it is then kept as it is and cannot be replaced in place.
+    /// False when what the line says holds bytes that are not UTF-8; it is then kept as it is and cannot be replaced in
+    /// place.
     pub fn is_utf8(&self) -> bool {
         self.text().is_some()
     }
@@ -141,12 +150,12 @@ impl<'a> LineRef<'a> {
         self.depth
     }
 
-    /// The raw words, quotes and escapes included; none for a line that is not UTF-8.
+    /// The raw words, quotes and escapes included; none for a line that says something that is not UTF-8.
     pub fn words(&self) -> Words<'a> {
         words::split(self.text().unwrap_or_default())
     }
 
-    /// The trailing comment from its `#` on.
+    /// The trailing comment from its `#` on, as far as it is UTF-8.
     pub fn comment(&self) -> Option<&'a str> {
         let text = self.text()?;
         words::split(text).comment.map(|at| &text[at..])

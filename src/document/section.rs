@@ -94,12 +94,13 @@ impl Section {
     fn read_name(&mut self) {
         let line = String::from_utf8_lossy(self.header().raw());
         let words = words::split(&line).words;
-        let name = match (self.kind, words.get(1).copied().unwrap_or_default()) {
+        // HAProxy reads a quoted name as the name. One that is not set by the file alone stays as it is written.
+        let name = words::plain(words.get(1).copied().unwrap_or_default());
+        let name: Box<str> = match (self.kind, &*name) {
             // Kinds without names; and `defaults from base`, which has none either.
-            ("global" | "traces", _) | ("defaults", "from") => "",
-            (_, name) => name,
+            ("global" | "traces", _) | ("defaults", "from") => "".into(),
+            (_, name) => name.into(),
         };
-        let name: Box<str> = name.into();
         self.identity = identity(self.kind, &name);
         self.name = name;
     }
@@ -479,10 +480,10 @@ fn rewritten(old: LineRef<'_>, text: &str) -> Result<Vec<u8>> {
             ));
         }
         if fresh.comment.is_none() {
-            bytes.extend_from_slice(&line.as_bytes()[words.end..]);
+            bytes.extend_from_slice(&old.raw()[words.end..]);
         }
     }
-    bytes.extend_from_slice(&old.raw_with_ending()[line.len()..]);
+    bytes.extend_from_slice(&old.raw_with_ending()[old.raw().len()..]);
     Ok(bytes)
 }
 

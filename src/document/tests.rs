@@ -209,6 +209,24 @@ fn a_replaced_line_keeps_indentation_comment_and_ending() {
 }
 
 #[test]
+fn a_comment_may_hold_any_bytes() {
+    let mut document =
+        Document::parse(b"backend b\n  server s1 :80 check # r\xe9serve \xff\r\n  # \xe9\n  server \xe9 :81 # x\n");
+    edit(&mut document, "backend", "b", |s| {
+        assert_eq!(s.line(0).unwrap().words().words, ["server", "s1", ":80", "check"]);
+        assert_eq!(s.line(1).unwrap().kind(), LineKind::Comment);
+        assert!(!s.line(2).unwrap().is_utf8(), "what it says is not");
+        s.replace_line(0, "server s1 :82").unwrap();
+    });
+    let changed = b"backend b\n  server s1 :82 # r\xe9serve \xff\r\n  # \xe9\n  server \xe9 :81 # x\n";
+    assert_eq!(document.to_bytes(), changed);
+    edit(&mut document, "backend", "b", |s| s.replace_line(0, "server s1 :83 # new").unwrap());
+    assert!(document.to_bytes().starts_with(b"backend b\n  server s1 :83 # new\r\n"));
+    edit(&mut document, "backend", "b", |s| s.splice(0..1, &["server s1 :83"]).unwrap());
+    assert!(document.to_bytes().starts_with(b"backend b\n  server s1 :83 # new\r\n"), "it says the same");
+}
+
+#[test]
 fn a_line_cannot_smuggle_in_another() {
     let mut document = config("layout.cfg");
     edit(&mut document, "backend", "b1", |s| {

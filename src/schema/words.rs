@@ -1,6 +1,9 @@
 //! Splits a line of haproxy.cfg into raw words, the way HAProxy does but without removing anything.
 //!
-//! Quotes, backslashes and `${NAME}` stay part of the word: values of the API are raw words of the file.
+//! Quotes, backslashes and `${NAME}` stay part of the word: values of the API are raw words of the file. [`meaning`] tells
+//! what HAProxy reads them as.
+
+use std::borrow::Cow;
 
 /// The raw words of one line and where its comment begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +91,91 @@ pub fn is_words(text: &str) -> bool {
     words.closed && words.comment.is_none() && !words.words.is_empty()
 }
 
+/// The bytes that HAProxy reads a raw word as: without quotes, with escapes and, in double quotes, variables replaced.
+/// `variable` looks up a variable; one that is not set stands for nothing. `None` for what HAProxy refuses: an open quote
+/// or brace, a bad name of a variable, `\\x` without two hexadecimal digits.
+pub fn meaning<'w>(word: &'w str, variable: &dyn Fn(&str) -> Option<String>) -> Option<Cow<'w, [u8]>> {
+    if !word.contains(['"', '\'', '\\']) {
+        return Some(Cow::Borrowed(word.as_bytes()));
+    }
+    let mut out = Vec::with_capacity(word.len());
+    let mut quote = 0u8;
+    let mut rest = word.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        match (quote, byte) {
+            (0, b'"' | b'\'') => quote = byte,
+            (open, close) if open == close && open != 0 => quote = 0,
+            (0 | b'"', b'\\') => rest = escape(behind, &mut out)?,
+            (b'"', b'$') => rest = expand(behind, variable, &mut out)?,
+            _ => out.push(byte),
+        }
+    }
+    (quote == 0).then_some(Cow::Owned(out))
+}
+
+/// A raw word without its quotes and escapes where it needs none: what HAProxy reads is one word without them, and no
+/// variable has a part in it. Any other word as it is.
+pub fn plain(word: &str) -> Cow<'_, str> {
+    if !word.contains(['"', '\'', '\\']) || word.contains('$') {
+        return Cow::Borrowed(word);
+    }
+    let meant = meaning(word, &|_| None).and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
+    match meant {
+        Some(meant) if is_one_word(&meant) && !meant.contains(['"', '\'', '\\']) => Cow::Owned(meant),
+        _ => Cow::Borrowed(word),
+    }
+}
+
+/// Adds what a backslash and the bytes `behind` it stand for, and returns the bytes behind that. A backslash in front of
+/// any other byte stands for itself.
+fn escape<'w>(behind: &'w [u8], out: &mut Vec<u8>) -> Option<&'w [u8]> {
+    let (&byte, rest) = behind.split_first()?;
+    out.push(match byte {
+        b' ' | b'\\' | b'#' | b'"' | b'\'' | b'$' => byte,
+        b't' => b'\t',
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b'x' => {
+            let digits = rest.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+            out.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            return rest.get(2..);
+        }
+        _ => {
+            out.push(b'\\');
+            return Some(behind);
+        }
+    });
+    Some(rest)
+}
+
+/// Adds the value of the variable that is named `behind` a dollar sign: `NAME`, `{NAME}`, `{NAME-default}` or
+/// `{NAME[*]}`. Returns the bytes behind it.
+fn expand<'w>(behind: &'w [u8], variable: &dyn Fn(&str) -> Option<String>, out: &mut Vec<u8>) -> Option<&'w [u8]> {
+    let inner = behind.strip_prefix(b"{");
+    let text = inner.unwrap_or(behind);
+    let dot = usize::from(text.first() == Some(&b'.'));
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let length = dot + text.get(dot..)?.iter().take_while(|byte| is_part(byte)).count();
+    let (name, mut rest) = text.split_at(length);
+    if length == dot || name.first().is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
+    let mut value = variable(std::str::from_utf8(name).ok()?).map(String::into_bytes);
+    if inner.is_some() {
+        rest = rest.strip_prefix(b"[*]").unwrap_or(rest);
+        let close = rest.iter().position(|byte| *byte == b'}')?;
+        let default = rest[..close].strip_prefix(b"-");
+        if default.is_none() && close != 0 {
+            return None;
+        }
+        value = value.or_else(|| default.map(<[u8]>::to_vec));
+        rest = &rest[close + 1..];
+    }
+    out.extend(value.unwrap_or_default());
+    Some(rest)
+}
+
 /// True for a text that no line can hold.
 pub fn breaks_line(text: &str) -> bool {
     text.bytes().any(|byte| matches!(byte, b'\n' | b'\r' | 0))
@@ -109,6 +197,52 @@ mod tests {
     fn a_sharp_ends_the_line_unless_quoted_or_escaped() {
         assert_eq!(split("a#b c").words, ["a"]);
         assert_eq!(split("a\\#b '#' \"#\"").words, ["a\\#b", "'#'", "\"#\""]);
+    }
+
+    #[test]
+    fn a_word_means_what_haproxy_reads() {
+        let variable = |name: &str| match name {
+            "A" => Some("value a".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        let read = |word: &str| meaning(word, &variable).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        for (word, expected) in [
+            ("plain", "plain"),
+            ("\"s1\"", "s1"),
+            ("a'b 'c\"d\"", "ab cd"),
+            (r"p\ x\#\\", r"p x#\"),
+            (r"a\1\.b", r"a\1\.b"),
+            (r#""\t\n\r\x41\"\$A\'""#, "\t\n\rA\"$A'"),
+            (r"'\n$A\x'", r"\n$A\x"),
+            ("${A}$A", "${A}$A"),
+            ("\"${A}/$A.b/${NONE}/${NONE-x y}/${EMPTY-x}/${A[*]}\"", "value a/value a.b//x y//value a"),
+            ("\"\"", ""),
+        ] {
+            assert_eq!(read(word).as_deref(), Some(expected), "{word}");
+        }
+        for word in ["\"a", "'a", "a\\", r"\x4", r"\xzz", "\"${A\"", "\"$1\"", "\"${}\"", "\"${A+b}\"", "\"$\""] {
+            assert_eq!(read(word), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_word_is_plain_where_it_needs_no_quotes() {
+        for (word, expected) in [
+            ("a", "a"),
+            ("\"a\"", "a"),
+            ("'a.b'", "a.b"),
+            ("a\\ b", "a\\ b"),
+            ("\"a b\"", "\"a b\""),
+            ("\"a#b\"", "\"a#b\""),
+            ("\"${A}\"", "\"${A}\""),
+            ("\"\"", "\"\""),
+            ("a\\x62", "ab"),
+            ("'a\"'", "'a\"'"),
+            ("\"a", "\"a"),
+        ] {
+            assert_eq!(plain(word), expected, "{word}");
+        }
     }
 
     #[test]

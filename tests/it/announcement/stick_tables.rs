@@ -182,6 +182,11 @@ async fn stick_tables(world: &mut World) {
             ),
             (
                 "StickTableEntryService.ListStickTableEntries",
+                list(json!({"filter": "data.gpc0 gt 0, gpc0 lt 5,data.http_req_cnt ge 0"})),
+                entries(json!([{"key": "10.0.0.2", "gpc0": 1}])),
+            ),
+            (
+                "StickTableEntryService.ListStickTableEntries",
                 list(json!({"key": "10.0.0.1"})),
                 if world.is_rest() { done() } else { holds(json!({"fields": held})) },
             ),

@@ -175,9 +175,14 @@ fn require_process(context: &Context, process: Option<i64>) -> Result<i64> {
     }
 }
 
-/// Conditions joined by ` AND `.
+/// Conditions joined by ` AND `, or by commas as in /v2.
 fn filters(text: &str) -> Result<Vec<Filter>> {
-    text.split(" AND ").map(str::trim).filter(|term| !term.is_empty()).map(Filter::from_str).collect()
+    text.split(" AND ")
+        .flat_map(|terms| terms.split(','))
+        .map(str::trim)
+        .filter(|term| !term.is_empty())
+        .map(Filter::from_str)
+        .collect()
 }
 
 fn wrong(field: &str, message: &str) -> Error {
