@@ -122,6 +122,8 @@ reasons! {
     UploadOffset = "UPLOAD_OFFSET", OutOfRange, 400;
     /// Too many uploads are open; finish one, or wait until they expire.
     UploadLimit = "UPLOAD_LIMIT", ResourceExhausted, 429;
+    /// HAProxy's worker went while it made the change; whether it was made is unknown, look before you repeat it.
+    OutcomeUnknown = "OUTCOME_UNKNOWN", Unavailable, 500;
     /// The server is stopping; call again in a moment.
     Stopping = "STOPPING", Unavailable, 503;
     /// A web page sends it, and pages of its origin are not allowed to, or call by a name that is not ours.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,10 +35,9 @@ use crate::process::master::MasterSocket;
 use crate::process::reload::{ReloadOptions, ReloadQueue};
 use crate::process::standalone::Standalone;
 use crate::process::strategy::{How, Outcome, Presence, Reloader, Strategy};
-use crate::process::timeline::Status;
 use crate::process::version::Version;
 use crate::proto;
-use crate::runtime::{Address, LiveChanges, Runtime};
+use crate::runtime::{Address, LiveChanges, Runtime, Worker, WorkerListener};
 use crate::schema::Schema;
 use crate::schema::comments::comments;
 use crate::schema::openapi::{Dialect, document};
@@ -50,6 +50,9 @@ use crate::storage::{FileStore, MapSync, UploadLimits, Uploads};
 /// Uploads in pieces at the same time, and when one to which nothing is added is given up.
 const UPLOADS: usize = 16;
 const UPLOAD_IDLE: Duration = Duration::from_mins(10);
+
+/// Time between two looks for a worker that others have started.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Looks up an environment variable.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -167,7 +170,8 @@ pub async fn run(
     tasks.spawn(Arc::clone(&reloads).run(stop.clone()));
     tasks.spawn(Arc::clone(&configuration).watch(stop.clone()));
     tasks.spawn(follower.run(Arc::clone(&configuration), stop.clone()));
-    tasks.spawn(after_reloads(Arc::clone(&reloads), runtime.clone(), hub.clone(), stop.clone()));
+    runtime.listen(Arc::new(Forget(hub.clone())));
+    tasks.spawn(watch_workers(Arc::clone(&reloads), runtime.clone(), stop.clone()));
     if settings.update_map_files {
         let period = settings.update_map_files_period;
         tasks.spawn(keep_maps(Arc::clone(&map_sync), runtime.clone(), period, stop.clone()));
@@ -412,7 +416,8 @@ impl Follower {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = reconnect.recv() => {
-                    self.runtime.reconnect();
+                    // Where HAProxy listens is the same, but who answers there may be another one.
+                    drop(self.runtime.look().await);
                     tracing::info!("reload callback completed, runtime API reconfigured");
                     continue;
                 }
@@ -430,21 +435,27 @@ impl Follower {
     }
 }
 
-/// After a reload the connections to the old worker are of no use, and what was known of its tables neither.
-async fn after_reloads(reloads: Arc<ReloadQueue>, runtime: Runtime, hub: Hub, stop: CancellationToken) {
+/// Looks for a new worker again and again, and at once after each of our own reloads.
+async fn watch_workers(reloads: Arc<ReloadQueue>, runtime: Runtime, stop: CancellationToken) {
     let mut results = reloads.subscribe();
     loop {
-        let result = tokio::select! {
-            () = stop.cancelled() => return,
-            result = results.recv() => result,
-        };
-        match result {
-            Ok(record) if record.status == Status::InProgress => continue,
-            Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        if let Err(error) = runtime.look().await {
+            tracing::debug!(%error, "no worker of haproxy answers");
         }
-        runtime.reconnect();
-        hub.reloaded();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            result = results.recv() => if matches!(result, Err(RecvError::Closed)) { return },
+        }
+    }
+}
+
+/// What was known of the tables of the worker before is of no use with the next one.
+struct Forget(Hub);
+
+impl WorkerListener for Forget {
+    fn changed(&self, _: Worker) {
+        self.0.reloaded();
     }
 }
 

@@ -26,21 +26,30 @@ impl Runtime {
     pub async fn acl_delete(&self, acl: &str, value: &str) -> Result<()> {
         if value.starts_with('#') {
             // On the socket that is a reference to an entry.
-            let entry = self.find_acl_entry(acl, |entry| entry.value == value).await?;
-            return self.acl_delete_reference(acl, &entry.id).await;
+            return self.acl_delete_where(acl, |entry| entry.value == value).await;
         }
-        self.short(Command::new("del acl").arg("acl", acl)?.arg("value", value)?).await.map(drop)
+        let command = Command::new("del acl").arg("acl", acl)?.arg("value", value)?;
+        self.short(command.settled_by(Reason::ObjectNotFound)).await.map(drop)
     }
 
     /// Deletes the entry with this pointer (`0x…`). `OBJECT_NOT_FOUND` if no entry has it: pointers out of thin air have
     /// brought down some versions of HAProxy, so it is looked up first.
     pub async fn acl_delete_id(&self, acl: &str, id: &str) -> Result<()> {
-        let entry = self.find_acl_entry(acl, |entry| entry.id == id).await?;
-        self.acl_delete_reference(acl, &entry.id).await
+        self.acl_delete_where(acl, |entry| entry.id == id).await
     }
 
-    async fn acl_delete_reference(&self, acl: &str, id: &str) -> Result<()> {
-        self.short(Command::new("del acl").arg("acl", acl)?.arg("reference", &format!("#{id}"))?).await.map(drop)
+    /// A pointer means something to one worker only, so it is looked up and used with the same one.
+    async fn acl_delete_where(&self, acl: &str, wanted: impl Fn(&PatternEntry) -> bool + Sync) -> Result<()> {
+        let wanted = &wanted;
+        self.on_one(|one, again| async move {
+            let found = match one.find_acl_entry(acl, wanted).await {
+                Err(error) if again && error.reason() == Reason::ObjectNotFound => return Ok(()),
+                found => found?,
+            };
+            let command = Command::new("del acl").arg("acl", acl)?.arg("reference", &format!("#{}", found.id))?;
+            one.short(command).await.map(drop)
+        })
+        .await
     }
 
     async fn find_acl_entry(&self, acl: &str, wanted: impl Fn(&PatternEntry) -> bool) -> Result<PatternEntry> {

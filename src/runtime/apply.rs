@@ -26,10 +26,15 @@ impl LiveChanges {
             // That nothing differs only helps when HAProxy runs.
             self.runtime.version().await?;
         }
-        for change in changes {
-            self.runtime.carry_out(change).await?;
-        }
-        Ok(())
+        // A worker that follows meanwhile may have read the file before it was changed.
+        self.runtime
+            .on_one(|one, _| async move {
+                for change in changes {
+                    one.carry_out(change).await?;
+                }
+                Ok(())
+            })
+            .await
     }
 }
 
@@ -61,22 +66,25 @@ impl Runtime {
             Change::Server { backend, server, set } => self.set_server(backend, server, set).await,
             Change::FrontendMaxconn { frontend, maxconn } => {
                 let command = Command::new("set maxconn frontend").arg("frontend", frontend)?.number(*maxconn);
-                self.short(command.idempotent()).await.map(drop)
+                self.short(command).await.map(drop)
             }
             Change::AddServer { backend, server, words, check, agent, ready } => {
-                let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                self.add_server(backend, server, &words).await?;
-                let name = format!("{backend}/{server}");
-                if *check {
-                    self.short(Command::new("enable health").arg("server", &name)?.idempotent()).await?;
-                }
-                if *agent {
-                    self.short(Command::new("enable agent").arg("server", &name)?.idempotent()).await?;
-                }
-                if *ready {
-                    self.set_server_state(backend, server, AdminState::Ready).await?;
-                }
-                Ok(())
+                let words = &words.iter().map(String::as_str).collect::<Vec<_>>();
+                let name = &format!("{backend}/{server}");
+                self.on_one(|one, _| async move {
+                    one.add_server(backend, server, words).await?;
+                    if *check {
+                        one.short(Command::new("enable health").arg("server", name)?).await?;
+                    }
+                    if *agent {
+                        one.short(Command::new("enable agent").arg("server", name)?).await?;
+                    }
+                    if *ready {
+                        one.set_server_state(backend, server, AdminState::Ready).await?;
+                    }
+                    Ok(())
+                })
+                .await
             }
             Change::DeleteServer { backend, server } => self.delete_server(backend, server).await,
         }
@@ -106,6 +114,6 @@ impl Runtime {
                 Command::new("set server").arg("server", &name)?.words("check-port").number(*port)
             }
         };
-        self.short(command.idempotent()).await.map(drop)
+        self.short(command).await.map(drop)
     }
 }

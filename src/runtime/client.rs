@@ -1,20 +1,21 @@
 //! The handle through which everything talks to HAProxy's stats socket.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Address, Socket};
 use super::answer;
+use super::attempts::{Answer, Attempts};
 use super::command::Command;
-use super::lane::Lane;
+use super::lane::{Access, Lane};
 use super::lines::{Lines, Listing, Reader};
+use super::worker::{Sign, Worker, WorkerListener, Workers};
 use crate::error::{Error, Reason, Result};
 
 /// Bounds of the client. HAProxy accepts 10 connections to its stats sockets by default (`stats maxconn`), so the sum
@@ -27,17 +28,17 @@ pub struct Limits {
     pub streams: usize,
     /// Time to connect.
     pub connect_timeout: Duration,
-    /// Time without any byte of the answer to a short command.
+    /// Time for a short command, with everything that it waits for.
     pub command_timeout: Duration,
-    /// Time without any byte of a listing or of the answer to a long command.
+    /// Time for a long command, and for HAProxy to send the next [`PROGRESS`] bytes of a listing.
     pub stream_timeout: Duration,
     /// Bytes of an answer that is not read in pieces.
     pub max_answer: usize,
     /// Bytes of a command with its payload. HAProxy's `tune.bufsize` (16,384 by default) is the limit, and it drops the
     /// connection beyond.
     pub max_command: usize,
-    /// Age at which a long-lived connection is replaced: the time for which a reload done by others may go unnoticed.
-    pub connection_age: Duration,
+    /// Time after which an idle connection is closed, so that it keeps no worker alive that has been replaced.
+    pub connection_idle: Duration,
 }
 
 impl Default for Limits {
@@ -50,30 +51,28 @@ impl Default for Limits {
             stream_timeout: Duration::from_secs(30),
             max_answer: 16 << 20,
             max_command: 15 << 10,
-            connection_age: Duration::from_secs(1),
+            connection_idle: Duration::from_secs(1),
         }
     }
 }
 
-/// Where to connect now.
-#[derive(Debug, Default)]
+/// Where to connect now, and who answers there.
+#[derive(Debug)]
 pub(super) struct Target {
     addresses: ArcSwap<Vec<Address>>,
-    generation: AtomicU64,
+    pub(super) workers: Workers,
+    pub(super) limits: Limits,
 }
 
 impl Target {
-    /// Rises with each change and each reload: connections of an older one must not be used.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
     /// Connects to the first address that answers.
-    pub(super) async fn connect(&self, limits: &Limits) -> Result<Socket> {
+    pub(super) async fn connect(&self, deadline: Instant) -> Result<Socket> {
+        let limits = &self.limits;
         let addresses = self.addresses.load_full();
         let mut failures = Vec::new();
         for address in addresses.iter() {
-            match timeout(limits.connect_timeout, address.connect()).await {
+            let until = deadline.min(Instant::now() + limits.connect_timeout);
+            match timeout_at(until, address.connect()).await {
                 Ok(Ok(socket)) => return Ok(socket),
                 Ok(Err(error)) => failures.push(format!("{address}: {}", plain(&error))),
                 Err(_) => failures.push(format!("{address}: no connection within {:?}", limits.connect_timeout)),
@@ -87,7 +86,7 @@ impl Target {
         Err(Error::new(Reason::RuntimeUnavailable, message))
     }
 
-    fn names(&self) -> String {
+    pub(super) fn names(&self) -> String {
         let names: Vec<String> = self.addresses.load().iter().map(ToString::to_string).collect();
         names.join(", ")
     }
@@ -103,8 +102,8 @@ impl Target {
     }
 
     /// An answer that does not come.
-    pub(super) fn late(&self, limit: Duration) -> Error {
-        let message = format!("haproxy's runtime socket {} gave no answer within {limit:?}", self.names());
+    pub(super) fn late(&self) -> Error {
+        let message = format!("haproxy's runtime socket {} gave no answer in time", self.names());
         Error::new(Reason::RuntimeUnavailable, message)
     }
 }
@@ -120,19 +119,23 @@ fn plain(error: &io::Error) -> String {
 }
 
 /// HAProxy's Runtime API. Cheap to clone; all clones share the connections.
+///
+/// What is asked goes to the worker that runs: neither a read nor a write that is begun after the first answer of a new
+/// worker is answered by the one before.
 #[derive(Debug, Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,
+    access: Access,
 }
 
 #[derive(Debug)]
 struct Inner {
     target: Arc<Target>,
-    limits: Limits,
     lanes: Vec<Lane>,
     streams: Arc<Semaphore>,
     /// Held while a key is looked up and then added, so that two callers cannot add it twice. By hash of the key.
     adding: Vec<Mutex<()>>,
+    _preparing: AbortOnDropHandle<()>,
 }
 
 impl Runtime {
@@ -143,18 +146,23 @@ impl Runtime {
 
     /// A client with its own limits. Must be called within a Tokio runtime.
     pub fn with_limits(addresses: Vec<Address>, limits: Limits) -> Self {
-        let target = Arc::new(Target { addresses: ArcSwap::from_pointee(addresses), generation: AtomicU64::new(0) });
-        let lanes = (0..limits.lanes.max(1)).map(|_| Lane::start(target.clone(), limits)).collect();
+        let addresses = ArcSwap::from_pointee(addresses);
+        let target = Arc::new(Target { addresses, workers: Workers::default(), limits });
+        let lanes = (0..limits.lanes.max(1)).map(|_| Lane::start(target.clone())).collect();
         let streams = Arc::new(Semaphore::new(limits.streams.max(1)));
         let adding = (0..64).map(|_| Mutex::new(())).collect();
-        Runtime { inner: Arc::new(Inner { target, limits, lanes, streams, adding }) }
+        let inner = Arc::new_cyclic(|client| {
+            let preparing = AbortOnDropHandle::new(tokio::spawn(prepare_workers(target.clone(), client.clone())));
+            Inner { target, lanes, streams, adding, _preparing: preparing }
+        });
+        Runtime { inner, access: Access::default() }
     }
 
     /// Sets where to connect from now on: the first address that answers is used. An empty list means that there is no
     /// socket, and every call fails with `RUNTIME_UNAVAILABLE`.
     pub fn set_addresses(&self, addresses: Vec<Address>) {
         self.inner.target.addresses.store(Arc::new(addresses));
-        self.reconnect();
+        self.inner.target.workers.forget();
     }
 
     /// [`Runtime::set_addresses`] with one or none.
@@ -167,41 +175,123 @@ impl Runtime {
         self.inner.target.addresses.load().to_vec()
     }
 
-    /// Gives up all idle connections. To be called after each reload: the old worker would still answer on them.
-    pub fn reconnect(&self) {
-        self.inner.target.generation.fetch_add(1, Ordering::AcqRel);
+    pub(super) fn target(&self) -> &Target {
+        &self.inner.target
+    }
+
+    pub(super) fn access(&self) -> Access {
+        self.access
     }
 
     /// The limits in use.
     pub fn limits(&self) -> &Limits {
-        &self.inner.limits
+        &self.inner.target.limits
+    }
+
+    /// Tells `listener` of every worker from now on, behind those that listen already.
+    pub fn listen(&self, listener: Arc<dyn WorkerListener>) {
+        self.inner.target.workers.listen(listener);
+    }
+
+    /// The worker that answered last; none before the first answer.
+    pub fn worker(&self) -> Option<Worker> {
+        self.inner.target.workers.current()
+    }
+
+    /// Asks which worker runs. If it is a new one, listeners have heard of it when this returns, and it is being prepared.
+    ///
+    /// `RUNTIME_UNAVAILABLE` when none answers.
+    pub async fn look(&self) -> Result<Worker> {
+        let answer = self.call(Command::new("show info")).await?;
+        let sign = Sign::read(&answer.bytes).ok_or_else(|| Error::internal("unexpected answer to show info"))?;
+        Ok(sign.worker)
+    }
+
+    /// The same client for this worker only: its commands fail, with `RUNTIME_UNAVAILABLE` or `OUTCOME_UNKNOWN`, when
+    /// another one follows.
+    #[must_use]
+    pub fn one(&self, worker: Worker) -> Runtime {
+        Runtime { inner: self.inner.clone(), access: Access { only: Some(worker), ..self.access } }
+    }
+
+    /// Whether another worker has followed the only one that this client talks to.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.access.only.is_some_and(|only| self.worker() != Some(only))
+    }
+
+    /// Carries out steps that have to meet one and the same worker. When another one follows in between, they begin
+    /// again with that one (the second argument says so), unless the outcome of what was begun must not be guessed: then
+    /// they return it as a value.
+    pub async fn on_one<T, F>(&self, steps: impl Fn(Runtime, bool) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        if self.access.only.is_some() {
+            return steps(self.clone(), false).await;
+        }
+        let mut again = false;
+        loop {
+            let worker = match self.worker() {
+                Some(worker) => worker,
+                None => self.look().await?,
+            };
+            let one = self.one(worker);
+            match steps(one.clone(), again).await {
+                Err(_) if one.is_replaced() => again = true,
+                result => return result,
+            }
+        }
     }
 
     /// Sends any command and returns its whole answer without severity. The answer may hold anything: it is read on a
     /// connection of its own, up to [`Limits::max_answer`].
     ///
     /// Fails as HAProxy's message says (`OBJECT_NOT_FOUND`, `OBJECT_EXISTS`, else `RUNTIME_REJECTED`, with the message
-    /// in the detail), and with `RUNTIME_UNAVAILABLE` when HAProxy cannot be reached or goes away.
+    /// in the detail), with `RUNTIME_UNAVAILABLE` when HAProxy cannot be reached or goes away, and with
+    /// `OUTCOME_UNKNOWN` when it goes away for good while it changes something.
     pub async fn raw(&self, command: Command) -> Result<String> {
+        if !command.is_read() {
+            return self.long(command).await;
+        }
         let answer = self.open(&command).await?.whole().await?;
         answer::check(&answer, &command.text())
     }
 
     /// A short command on a shared connection. Only for commands whose answer has no line that starts with `> `.
     pub(super) async fn short(&self, command: Command) -> Result<String> {
-        let answer = self.short_bytes(&command).await?;
-        answer::check(&answer, &command.text())
-    }
-
-    async fn short_bytes(&self, command: &Command) -> Result<Bytes> {
-        self.check_length(command)?;
+        self.check_length(&command)?;
         if command.has_payload() {
             return Err(Error::internal("a command with a payload cannot share a connection"));
         }
-        // Ties go to the first one, so that a lone caller keeps one connection busy and not all of them.
-        let lane = self.inner.lanes.iter().min_by_key(|lane| lane.waiting());
-        let lane = lane.ok_or_else(|| Error::internal("a runtime client without lanes"))?;
-        lane.call(command.clone()).await
+        self.call(command).await?.text()
+    }
+
+    /// A change that may take its time, on a connection of its own.
+    pub(super) async fn long(&self, command: Command) -> Result<String> {
+        self.check_length(&command)?;
+        let mut attempts = Attempts::new(self, command, self.limits().stream_timeout);
+        let _permit = self.inner.streams.acquire().await.map_err(Error::internal)?;
+        loop {
+            attempts.permit().await?;
+            let result = attempts.alone().await;
+            if let Some(answer) = attempts.settle(result).await? {
+                return answer.text();
+            }
+        }
+    }
+
+    async fn call(&self, command: Command) -> Result<Answer> {
+        let mut attempts = Attempts::new(self, command, self.limits().command_timeout);
+        loop {
+            attempts.permit().await?;
+            // Ties go to the first one, so that a lone caller keeps one connection busy and not all of them.
+            let lane = self.inner.lanes.iter().min_by_key(|lane| lane.waiting());
+            let lane = lane.ok_or_else(|| Error::internal("a runtime client without lanes"))?;
+            let result = attempts.on(lane).await;
+            if let Some(answer) = attempts.settle(result).await? {
+                return Ok(answer);
+            }
+        }
     }
 
     /// A listing, read in pieces.
@@ -221,11 +311,11 @@ impl Runtime {
     async fn open(&self, command: &Command) -> Result<Reader> {
         self.check_length(command)?;
         let permit = self.inner.streams.clone().acquire_owned().await.map_err(Error::internal)?;
-        Reader::open(self.inner.target.clone(), self.inner.limits, permit, command).await
+        Reader::open(self.inner.target.clone(), permit, command, self.access).await
     }
 
     fn check_length(&self, command: &Command) -> Result<()> {
-        let (length, limit) = (command.len(), self.inner.limits.max_command);
+        let (length, limit) = (command.len(), self.limits().max_command);
         if length <= limit {
             return Ok(());
         }
@@ -237,5 +327,17 @@ impl Runtime {
     pub(super) fn adding(&self, key: &str) -> &Mutex<()> {
         let hash = key.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
         &self.inner.adding[hash % self.inner.adding.len()]
+    }
+}
+
+/// Has every new worker prepared by those that listen, for as long as the client is there.
+async fn prepare_workers(target: Arc<Target>, client: Weak<Inner>) {
+    while let Some((worker, serial)) = target.workers.unprepared().await {
+        let Some(inner) = client.upgrade() else { return };
+        let runtime = Runtime { inner, access: Access { only: Some(worker), ahead: true } };
+        for listener in target.workers.listeners() {
+            listener.prepare(worker, &runtime).await;
+        }
+        target.workers.prepared(serial);
     }
 }

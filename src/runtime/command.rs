@@ -13,7 +13,7 @@ use crate::error::{Error, Reason, Result};
 pub struct Command {
     line: BytesMut,
     payload: Option<Bytes>,
-    idempotent: bool,
+    settled_by: Option<Reason>,
 }
 
 impl Command {
@@ -21,14 +21,14 @@ impl Command {
     pub fn new(words: &'static str) -> Self {
         let mut line = BytesMut::with_capacity(words.len() + 48);
         line.put_slice(words.as_bytes());
-        Command { line, payload: None, idempotent: words.starts_with("show ") || words.starts_with("get ") }
+        Command { line, payload: None, settled_by: None }
     }
 
     /// A command out of words, each escaped on its own.
     ///
     /// `INVALID_VALUE` for an empty list and for words that cannot be sent, see [`Command::arg`].
     pub fn from_words<S: AsRef<str>>(words: &[S]) -> Result<Self> {
-        let mut command = Command { line: BytesMut::new(), payload: None, idempotent: false };
+        let mut command = Command { line: BytesMut::new(), payload: None, settled_by: None };
         for word in words {
             command = command.arg("word", word.as_ref())?;
         }
@@ -89,16 +89,26 @@ impl Command {
         Ok(self)
     }
 
-    /// Marks a command that may be sent a second time when the connection broke before any answer.
+    /// Names the refusal that means, when the command is sent again, that it was carried out the first time.
     #[must_use]
-    pub fn idempotent(mut self) -> Self {
-        self.idempotent = true;
+    pub(super) fn settled_by(mut self, refusal: Reason) -> Self {
+        self.settled_by = Some(refusal);
         self
     }
 
-    /// Whether the command may be sent twice; `show` and `get` always may.
-    pub fn is_idempotent(&self) -> bool {
-        self.idempotent
+    /// Whether a refusal for this reason, when the command is sent again, means that it was carried out before.
+    pub(super) fn is_settled_by(&self, refusal: Reason) -> bool {
+        self.settled_by == Some(refusal)
+    }
+
+    /// Whether it changes nothing in HAProxy.
+    pub(super) fn is_read(&self) -> bool {
+        [&b"show "[..], b"get ", b"help"].iter().any(|words| self.line.starts_with(words))
+    }
+
+    /// Whether its answer says which worker answers.
+    pub(super) fn is_look(&self) -> bool {
+        self.line == b"show info"[..]
     }
 
     /// Bytes on the wire, without the commands sent before it on the same connection.
@@ -116,7 +126,7 @@ impl Command {
         String::from_utf8_lossy(&self.line).into_owned()
     }
 
-    /// Whether the command has a payload. Such a command cannot share a connection with others.
+    /// Whether the command has a payload. Such a command cannot share a connection with those of other callers.
     pub(super) fn has_payload(&self) -> bool {
         self.payload.is_some()
     }

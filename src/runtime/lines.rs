@@ -4,22 +4,29 @@
 //! down instead of filling a buffer. A listing that HAProxy cuts off (it dies, or its timeout strikes) is an error,
 //! never a short listing: HAProxy ends each one with an empty line.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::Socket;
 use super::answer;
-use super::client::{Limits, Target};
+use super::client::Target;
 use super::command::Command;
-use super::lane::too_large;
+use super::connection::Search;
+use super::lane::{Access, too_large};
+use super::worker::{Sign, Worker};
 use crate::error::{Error, Reason, Result};
 
 /// What is read at once, and so about the size of a block of lines.
 const READ: usize = 64 * 1024;
+/// Bytes of a listing that HAProxy has to send within [`super::Limits::stream_timeout`], not counting the time that its
+/// reader takes.
+pub(super) const PROGRESS: usize = 1024 * 1024;
 /// No line of HAProxy's is longer than its buffer; this leaves room for a large `tune.bufsize`.
 const MAX_LINE: usize = 4 * 1024 * 1024;
 
@@ -28,60 +35,93 @@ const MAX_LINE: usize = 4 * 1024 * 1024;
 pub(super) struct Reader {
     socket: Socket,
     buffer: BytesMut,
-    /// Line feeds still to come that answer the commands sent ahead of ours.
-    preamble: usize,
     target: Arc<Target>,
-    limits: Limits,
+    worker: Worker,
+    /// Time left for HAProxy to bring what is missing of the next [`PROGRESS`] bytes.
+    left: Duration,
+    missing: usize,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Reader {
-    /// Connects and sends the command.
+    /// Connects to the worker that runs and sends the command.
     pub(super) async fn open(
         target: Arc<Target>,
-        limits: Limits,
         permit: OwnedSemaphorePermit,
         command: &Command,
+        access: Access,
     ) -> Result<Self> {
-        let mut socket = target.connect(&limits).await?;
-        // The second one keeps HAProxy from hanging up (after 10 s by default) on a reader that takes its time.
-        let mut out = BytesMut::from(&b"set severity-output number;set timeout cli 600;"[..]);
-        command.write_to(&mut out);
-        match timeout(limits.stream_timeout, socket.write_all(&out)).await {
-            Ok(written) => written.map_err(|error| target.lost(&error))?,
-            Err(_) => return Err(target.late(limits.stream_timeout)),
+        let left = target.limits.stream_timeout;
+        let deadline = Instant::now() + left;
+        let searched = target.clone();
+        let mut search = Search::new(&searched, deadline, false);
+        loop {
+            let mut socket = search.connect().await?;
+            let mut buffer = BytesMut::new();
+            let asked = timeout_at(deadline, ask(&mut socket, &mut buffer, command)).await;
+            match asked.map_err(|_| target.late())? {
+                Ok(sign) if search.found(sign).await?.is_some() => {
+                    let worker = sign.worker;
+                    if !access.allows(command, worker, &target) {
+                        let message = "another worker of haproxy has followed";
+                        return Err(Error::new(Reason::RuntimeUnavailable, message));
+                    }
+                    return Ok(Reader { socket, buffer, target, worker, left, missing: PROGRESS, _permit: permit });
+                }
+                Ok(_) => {}
+                Err(error) => search.broke(&error).await?,
+            }
         }
-        Ok(Reader { socket, buffer: BytesMut::new(), preamble: 2, target, limits, _permit: permit })
     }
 
     /// Reads more into the buffer; false at the end.
     async fn fill(&mut self) -> Result<bool> {
         self.buffer.reserve(READ);
-        let read = match timeout(self.limits.stream_timeout, self.socket.read(&mut self.buffer)).await {
+        let begun = Instant::now();
+        let read = match timeout(self.left, self.socket.read(&mut self.buffer)).await {
             Ok(read) => read.map_err(|error| self.target.lost(&error))?,
-            Err(_) => return Err(self.target.late(self.limits.stream_timeout)),
+            Err(_) => return Err(self.target.late()),
         };
-        while self.preamble > 0 && self.buffer.first() == Some(&b'\n') {
-            self.preamble -= 1;
-            drop(self.buffer.split_to(1));
-        }
-        if !self.buffer.is_empty() {
-            self.preamble = 0;
+        self.left = self.left.saturating_sub(begun.elapsed());
+        self.missing = self.missing.saturating_sub(read);
+        if self.missing == 0 {
+            (self.left, self.missing) = (self.target.limits.stream_timeout, PROGRESS);
         }
         Ok(read > 0)
     }
 
     /// Reads to the end, at most `max_answer` bytes.
     pub(super) async fn whole(mut self) -> Result<Bytes> {
-        while self.fill().await? {
-            if self.buffer.len() > self.limits.max_answer {
-                return Err(too_large(self.limits.max_answer));
-            }
+        let limit = self.target.limits.max_answer;
+        // Some of it, or all, came with the answer to `show info`.
+        while self.buffer.len() <= limit && self.fill().await? {}
+        if self.buffer.len() > limit {
+            return Err(too_large(limit));
         }
-        if self.preamble > 0 {
-            return Err(self.target.lost(&std::io::ErrorKind::UnexpectedEof.into()));
+        // Every answer ends with a line feed.
+        if self.buffer.is_empty() {
+            return Err(self.target.lost(&io::ErrorKind::UnexpectedEof.into()));
         }
         Ok(self.buffer.freeze())
+    }
+}
+
+/// Sends the command behind the question which worker answers, and reads the answer to that.
+async fn ask(socket: &mut Socket, buffer: &mut BytesMut, command: &Command) -> io::Result<Sign> {
+    // The timeout keeps HAProxy from hanging up (after 10 s by default) on a reader that takes its time.
+    let mut out = BytesMut::from(&b"set severity-output number;set timeout cli 600;show info;"[..]);
+    command.write_to(&mut out);
+    socket.write_all(&out).await?;
+    loop {
+        let start = buffer.iter().position(|&byte| byte != b'\n').unwrap_or(buffer.len());
+        if let Some(end) = memchr::memmem::find(&buffer[start..], b"\n\n") {
+            let info = buffer.split_to(start + end + 2);
+            return Sign::read(&info).ok_or_else(|| io::Error::other("unexpected answer to show info"));
+        }
+        buffer.reserve(READ);
+        if socket.read(buffer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
 }
 
@@ -101,6 +141,11 @@ impl Lines {
         Lines { reader, command: command.text(), started: false, ended: false, done: false }
     }
 
+    /// The worker that answers.
+    pub fn worker(&self) -> Worker {
+        self.reader.worker
+    }
+
     /// The next block of whole lines, each ended by a line feed; `None` at the end. About 64 KiB at most.
     ///
     /// The first call also reports HAProxy's refusal, if any. After an error there is nothing more.
@@ -114,8 +159,9 @@ impl Lines {
     }
 
     async fn read_block(&mut self) -> Result<Option<Bytes>> {
+        // What came with the answer to `show info` is whole lines, perhaps.
+        let mut more = true;
         loop {
-            let more = self.reader.fill().await?;
             let buffer = &mut self.reader.buffer;
             if let Some(last) = memchr::memrchr(b'\n', buffer) {
                 let block = buffer.split_to(last + 1).freeze();
@@ -134,11 +180,12 @@ impl Lines {
                 let whole = self.ended && buffer.is_empty();
                 return if whole { Ok(None) } else { Err(self.cut()) };
             }
+            more = self.reader.fill().await?;
         }
     }
 
     fn cut(&self) -> Error {
-        let error = self.reader.target.lost(&std::io::ErrorKind::UnexpectedEof.into());
+        let error = self.reader.target.lost(&io::ErrorKind::UnexpectedEof.into());
         let message = format!("{}; the listing is not complete", error.message());
         error.message_replaced(message)
     }

@@ -74,47 +74,83 @@ impl Runtime {
     pub async fn map_add(&self, map: &MapRef, key: &str, value: &str) -> Result<()> {
         check_key(key)?;
         check_value(value)?;
+        let command = &Command::new("add map").arg("map", &map.0)?.arg("key", key)?.arg("value", value)?;
         let _alone = self.adding(key).lock().await;
-        if self.find(map, key).await?.is_some() {
-            let message = format!("key '{key}' exists already in map '{map}'");
-            return Err(Error::new(Reason::ObjectExists, message).with("key", key));
-        }
-        let command = Command::new("add map").arg("map", &map.0)?.arg("key", key)?.arg("value", value)?;
-        self.short(command).await.map(drop)
+        self.on_one(|one, again| async move {
+            match one.find(map, key).await? {
+                // It has arrived, though the answer has not.
+                Some(entry) if again && entry.value == value => return Ok(()),
+                Some(_) => {
+                    let message = format!("key '{key}' exists already in map '{map}'");
+                    return Err(Error::new(Reason::ObjectExists, message).with("key", key));
+                }
+                None => {}
+            }
+            one.short(command.clone()).await.map(drop)
+        })
+        .await
     }
 
     /// Sets the value of an entry. `OBJECT_NOT_FOUND` if there is none.
     pub async fn map_set(&self, map: &MapRef, key: &str, value: &str) -> Result<()> {
         check_value(value)?;
-        let reference = self.reference(map, key).await?;
-        let command = Command::new("set map").arg("map", &map.0)?.arg("key", &reference)?.arg("value", value)?;
-        self.short(command.idempotent()).await.map(drop).map_err(|error| keyed(error, map, key))
+        let set = self.on_one(|one, _| async move {
+            let reference = one.reference(map, key).await?;
+            let command = Command::new("set map").arg("map", &map.0)?.arg("key", &reference)?.arg("value", value)?;
+            one.short(command).await.map(drop)
+        });
+        set.await.map_err(|error| keyed(error, map, key))
     }
 
     /// Deletes every entry with this key. `OBJECT_NOT_FOUND` if there is none.
     pub async fn map_delete(&self, map: &MapRef, key: &str) -> Result<()> {
-        let reference = self.reference(map, key).await?;
-        let command = Command::new("del map").arg("map", &map.0)?.arg("key", &reference)?;
-        self.short(command).await.map(drop).map_err(|error| keyed(error, map, key))
+        self.on_one(|one, again| async move {
+            let delete = async {
+                let reference = one.reference(map, key).await?;
+                let command = Command::new("del map").arg("map", &map.0)?.arg("key", &reference)?;
+                one.short(command.settled_by(Reason::ObjectNotFound)).await.map(drop)
+            };
+            match delete.await {
+                // It has gone, though the answer has not come.
+                Err(error) if again && is_no_entry(&error) => Ok(()),
+                other => other.map_err(|error| keyed(error, map, key)),
+            }
+        })
+        .await
     }
 
     /// Removes all entries.
     pub async fn map_clear(&self, map: &MapRef) -> Result<()> {
-        self.raw(Command::new("clear map").arg("map", &map.0)?.idempotent()).await.map(drop)
+        self.long(Command::new("clear map").arg("map", &map.0)?).await.map(drop)
     }
 
     /// Starts loading many entries. `OBJECT_NOT_FOUND` if the map is not loaded.
     pub async fn map_load(&self, map: &MapRef, mode: LoadMode) -> Result<MapLoad> {
-        let version = match mode {
-            LoadMode::Append => None,
-            LoadMode::Replace => {
-                let answer = self.raw(Command::new("prepare map").arg("map", &map.0)?).await?;
+        let (one, version) = self
+            .on_one(|one, _| async move {
+                if mode == LoadMode::Append {
+                    return Ok((one, None));
+                }
+                let answer = one.long(Command::new("prepare map").arg("map", &map.0)?).await?;
                 let number = answer.rsplit_once(':').and_then(|(_, number)| number.trim().parse::<u32>().ok());
                 let unread = || Error::internal(format!("unexpected answer to prepare map: {answer}"));
-                Some(number.ok_or_else(unread)?)
+                let number = number.ok_or_else(unread)?;
+                Ok((one, Some(number)))
+            })
+            .await?;
+        Ok(MapLoad { runtime: one, map: map.clone(), version, lines: BytesMut::new(), entries: 0 })
+    }
+
+    /// Adds entries without looking for those that are there. What a reload cuts off begins again with the new worker.
+    pub async fn map_add_all(&self, map: &MapRef, entries: &[(&str, &str)]) -> Result<()> {
+        self.on_one(|one, _| async move {
+            let mut load = one.map_load(map, LoadMode::Append).await?;
+            for (key, value) in entries {
+                load.push(key, value).await?;
             }
-        };
-        Ok(MapLoad { runtime: self.clone(), map: map.clone(), version, lines: BytesMut::new(), entries: 0 })
+            load.commit().await.map(drop)
+        })
+        .await
     }
 
     async fn find(&self, map: &MapRef, key: &str) -> Result<Option<MapEntry>> {
@@ -159,14 +195,15 @@ fn no_entry(map: &MapRef, key: &str) -> Error {
     Error::new(Reason::ObjectNotFound, format!("no entry with key '{key}' in map '{map}'")).with("key", key)
 }
 
-/// Says which entry, unless it is the map that is missing.
+/// Whether it is the entry that is missing, and not the map.
+fn is_no_entry(error: &Error) -> bool {
+    let of_map = error.detail_text().is_some_and(|detail| detail.contains("identifier"));
+    error.reason() == Reason::ObjectNotFound && !of_map
+}
+
+/// Says which entry.
 fn keyed(error: Error, map: &MapRef, key: &str) -> Error {
-    match error.detail_text() {
-        Some(detail) if error.reason() == Reason::ObjectNotFound && !detail.contains("identifier") => {
-            no_entry(map, key)
-        }
-        _ => error,
-    }
+    if is_no_entry(&error) { no_entry(map, key) } else { error }
 }
 
 /// A load of many entries into a map, in pieces of bounded size.
@@ -213,7 +250,7 @@ impl MapLoad {
     pub async fn commit(mut self) -> Result<u64> {
         self.flush().await?;
         if self.version.is_some() {
-            self.runtime.raw(self.command("commit map")?).await?;
+            self.send(self.command("commit map")?).await?;
         }
         Ok(self.entries)
     }
@@ -221,7 +258,7 @@ impl MapLoad {
     /// Gives up, freeing what HAProxy has got so far. Entries of [`LoadMode::Append`] stay.
     pub async fn abort(self) -> Result<()> {
         if self.version.is_some() {
-            self.runtime.raw(self.command("clear map")?).await?;
+            self.send(self.command("clear map")?).await?;
         }
         Ok(())
     }
@@ -240,6 +277,18 @@ impl MapLoad {
             return Ok(());
         }
         let lines = self.lines.split().freeze();
-        self.runtime.raw(self.command("add map")?.payload(lines)?).await.map(drop)
+        self.send(self.command("add map")?.payload(lines)?).await
+    }
+
+    async fn send(&self, command: Command) -> Result<()> {
+        let sent = self.runtime.long(command).await;
+        sent.map(drop).map_err(|error| {
+            if !self.runtime.is_replaced() {
+                return error;
+            }
+            // What the worker before was given went with it.
+            let message = format!("haproxy was reloaded while map '{}' was loaded, load it again", self.map);
+            Error::new(Reason::RuntimeUnavailable, message)
+        })
     }
 }

@@ -8,8 +8,10 @@ mod acls;
 mod address;
 mod answer;
 mod apply;
+mod attempts;
 mod client;
 mod command;
+mod connection;
 mod lane;
 mod lines;
 mod maps;
@@ -17,6 +19,7 @@ mod parse;
 mod process;
 mod servers;
 mod tables;
+mod worker;
 
 pub use address::{Address, Socket};
 pub use apply::LiveChanges;
@@ -32,3 +35,4 @@ pub use parse::{
 pub(crate) use parse::{number, split_period, unescape};
 pub use process::StatKind;
 pub use tables::{check_table_data, check_table_key};
+pub use worker::{Worker, WorkerListener};

@@ -45,7 +45,7 @@ impl Runtime {
     pub async fn stats(&self, proxy: Option<&str>, kind: Option<StatKind>) -> Result<Vec<StatRow>> {
         let kind = kind.map_or(-1, |kind| kind as i128);
         let command = Command::new("show stat").arg("proxy", proxy.unwrap_or("-1"))?.number(kind).number(-1);
-        let mut lines = match self.lines(command.idempotent()).await {
+        let mut lines = match self.lines(command).await {
             Ok(lines) => lines,
             Err(error) => return Err(error),
         };

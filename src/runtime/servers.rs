@@ -27,19 +27,41 @@ impl Runtime {
         })
     }
 
+    /// Sets health and what the operator asks of a server, as far as they are given and differ. Returns the server as it
+    /// is then. `PARENT_NOT_FOUND` or `OBJECT_NOT_FOUND`.
+    pub async fn set_server_states(
+        &self,
+        backend: &str,
+        server: &str,
+        health: Option<OperationalState>,
+        admin: Option<AdminState>,
+    ) -> Result<ServerState> {
+        self.on_one(|one, _| async move {
+            let now = one.server(backend, server).await?;
+            if let Some(health) = health.filter(|health| *health != now.operational_state) {
+                one.set_server_health(backend, server, health).await?;
+            }
+            if let Some(admin) = admin.filter(|admin| *admin != now.admin_state) {
+                one.set_server_state(backend, server, admin).await?;
+            }
+            one.server(backend, server).await
+        })
+        .await
+    }
+
     /// Sets what the operator asks of a server.
     pub async fn set_server_state(&self, backend: &str, server: &str, state: AdminState) -> Result<()> {
-        self.change(set(backend, server)?.words("state").words(state.word()).idempotent()).await
+        self.change(set(backend, server)?.words("state").words(state.word())).await
     }
 
     /// Forces the health of a server; its checks may change it again.
     pub async fn set_server_health(&self, backend: &str, server: &str, state: OperationalState) -> Result<()> {
-        self.change(set(backend, server)?.words("health").words(state.word()).idempotent()).await
+        self.change(set(backend, server)?.words("health").words(state.word())).await
     }
 
     /// Sets the weight, 0 to 256.
     pub async fn set_server_weight(&self, backend: &str, server: &str, weight: u16) -> Result<()> {
-        self.change(set(backend, server)?.words("weight").number(weight).idempotent()).await
+        self.change(set(backend, server)?.words("weight").number(weight)).await
     }
 
     /// Sets the address and, if given, the port.
@@ -55,18 +77,18 @@ impl Runtime {
             Some(port) => command.words("port").number(port),
             None => command,
         };
-        self.change(command.idempotent()).await
+        self.change(command).await
     }
 
     /// Sets the name that a resolver turns into the address.
     pub async fn set_server_fqdn(&self, backend: &str, server: &str, fqdn: &str) -> Result<()> {
-        self.change(set(backend, server)?.words("fqdn").arg("fqdn", fqdn)?.idempotent()).await
+        self.change(set(backend, server)?.words("fqdn").arg("fqdn", fqdn)?).await
     }
 
     /// Sets the limit of concurrent sessions.
     pub async fn set_server_maxconn(&self, backend: &str, server: &str, maxconn: u32) -> Result<()> {
         let name = format!("{backend}/{server}");
-        self.change(Command::new("set maxconn server").arg("server", &name)?.number(maxconn).idempotent()).await
+        self.change(Command::new("set maxconn server").arg("server", &name)?.number(maxconn)).await
     }
 
     /// Adds a server at run time. `words` are those of a `server` line behind the name, the address first.
@@ -78,13 +100,18 @@ impl Runtime {
         for word in words {
             command = command.arg("parameter", word)?;
         }
-        self.change(command).await
+        self.change(command.settled_by(Reason::ObjectExists)).await
     }
 
     /// Puts a server into maintenance and removes it. `RUNTIME_REJECTED` while sessions use it.
     pub async fn delete_server(&self, backend: &str, server: &str) -> Result<()> {
-        self.set_server_state(backend, server, AdminState::Maint).await?;
-        self.change(Command::new("del server").arg("server", &format!("{backend}/{server}"))?).await
+        let command = Command::new("del server").arg("server", &format!("{backend}/{server}"))?;
+        let command = &command.settled_by(Reason::ObjectNotFound);
+        self.on_one(|one, _| async move {
+            one.set_server_state(backend, server, AdminState::Maint).await?;
+            one.change(command.clone()).await
+        })
+        .await
     }
 
     async fn change(&self, command: Command) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::attempts::unknown;
 use super::client::Runtime;
 use super::command::Command;
 use super::lines::{Lines, Listing};
@@ -64,7 +65,7 @@ impl Runtime {
 
     /// The same for a key and data that have been checked.
     pub async fn set_table_entry_checked(&self, table: &str, key: &str, data: &[(DataType, u64)]) -> Result<()> {
-        let whole = self.short(set(table, key, data, false)?.idempotent()).await.map(drop);
+        let whole = self.short(set(table, key, data, false)?).await.map(drop);
         match whole {
             Err(error)
                 if error.reason() == Reason::RuntimeRejected && data.iter().any(|(kind, _)| kind.is_indexed()) => {}
@@ -73,12 +74,12 @@ impl Runtime {
         // Whether a counter is an element of an array is not known before: each is tried on its own, either way.
         for datum in data {
             let one = std::slice::from_ref(datum);
-            let plain = self.short(set(table, key, one, false)?.idempotent()).await;
+            let plain = self.short(set(table, key, one, false)?).await;
             if let Err(error) = plain {
                 if !datum.0.is_indexed() {
                     return Err(error);
                 }
-                self.short(set(table, key, one, true)?.idempotent()).await?;
+                self.short(set(table, key, one, true)?).await?;
             }
         }
         Ok(())
@@ -90,42 +91,50 @@ impl Runtime {
     /// HAProxy has no command for this, and works off nothing in one go that reads and writes: what it counts itself
     /// between our reading and our writing is lost. Additions to a table wait for each other.
     ///
-    /// Errors as of [`Runtime::set_table_entry`].
+    /// Errors as of [`Runtime::set_table_entry`], and `OUTCOME_UNKNOWN` when a reload came in between.
     pub async fn add_to_table_entry(&self, table: &str, key: &str, amounts: &[(DataType, i64)]) -> Result<TableEntry> {
-        let info = self.table(table).await?;
-        check_table_key(info.kind, key)?;
         let _alone = self.adding(table).lock().await;
-        let known = match self.table_entry(table, key).await {
-            Ok(entry) => Some(entry),
-            Err(error) if error.reason() == Reason::ObjectNotFound => None,
-            Err(error) => return Err(error),
-        };
-        let sum = |(kind, amount): &(DataType, i64)| {
-            let before = known.as_ref().and_then(|entry| entry.number(kind)).unwrap_or(0);
-            (kind.clone(), before.saturating_add_signed(*amount).min(kind.largest()))
-        };
-        let sums: Vec<_> = amounts.iter().map(sum).collect();
-        self.set_table_entry_checked(table, key, &sums).await?;
-        self.table_entry(table, key).await
+        self.on_one(|one, _| async move {
+            let info = one.table(table).await?;
+            check_table_key(info.kind, key)?;
+            let known = match one.table_entry(table, key).await {
+                Ok(entry) => Some(entry),
+                Err(error) if error.reason() == Reason::ObjectNotFound => None,
+                Err(error) => return Err(error),
+            };
+            let sum = |(kind, amount): &(DataType, i64)| {
+                let before = known.as_ref().and_then(|entry| entry.number(kind)).unwrap_or(0);
+                (kind.clone(), before.saturating_add_signed(*amount).min(kind.largest()))
+            };
+            let sums: Vec<_> = amounts.iter().map(sum).collect();
+            let set = one.set_table_entry_checked(table, key, &sums).await;
+            // A worker that goes may have taught the next one what it counted, so nothing is added again from here on.
+            match set {
+                Ok(()) => Ok(one.table_entry(table, key).await.map_err(|error| counted(&error))),
+                Err(error) if error.reason() == Reason::OutcomeUnknown => Ok(Err(error)),
+                Err(error) => Err(error),
+            }
+        })
+        .await?
     }
 
     /// Removes the entry of a key. No error if there is none. HAProxy refuses while a session tracks it.
     pub async fn clear_table_entry(&self, table: &str, key: &str) -> Result<()> {
         let command = Command::new("clear table").arg("table", table)?.words("key").arg("key", key)?;
-        self.short(command.idempotent()).await.map(drop)
+        self.short(command).await.map(drop)
     }
 
     /// Removes the entries that meet all filters; without filters, all. `INVALID_VALUE` for more than four filters.
     pub async fn clear_table(&self, table: &str, filters: &[Filter]) -> Result<()> {
         let command = || Command::new("clear table").arg("table", table);
-        let plain = self.raw(with_filters(command()?, filters, false)?.idempotent()).await;
+        let plain = self.long(with_filters(command()?, filters, false)?).await;
         match plain {
             Err(error)
                 if error.reason() == Reason::RuntimeRejected
                     && filters.iter().any(|filter| filter.kind.is_indexed()) =>
             {
                 // What is refused has cleared nothing. The first refusal says more, if both forms are refused.
-                let array = self.raw(with_filters(command()?, filters, true)?.idempotent()).await;
+                let array = self.long(with_filters(command()?, filters, true)?).await;
                 array.map(drop).map_err(|_| error)
             }
             other => other.map(drop),
@@ -166,6 +175,14 @@ pub fn check_table_data(data: &[(DataType, DatumValue)]) -> Result<Vec<(DataType
         }
     };
     data.iter().map(number).collect()
+}
+
+/// An entry that cannot be read after it was added to.
+fn counted(error: &Error) -> Error {
+    match error.reason() {
+        Reason::RuntimeUnavailable => unknown(error),
+        _ => error.clone(),
+    }
 }
 
 fn no_table(name: &str) -> Error {

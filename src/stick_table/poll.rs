@@ -37,6 +37,10 @@ impl Dump for Runtime {
             while let Some(lines) = lines.next_block().await? {
                 block(&lines)?;
             }
+            if self.worker() != Some(lines.worker()) {
+                let message = "another worker of haproxy has followed while the table was read";
+                return Err(Error::new(Reason::RuntimeUnavailable, message));
+            }
             Ok(())
         })
     }

@@ -20,6 +20,7 @@ mod kill;
 mod lifecycle;
 mod live_changes;
 mod map_files;
+mod new_workers;
 mod open_connections;
 mod peer_nodes;
 mod peer_tls;

@@ -104,7 +104,6 @@ async fn a_file_that_waits_for_a_reload_is_not_overwritten() {
     live.sync.put(&live.runtime, &file, [entry("/new", None), entry("/c", Some("b"))]).await.unwrap();
     assert_eq!(live.text(), "/c b\n");
     drop(live.haproxy.reload().wait());
-    live.runtime.reconnect();
     assert_eq!(live.sync().await, Synced::Unchanged);
     live.runtime.map_add(&live.map, "/d", "app").await.unwrap();
     assert_eq!(live.sync().await, Synced::Written(2));
@@ -141,7 +140,6 @@ async fn what_was_put_is_in_the_file_whichever_worker_is_asked() {
     live.runtime.map_delete(&live.map, "/b").await.unwrap();
     // The worker that took the changes is gone when the file is written.
     drop(live.haproxy.reload().wait());
-    live.runtime.reconnect();
     live.sync.put(&live.runtime, &file, [entry("/c", Some("app")), entry("/b", None)]).await.unwrap();
     assert_eq!(live.text(), "/a app\n/c app\n");
     // That worker never had them, and still they stay in the file.

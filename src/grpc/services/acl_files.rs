@@ -8,7 +8,7 @@ use super::registry::Reply;
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::Transport;
 use crate::proto::runtime as pb;
-use crate::runtime::{PatternEntry, PatternInfo};
+use crate::runtime::{PatternEntry, PatternInfo, Runtime};
 
 fn message(acl: PatternInfo) -> pb::AclFile {
     // HAProxy describes a pattern that has no file as: acl 'src' file '/etc/haproxy/haproxy.cfg' line 12
@@ -27,30 +27,32 @@ pub(super) async fn list(context: Context, _: pb::ListAclFilesRequest) -> Result
 }
 
 pub(super) async fn get(context: Context, request: pb::GetAclFileRequest) -> Result<pb::GetAclFileResponse> {
-    Ok(pb::GetAclFileResponse { acl: Some(message(find(&context, &request.id).await?)) })
+    Ok(pb::GetAclFileResponse { acl: Some(message(find(&context.runtime, &request.id).await?)) })
 }
 
 /// The ACL of a number, with or without `#`, or of a file.
-async fn find(context: &Context, id: &str) -> Result<PatternInfo> {
+async fn find(runtime: &Runtime, id: &str) -> Result<PatternInfo> {
     let number = id.strip_prefix('#').unwrap_or(id);
-    let acls = context.runtime.acls().await?;
+    let acls = runtime.acls().await?;
     acls.into_iter()
         .find(|acl| acl.id == number || acl.file.as_deref() == Some(id))
         .ok_or_else(|| Error::new(Reason::ObjectNotFound, format!("acl {id} does not exist")).with("id", id))
 }
 
-/// The word that names the ACL on the socket.
-async fn reference(context: &Context, id: &str) -> Result<String> {
-    Ok(format!("#{}", find(context, id).await?.id))
+/// The word that names the ACL on the socket. The next worker may give the number to another one, so it is only good for
+/// the worker that was asked.
+async fn reference(one: &Runtime, id: &str) -> Result<String> {
+    Ok(format!("#{}", find(one, id).await?.id))
 }
 
 pub(super) async fn entries(
     context: Context,
     request: pb::ListAclFileEntriesRequest,
 ) -> Result<Reply<pb::ListAclFileEntriesResponse>> {
-    let acl = reference(&context, &request.acl_id).await?;
     let page = Page::new(i64::from(request.page_size), &request.page_token, context.transport)?;
-    let listing = context.runtime.acl_entries(&acl).await?;
+    let id = &*request.acl_id;
+    let listed = context.runtime.on_one(|one, _| async move { one.acl_entries(&reference(&one, id).await?).await });
+    let listing = listed.await?;
     if context.transport == Transport::Rest && page.size.is_none() {
         let chunks = listing.into_stream().map(|chunk| {
             Ok(pb::ListAclFileEntriesResponse {
@@ -66,8 +68,8 @@ pub(super) async fn entries(
 }
 
 /// The entry with this pointer, or with this pattern.
-async fn find_entry(context: &Context, acl: &str, id: &str) -> Result<PatternEntry> {
-    let mut listing = context.runtime.acl_entries(acl).await?;
+async fn find_entry(one: &Runtime, acl: &str, id: &str) -> Result<PatternEntry> {
+    let mut listing = one.acl_entries(acl).await?;
     while let Some(items) = listing.next().await? {
         if let Some(found) = items.into_iter().find(|item| item.id == id || item.value == id) {
             return Ok(found);
@@ -80,8 +82,12 @@ pub(super) async fn get_entry(
     context: Context,
     request: pb::GetAclFileEntryRequest,
 ) -> Result<pb::GetAclFileEntryResponse> {
-    let acl = reference(&context, &request.acl_id).await?;
-    let found = find_entry(&context, &acl, &request.id).await?;
+    let request = &request;
+    let found = context.runtime.on_one(|one, _| async move {
+        let acl = reference(&one, &request.acl_id).await?;
+        find_entry(&one, &acl, &request.id).await
+    });
+    let found = found.await?;
     // Clients of /v2 know the value only.
     let id = (context.transport == Transport::Grpc).then_some(found.id);
     Ok(pb::GetAclFileEntryResponse { entry: Some(pb::AclFileEntry { id, value: Some(found.value) }) })
@@ -91,9 +97,22 @@ pub(super) async fn create_entry(
     context: Context,
     request: pb::CreateAclFileEntryRequest,
 ) -> Result<pb::CreateAclFileEntryResponse> {
-    let acl = reference(&context, &request.acl_id).await?;
     let value = value_of(request.entry)?;
-    add(&context, &acl, &value).await?;
+    let (id, given) = (&*request.acl_id, &*value);
+    let added = context.runtime.on_one(|one, again| async move {
+        let acl = reference(&one, id).await?;
+        match find_entry(&one, &acl, given).await {
+            // It has arrived, though the answer has not.
+            Ok(_) if again => Ok(()),
+            Ok(_) => {
+                let message = format!("entry {given} already exists in acl {acl}");
+                Err(Error::new(Reason::ObjectExists, message).with("value", given))
+            }
+            Err(error) if error.reason() == Reason::ObjectNotFound => one.acl_add(&acl, given).await,
+            Err(error) => Err(error),
+        }
+    });
+    added.await?;
     Ok(pb::CreateAclFileEntryResponse { entry: Some(pb::AclFileEntry { id: None, value: Some(value) }) })
 }
 
@@ -101,11 +120,16 @@ pub(super) async fn add_entries(
     context: Context,
     request: pb::AddAclFileEntriesRequest,
 ) -> Result<pb::AddAclFileEntriesResponse> {
-    let acl = reference(&context, &request.acl_id).await?;
     let values = request.entries.into_iter().map(|entry| value_of(Some(entry))).collect::<Result<Vec<_>>>()?;
-    for value in &values {
-        context.runtime.acl_add(&acl, value).await?;
-    }
+    let (id, given) = (&*request.acl_id, &values);
+    let added = context.runtime.on_one(|one, _| async move {
+        let acl = reference(&one, id).await?;
+        for value in given {
+            one.acl_add(&acl, value).await?;
+        }
+        Ok(())
+    });
+    added.await?;
     let entries = values.into_iter().map(|value| pb::AclFileEntry { id: None, value: Some(value) }).collect();
     Ok(pb::AddAclFileEntriesResponse { entries })
 }
@@ -114,21 +138,17 @@ pub(super) async fn delete_entry(
     context: Context,
     request: pb::DeleteAclFileEntryRequest,
 ) -> Result<pb::DeleteAclFileEntryResponse> {
-    let acl = reference(&context, &request.acl_id).await?;
-    let found = find_entry(&context, &acl, &request.id).await?;
-    context.runtime.acl_delete_id(&acl, &found.id).await?;
-    Ok(pb::DeleteAclFileEntryResponse {})
-}
-
-async fn add(context: &Context, acl: &str, value: &str) -> Result<()> {
-    match find_entry(context, acl, value).await {
-        Ok(_) => {
-            let message = format!("entry {value} already exists in acl {acl}");
-            Err(Error::new(Reason::ObjectExists, message).with("value", value))
+    let request = &request;
+    let deleted = context.runtime.on_one(|one, again| async move {
+        let acl = reference(&one, &request.acl_id).await?;
+        match find_entry(&one, &acl, &request.id).await {
+            // It has gone, though the answer has not come.
+            Err(error) if again && error.reason() == Reason::ObjectNotFound => Ok(()),
+            found => one.acl_delete_id(&acl, &found?.id).await,
         }
-        Err(error) if error.reason() == Reason::ObjectNotFound => context.runtime.acl_add(acl, value).await,
-        Err(error) => Err(error),
-    }
+    });
+    deleted.await?;
+    Ok(pb::DeleteAclFileEntryResponse {})
 }
 
 fn value_of(entry: Option<pb::AclFileEntry>) -> Result<String> {

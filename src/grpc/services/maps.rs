@@ -9,7 +9,7 @@ use super::{Context, Rooms};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::Chunks;
 use crate::proto::runtime as pb;
-use crate::runtime::{LoadMode, MapRef, PatternInfo};
+use crate::runtime::{MapRef, PatternInfo};
 use crate::storage::{MapEdit, StoredFile, print_line};
 
 /// What is said of a file that HAProxy has not loaded.
@@ -73,11 +73,8 @@ pub(super) async fn add_entries(
         crate::runtime::check_key(entry.key())?;
         crate::runtime::check_value(entry.value())?;
     }
-    let mut load = context.runtime.map_load(&map, LoadMode::Append).await?;
-    for entry in &request.entries {
-        load.push(entry.key(), entry.value()).await?;
-    }
-    load.commit().await?;
+    let entries: Vec<_> = request.entries.iter().map(|entry| (entry.key(), entry.value())).collect();
+    context.runtime.map_add_all(&map, &entries).await?;
     let added = |entry: &pb::MapEntry| MapEdit::Entry(entry.key().to_owned(), Some(entry.value().to_owned()));
     changed(&context, &map, request.entries.iter().map(added).collect(), request.force_sync).await?;
     Ok(pb::AddMapEntriesResponse { entries: request.entries })

@@ -116,7 +116,6 @@ pub(super) async fn set(context: Context, request: Object) -> Result<Object> {
     let backend = text(&context, "SetRuntimeServerRequest", "backend", &request);
     let name = text(&context, "SetRuntimeServerRequest", "name", &request);
     let wanted = request.object(field(tables, "SetRuntimeServerRequest", "server")).cloned().unwrap_or_default();
-    let now = context.runtime.server(backend, name).await?;
     let health =
         wanted.enum_number(field(tables, "RuntimeServer", "operational_state")).and_then(|number| match number {
             UP => Some(OperationalState::Up),
@@ -124,19 +123,13 @@ pub(super) async fn set(context: Context, request: Object) -> Result<Object> {
             STOPPING => Some(OperationalState::Stopping),
             _ => None,
         });
-    if let Some(health) = health.filter(|health| *health != now.operational_state) {
-        context.runtime.set_server_health(backend, name, health).await?;
-    }
     let admin = wanted.enum_number(field(tables, "RuntimeServer", "admin_state")).and_then(|number| match number {
         READY => Some(AdminState::Ready),
         MAINT => Some(AdminState::Maint),
         DRAIN => Some(AdminState::Drain),
         _ => None,
     });
-    if let Some(admin) = admin.filter(|admin| *admin != now.admin_state) {
-        context.runtime.set_server_state(backend, name, admin).await?;
-    }
-    let state = context.runtime.server(backend, name).await?;
+    let state = context.runtime.set_server_states(backend, name, health, admin).await?;
     Ok(answer(&context, "SetRuntimeServerResponse", "server", Value::Object(object(&context, &state))))
 }
 

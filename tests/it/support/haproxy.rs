@@ -121,8 +121,13 @@ impl Haproxy {
     /// Starts a new process that tells the old one to finish (`-sf`), as a reload does, and waits until it serves.
     /// The old one is left alone: it ends when its last connection does.
     pub(crate) fn reload(&mut self) -> Child {
+        self.reload_with(&[])
+    }
+
+    /// [`Haproxy::reload`] with more flags.
+    pub(crate) fn reload_with(&mut self, flags: &[&str]) -> Child {
         let old = self.child.take().expect("a running haproxy");
-        let new = self.spawn(&["-sf", &old.id().to_string()]);
+        let new = self.spawn(&[flags, &["-sf", &old.id().to_string()]].concat());
         let pid = new.id();
         self.child = Some(new);
         eventually("the new process answers", || self.pid() == Some(pid));
