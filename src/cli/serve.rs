@@ -29,7 +29,7 @@ use crate::gateway::server::{Protocols, serve};
 use crate::gateway::{Cors, Foundation, Gateway, Limits, Page, Settings as GatewaySettings};
 use crate::grpc::health::Health;
 use crate::grpc::server::GrpcServer;
-use crate::grpc::services::{Rooms, Services};
+use crate::grpc::services::{MapNames, Rooms, Services};
 use crate::process::child::{ChildOptions, Supervised};
 use crate::process::master::MasterSocket;
 use crate::process::reload::{ReloadOptions, ReloadQueue};
@@ -212,6 +212,7 @@ pub async fn run(
         spoe,
         discovery,
         aggregations,
+        map_names: MapNames::default(),
         map_sync,
         presence,
         health_by_command: settings.profile == Profile::DropIn,

@@ -313,6 +313,11 @@ pub fn is_in_data(path: &str, method: &str) -> bool {
     method == "GET" && path.starts_with(DISCOVERY)
 }
 
+/// The list of an answer whose messages all hold parts of one and the same item: statistics come as one collection.
+pub fn list_in_parts(path: &str) -> Option<&'static str> {
+    (path == "/v2/services/haproxy/stats/native").then_some("stats")
+}
+
 /// Of service discovery, the replacement of an instance carries its id, a UUID, in the body too.
 pub fn check_identity(path: &str, tables: &Tables, method: &Method, request: &Object) -> Result<(), Error> {
     let input = &tables.messages[method.input];

@@ -130,7 +130,7 @@ pub async fn respond(
         Answer::Written(_) => Err(Error::internal("an answer in the form of the wire over REST")),
         Answer::Stream(mut messages) => {
             let first = messages.next().await.transpose()?.unwrap_or_default();
-            Ok(joined(tables, method, shape, first, messages))
+            Ok(joined(tables, method, route, shape, first, messages))
         }
     }
 }
@@ -284,18 +284,47 @@ fn write_json(value: &(impl serde::Serialize + ?Sized), out: &mut Vec<u8>) {
 }
 
 /// A list or a file that comes in pieces, as one body.
-fn joined(tables: &Arc<Tables>, method: &Method, shape: Shape, first: Object, messages: Messages) -> Response<Body> {
+fn joined(
+    tables: &Arc<Tables>,
+    method: &Method,
+    route: &Route,
+    shape: Shape,
+    first: Object,
+    messages: Messages,
+) -> Response<Body> {
     let output = method.output;
     let (kind, form) = match shape {
         Shape::Bytes(field) => (OCTETS, Form::Bytes(field)),
-        Shape::Field(field) => (JSON, Form::Array { field, head: Vec::new(), tail: b"\n" }),
+        Shape::Field(field) => match compat::list_in_parts(&route.rule.path) {
+            Some(list) => (JSON, in_parts(tables, method, (field, list), &first)),
+            None => (JSON, Form::Array { field, within: None, head: Vec::new(), tail: b"\n" }),
+        },
         Shape::Envelope(field) => {
-            (JSON, Form::Array { field, head: envelope_head(tables, method, &first), tail: b"}\n" })
+            let head = envelope_head(tables, method, &first);
+            (JSON, Form::Array { field, within: None, head, tail: b"}\n" })
         }
         Shape::Data(_) | Shape::Whole | Shape::Nothing => (JSON, Form::Lines(Piece::Message)),
     };
     let body = JsonBody::new(tables.clone(), output, form, Some(first), messages);
     response(StatusCode::OK, HeaderMap::new(), Some(kind), Body::new(body))
+}
+
+/// A list of one item, whose last field is a list that comes in parts; at least one.
+fn in_parts(tables: &Tables, method: &Method, (items, list): (FieldIndex, &str), first: &Object) -> Form {
+    let mut form = Form::Array { field: items, within: None, head: Vec::new(), tail: b"\n" };
+    let Kind::Message(inner) = tables.messages[method.output].fields[items].kind else { return form };
+    if let (Some(field), [Value::Object(item)]) = (tables.messages[inner].field_named(list), first.list(items)) {
+        let mut alone = item.clone();
+        alone.take(field);
+        let mut head = vec![b'['];
+        json::write(tables, inner, &alone, &mut head);
+        head.pop();
+        head.extend_from_slice(if head.ends_with(b"{") { b"\"" } else { b",\"" });
+        head.extend_from_slice(tables.messages[inner].fields[field].json.as_bytes());
+        head.extend_from_slice(b"\":");
+        form = Form::Array { field, within: Some((items, inner)), head, tail: b"}]\n" };
+    }
+    form
 }
 
 /// A watch: one message a line, or one an event.

@@ -26,6 +26,8 @@ pub(super) enum Form {
     Array {
         /// The repeated field.
         field: FieldIndex,
+        /// Where it is a field of the one item of another repeated field: that one, and the message of the item.
+        within: Option<(FieldIndex, MessageId)>,
         /// Bytes in front of the array.
         head: Vec<u8>,
         /// Bytes behind it.
@@ -87,9 +89,15 @@ impl JsonBody {
 
     fn write(&mut self, object: &Object, out: &mut Vec<u8>) {
         match self.form {
-            Form::Array { field, .. } => {
-                let kind = self.tables.messages[self.output].fields[field].kind;
-                for item in object.list(field) {
+            Form::Array { field, within, .. } => {
+                let message = within.map_or(self.output, |(_, message)| message);
+                let kind = self.tables.messages[message].fields[field].kind;
+                let holder = match within.map(|(items, _)| object.list(items)) {
+                    None => object,
+                    Some([Value::Object(item)]) => item,
+                    Some(_) => return,
+                };
+                for item in holder.list(field) {
                     if std::mem::replace(&mut self.items, true) {
                         out.push(b',');
                     }
@@ -237,7 +245,7 @@ mod tests {
     }
 
     fn array() -> Form {
-        Form::Array { field: 0, head: b"{\"data\":".to_vec(), tail: b"}\n" }
+        Form::Array { field: 0, within: None, head: b"{\"data\":".to_vec(), tail: b"}\n" }
     }
 
     #[tokio::test]

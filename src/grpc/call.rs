@@ -71,7 +71,7 @@ pub enum Answer {
     Message(Object),
     /// Several: a server-streaming method, or over REST a list in chunks.
     Stream(Messages),
-    /// Messages of a server-streaming method in the form of the wire; over gRPC only.
+    /// Messages in the form of the wire, one unless the method streams; over gRPC only.
     Written(Chunks),
 }
 

@@ -90,6 +90,11 @@ pub fn append(tables: &Tables, id: MessageId, object: &Object, out: &mut Vec<u8>
     prefixed(out, |out| wire::encode(tables, id, object, out))
 }
 
+/// The same for a message that is in the form of the wire already.
+pub fn append_written(message: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    prefixed(out, |out| out.extend_from_slice(message))
+}
+
 fn prefixed(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);

@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, Response};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-use super::call::{Answer, Api, Call, Messages, Transport};
+use super::call::{Answer, Api, Call, Messages, Transport, collect};
 use super::frame::{self, Single, Source, Streamed};
 use super::status::status;
 use super::stop::until_stopped;
@@ -76,7 +76,12 @@ impl Handler {
                 let messages = Source::Written(until_stopped(messages, &self.stop));
                 self.body(id, messages, deadline)
             }
-            Answer::Stream(_) | Answer::Written(_) => {
+            Answer::Written(message) => {
+                let mut bytes = Vec::new();
+                frame::append_written(&collect(message).await?, &mut bytes)?;
+                Body::new(Single::new(bytes.into()))
+            }
+            Answer::Stream(_) => {
                 return Err(Error::internal(format!("{path} answered a stream over gRPC")));
             }
         };

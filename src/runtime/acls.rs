@@ -9,7 +9,8 @@ use crate::error::{Error, Reason, Result};
 impl Runtime {
     /// All ACLs, those that HAProxy makes for itself included.
     pub async fn acls(&self) -> Result<Vec<PatternInfo>> {
-        self.listing(Command::new("show acl"), parse_pattern_info).await?.collect().await
+        let answer = self.short(Command::new("show acl")).await?;
+        Ok(answer.lines().filter_map(|line| parse_pattern_info(line.as_bytes())).collect())
     }
 
     /// Entries of an ACL (`#id` or its file), read in pieces.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -14,7 +14,8 @@ use super::answer;
 use super::attempts::{Answer, Attempts};
 use super::command::Command;
 use super::lane::{Access, Lane};
-use super::lines::{Lines, Listing, Reader};
+use super::lines::{Blocks, Lines, Listing, Reader};
+use super::slots::{Slot, Slots};
 use super::worker::{Sign, Worker, WorkerListener, Workers};
 use crate::error::{Error, Reason, Result};
 
@@ -24,7 +25,7 @@ use crate::error::{Error, Reason, Result};
 pub struct Limits {
     /// Long-lived connections for short commands.
     pub lanes: usize,
-    /// Listings and other long commands at the same time; further ones wait.
+    /// Listings and other long commands at the same time; further ones wait. One of them stays for short ones.
     pub streams: usize,
     /// Time to connect.
     pub connect_timeout: Duration,
@@ -132,7 +133,7 @@ pub struct Runtime {
 struct Inner {
     target: Arc<Target>,
     lanes: Vec<Lane>,
-    streams: Arc<Semaphore>,
+    slots: Arc<Slots>,
     /// Held while a key is looked up and then added, so that two callers cannot add it twice. By hash of the key.
     adding: Vec<Mutex<()>>,
     _preparing: AbortOnDropHandle<()>,
@@ -149,11 +150,11 @@ impl Runtime {
         let addresses = ArcSwap::from_pointee(addresses);
         let target = Arc::new(Target { addresses, workers: Workers::default(), limits });
         let lanes = (0..limits.lanes.max(1)).map(|_| Lane::start(target.clone())).collect();
-        let streams = Arc::new(Semaphore::new(limits.streams.max(1)));
+        let slots = Arc::new(Slots::new(limits.streams));
         let adding = (0..64).map(|_| Mutex::new(())).collect();
         let inner = Arc::new_cyclic(|client| {
             let preparing = AbortOnDropHandle::new(tokio::spawn(prepare_workers(target.clone(), client.clone())));
-            Inner { target, lanes, streams, adding, _preparing: preparing }
+            Inner { target, lanes, slots, adding, _preparing: preparing }
         });
         Runtime { inner, access: Access::default() }
     }
@@ -193,9 +194,10 @@ impl Runtime {
         self.inner.target.workers.listen(listener);
     }
 
-    /// The worker that answered last; none before the first answer.
+    /// The worker that it talks to: of [`Runtime::one`] that one, else the one that answered last; none before the first
+    /// answer.
     pub fn worker(&self) -> Option<Worker> {
-        self.inner.target.workers.current()
+        self.access.only.or_else(|| self.inner.target.workers.current())
     }
 
     /// Asks which worker runs. If it is a new one, listeners have heard of it when this returns, and it is being prepared.
@@ -216,7 +218,7 @@ impl Runtime {
 
     /// Whether another worker has followed the only one that this client talks to.
     pub(super) fn is_replaced(&self) -> bool {
-        self.access.only.is_some_and(|only| self.worker() != Some(only))
+        self.access.only.is_some() && self.access.only != self.inner.target.workers.current()
     }
 
     /// Carries out steps that have to meet one and the same worker. When another one follows in between, they begin
@@ -253,7 +255,8 @@ impl Runtime {
         if !command.is_read() {
             return self.long(command).await;
         }
-        let answer = self.open(&command).await?.whole().await?;
+        let slot = self.inner.slots.short(self.listing_deadline()).await?;
+        let answer = self.open(&command, slot).await?.whole().await?;
         answer::check(&answer, &command.text())
     }
 
@@ -270,7 +273,7 @@ impl Runtime {
     pub(super) async fn long(&self, command: Command) -> Result<String> {
         self.check_length(&command)?;
         let mut attempts = Attempts::new(self, command, self.limits().stream_timeout);
-        let _permit = self.inner.streams.acquire().await.map_err(Error::internal)?;
+        let _slot = self.inner.slots.short(self.listing_deadline()).await?;
         loop {
             attempts.permit().await?;
             let result = attempts.alone().await;
@@ -303,15 +306,30 @@ impl Runtime {
         Ok(Listing::new(self.lines(command).await?, parse))
     }
 
-    /// The lines of a listing, in blocks. For commands whose answer ends with an empty line, as all `show` commands do.
+    /// The lines of a listing, in blocks, for who takes them at its own speed. For commands whose answer ends with an
+    /// empty line, as all `show` commands do.
+    ///
+    /// Whoever takes less than 1 MiB within [`Limits::stream_timeout`] while others wait gets `DEADLINE_EXCEEDED`.
     pub async fn lines(&self, command: Command) -> Result<Lines> {
-        Ok(Lines::new(self.open(&command).await?, &command))
+        let slot = self.inner.slots.long(self.listing_deadline()).await?;
+        let blocks = Blocks::new(self.open(&command, slot).await?, &command);
+        Ok(Lines::slow(blocks, self.inner.slots.clone()))
     }
 
-    async fn open(&self, command: &Command) -> Result<Reader> {
+    /// The same for what is taken as fast as it comes.
+    pub(super) async fn quick_lines(&self, command: Command) -> Result<Lines> {
+        let slot = self.inner.slots.short(self.listing_deadline()).await?;
+        Ok(Lines::quick(Blocks::new(self.open(&command, slot).await?, &command)))
+    }
+
+    /// Until when a listing waits for its turn: whoever is too slow has been cut off by then.
+    fn listing_deadline(&self) -> Instant {
+        Instant::now() + self.limits().stream_timeout + self.limits().command_timeout
+    }
+
+    async fn open(&self, command: &Command, slot: Slot) -> Result<Reader> {
         self.check_length(command)?;
-        let permit = self.inner.streams.clone().acquire_owned().await.map_err(Error::internal)?;
-        Reader::open(self.inner.target.clone(), permit, command, self.access).await
+        Reader::open(self.inner.target.clone(), slot, command, self.access).await
     }
 
     fn check_length(&self, command: &Command) -> Result<()> {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::address::Socket;
 use super::answer;
@@ -19,6 +19,7 @@ use super::client::Target;
 use super::command::Command;
 use super::connection::Search;
 use super::lane::{Access, too_large};
+use super::slots::{Slot, Slots};
 use super::worker::{Sign, Worker};
 use crate::error::{Error, Reason, Result};
 
@@ -40,17 +41,12 @@ pub(super) struct Reader {
     /// Time left for HAProxy to bring what is missing of the next [`PROGRESS`] bytes.
     left: Duration,
     missing: usize,
-    _permit: OwnedSemaphorePermit,
+    _slot: Slot,
 }
 
 impl Reader {
     /// Connects to the worker that runs and sends the command.
-    pub(super) async fn open(
-        target: Arc<Target>,
-        permit: OwnedSemaphorePermit,
-        command: &Command,
-        access: Access,
-    ) -> Result<Self> {
+    pub(super) async fn open(target: Arc<Target>, slot: Slot, command: &Command, access: Access) -> Result<Self> {
         let left = target.limits.stream_timeout;
         let deadline = Instant::now() + left;
         let searched = target.clone();
@@ -66,7 +62,7 @@ impl Reader {
                         let message = "another worker of haproxy has followed";
                         return Err(Error::new(Reason::RuntimeUnavailable, message));
                     }
-                    return Ok(Reader { socket, buffer, target, worker, left, missing: PROGRESS, _permit: permit });
+                    return Ok(Reader { socket, buffer, target, worker, left, missing: PROGRESS, _slot: slot });
                 }
                 Ok(_) => {}
                 Err(error) => search.broke(&error).await?,
@@ -125,40 +121,22 @@ async fn ask(socket: &mut Socket, buffer: &mut BytesMut, command: &Command) -> i
     }
 }
 
-/// The lines of a listing, in blocks.
+/// Cuts an answer into blocks of whole lines.
 #[derive(Debug)]
-pub struct Lines {
+pub(super) struct Blocks {
     reader: Reader,
     command: String,
     started: bool,
     /// The listing's last line feed so far, to tell an end from a cut.
     ended: bool,
-    done: bool,
 }
 
-impl Lines {
+impl Blocks {
     pub(super) fn new(reader: Reader, command: &Command) -> Self {
-        Lines { reader, command: command.text(), started: false, ended: false, done: false }
+        Blocks { reader, command: command.text(), started: false, ended: false }
     }
 
-    /// The worker that answers.
-    pub fn worker(&self) -> Worker {
-        self.reader.worker
-    }
-
-    /// The next block of whole lines, each ended by a line feed; `None` at the end. About 64 KiB at most.
-    ///
-    /// The first call also reports HAProxy's refusal, if any. After an error there is nothing more.
-    pub async fn next_block(&mut self) -> Result<Option<Bytes>> {
-        if self.done {
-            return Ok(None);
-        }
-        let result = self.read_block().await;
-        self.done = !matches!(result, Ok(Some(_)));
-        result
-    }
-
-    async fn read_block(&mut self) -> Result<Option<Bytes>> {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
         // What came with the answer to `show info` is whole lines, perhaps.
         let mut more = true;
         loop {
@@ -188,6 +166,98 @@ impl Lines {
         let error = self.reader.target.lost(&io::ErrorKind::UnexpectedEof.into());
         let message = format!("{}; the listing is not complete", error.message());
         error.message_replaced(message)
+    }
+
+    /// Reads one block ahead of who takes them, and gives up the slot of one who takes next to nothing while others wait.
+    async fn pump(mut self, blocks: mpsc::Sender<Result<Option<Bytes>>>, slots: Arc<Slots>) {
+        let limit = self.reader.target.limits.stream_timeout;
+        let (mut begun, mut taken) = (Instant::now(), 0);
+        loop {
+            let block = self.next().await;
+            let length = match &block {
+                Ok(Some(block)) => block.len(),
+                _ => 0,
+            };
+            let slow = async {
+                sleep_until(begun + limit).await;
+                slots.wanted().await;
+            };
+            tokio::select! {
+                biased;
+                free = blocks.reserve() => match free {
+                    Ok(free) => free.send(block),
+                    // Who took them is gone.
+                    Err(_) => return,
+                },
+                () = slow => {
+                    drop(self);
+                    let message = format!("less than {PROGRESS} bytes were taken in {limit:?} while others waited");
+                    drop(blocks.send(Err(Error::new(Reason::DeadlineExceeded, message))).await);
+                    return;
+                }
+            }
+            if length == 0 {
+                return;
+            }
+            taken += length;
+            if taken >= PROGRESS {
+                (begun, taken) = (Instant::now(), 0);
+            }
+        }
+    }
+}
+
+/// The lines of a listing, in blocks.
+#[derive(Debug)]
+pub struct Lines {
+    worker: Worker,
+    from: From,
+    done: bool,
+}
+
+/// Where blocks come from.
+#[derive(Debug)]
+enum From {
+    /// What this program takes as fast as it comes.
+    Answer(Box<Blocks>),
+    /// What a caller takes at its own speed.
+    Pump(mpsc::Receiver<Result<Option<Bytes>>>),
+}
+
+impl Lines {
+    /// For what this program takes as fast as it comes.
+    pub(super) fn quick(blocks: Blocks) -> Self {
+        Lines { worker: blocks.reader.worker, from: From::Answer(Box::new(blocks)), done: false }
+    }
+
+    /// For what a caller takes at its own speed. Needs a Tokio runtime.
+    pub(super) fn slow(blocks: Blocks, slots: Arc<Slots>) -> Self {
+        let worker = blocks.reader.worker;
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(blocks.pump(sender, slots));
+        Lines { worker, from: From::Pump(receiver), done: false }
+    }
+
+    /// The worker that answers.
+    pub fn worker(&self) -> Worker {
+        self.worker
+    }
+
+    /// The next block of whole lines, each ended by a line feed; `None` at the end. About 64 KiB at most.
+    ///
+    /// The first call also reports HAProxy's refusal, if any. After an error there is nothing more.
+    pub async fn next_block(&mut self) -> Result<Option<Bytes>> {
+        if self.done {
+            return Ok(None);
+        }
+        let result = match &mut self.from {
+            From::Answer(blocks) => blocks.next().await,
+            From::Pump(receiver) => {
+                receiver.recv().await.unwrap_or_else(|| Err(Error::internal("the task of a listing has ended")))
+            }
+        };
+        self.done = !matches!(result, Ok(Some(_)));
+        result
     }
 }
 

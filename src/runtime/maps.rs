@@ -47,7 +47,8 @@ pub enum LoadMode {
 impl Runtime {
     /// All loaded maps.
     pub async fn maps(&self) -> Result<Vec<PatternInfo>> {
-        self.listing(Command::new("show map"), parse_pattern_info).await?.collect().await
+        let answer = self.short(Command::new("show map")).await?;
+        Ok(answer.lines().filter_map(|line| parse_pattern_info(line.as_bytes())).collect())
     }
 
     /// Entries of a map, read in pieces. The first item fails with `OBJECT_NOT_FOUND` if the map is not loaded.

@@ -18,6 +18,7 @@ mod maps;
 mod parse;
 mod process;
 mod servers;
+mod slots;
 mod tables;
 mod worker;
 
@@ -33,6 +34,6 @@ pub use parse::{
     TableType, check_key, check_value, escape_bytes, escape_key, parse_entry, parse_raw_entry,
 };
 pub(crate) use parse::{number, split_period, unescape};
-pub use process::StatKind;
+pub use process::{StatKind, Stats};
 pub use tables::{check_table_data, check_table_key};
 pub use worker::{Worker, WorkerListener};

@@ -1,5 +1,9 @@
 //! The process itself and its statistics.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
 use super::client::Runtime;
 use super::command::Command;
 use super::parse::{self, Info, StatRow, StatsReader};
@@ -16,6 +20,22 @@ pub enum StatKind {
     Server = 4,
     /// Listeners.
     Listener = 8,
+}
+
+/// Rows of `show stat`, some at a time.
+#[derive(Debug, Default)]
+pub struct Stats {
+    blocks: VecDeque<Bytes>,
+    reader: StatsReader,
+}
+
+impl Iterator for Stats {
+    type Item = Vec<StatRow>;
+
+    fn next(&mut self) -> Option<Vec<StatRow>> {
+        let block = self.blocks.pop_front()?;
+        Some(block.split(|&byte| byte == b'\n').filter_map(|line| self.reader.line(line)).collect())
+    }
 }
 
 impl Runtime {
@@ -41,23 +61,19 @@ impl Runtime {
 
     /// Rows of `show stat`: of one proxy or all, of one kind or all. An unknown proxy gives no rows.
     ///
+    /// HAProxy's lines are taken at once and made rows only when they are asked for, which takes ten times the memory.
     /// `INVALID_VALUE` when `proxy` cannot be sent.
-    pub async fn stats(&self, proxy: Option<&str>, kind: Option<StatKind>) -> Result<Vec<StatRow>> {
+    pub async fn stats(&self, proxy: Option<&str>, kind: Option<StatKind>) -> Result<Stats> {
         let kind = kind.map_or(-1, |kind| kind as i128);
         let command = Command::new("show stat").arg("proxy", proxy.unwrap_or("-1"))?.number(kind).number(-1);
-        let mut lines = match self.lines(command).await {
-            Ok(lines) => lines,
-            Err(error) => return Err(error),
-        };
-        let (mut reader, mut rows) = (StatsReader::default(), Vec::new());
+        let mut lines = self.quick_lines(command).await?;
+        let mut stats = Stats::default();
         loop {
             match lines.next_block().await {
-                Ok(Some(block)) => {
-                    rows.extend(block.split(|&byte| byte == b'\n').filter_map(|line| reader.line(line)));
-                }
-                Ok(None) => return Ok(rows),
+                Ok(Some(block)) => stats.blocks.push_back(block),
+                Ok(None) => return Ok(stats),
                 // "No such proxy."
-                Err(error) if error.reason() == Reason::ObjectNotFound => return Ok(Vec::new()),
+                Err(error) if error.reason() == Reason::ObjectNotFound => return Ok(Stats::default()),
                 Err(error) => return Err(error),
             }
         }
@@ -66,7 +82,7 @@ impl Runtime {
     /// Row of one server.
     pub async fn server_stats(&self, backend: &str, server: &str) -> Result<StatRow> {
         let rows = self.stats(Some(backend), Some(StatKind::Server)).await?;
-        rows.into_iter()
+        rows.flatten()
             .find(|row| row.get("svname") == Some(server))
             .ok_or_else(|| Error::new(Reason::ObjectNotFound, format!("no server '{server}' in backend '{backend}'")))
     }

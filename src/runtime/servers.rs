@@ -27,8 +27,8 @@ impl Runtime {
         })
     }
 
-    /// Sets health and what the operator asks of a server, as far as they are given and differ. Returns the server as it
-    /// is then. `PARENT_NOT_FOUND` or `OBJECT_NOT_FOUND`.
+    /// Sets health, if it differs, and what the operator asks of a server, as far as they are given. Returns the server as
+    /// it is then. `PARENT_NOT_FOUND` or `OBJECT_NOT_FOUND`.
     pub async fn set_server_states(
         &self,
         backend: &str,
@@ -37,12 +37,15 @@ impl Runtime {
         admin: Option<AdminState>,
     ) -> Result<ServerState> {
         self.on_one(|one, _| async move {
-            let now = one.server(backend, server).await?;
-            if let Some(health) = health.filter(|health| *health != now.operational_state) {
-                one.set_server_health(backend, server, health).await?;
+            if let Some(health) = health {
+                // Health that is set anew begins its checks anew.
+                let now = one.server(backend, server).await?;
+                if health != now.operational_state {
+                    one.set_server_health(backend, server, health).await?;
+                }
             }
-            if let Some(admin) = admin.filter(|admin| *admin != now.admin_state) {
-                one.set_server_state(backend, server, admin).await?;
+            if let Some(admin) = admin {
+                one.set_server_state(backend, server, admin).await.map_err(|error| unknown_parent(error, backend))?;
             }
             one.server(backend, server).await
         })
@@ -122,6 +125,16 @@ impl Runtime {
         }
         Ok(())
     }
+}
+
+/// HAProxy says which of the two there is not.
+fn unknown_parent(error: Error, backend: &str) -> Error {
+    let no_backend = error.detail_text().is_some_and(|detail| detail.contains("No such backend"));
+    if error.reason() != Reason::ObjectNotFound || !no_backend {
+        return error;
+    }
+    let message = format!("no backend '{backend}' runs in haproxy");
+    Error::new(Reason::ParentNotFound, message).detail(error.detail_text().unwrap_or_default())
 }
 
 fn set(backend: &str, server: &str) -> Result<Command> {

@@ -33,13 +33,14 @@ use support::{Report, ms};
 type Part = fn(&mut Report);
 
 fn main() {
-    let parts: [(&str, Part); 11] = [
+    let parts: [(&str, Part); 12] = [
         ("start", configuration::starts),
         ("read", configuration::reads),
         ("password", configuration::password),
         ("list", configuration::lists),
         ("write", configuration::writes),
         ("command", live::commands),
+        ("object", live::objects),
         ("map", large::map),
         ("table", large::stick_tables),
         ("stats", live::statistics),

@@ -211,7 +211,7 @@ async fn master_reload(world: &World, kind: Kind, number: usize) {
     let backend = json!({"name": format!("b{number}"), "mode": "http"});
     match kind {
         Kind::Forced => {
-            drop(world.ok("BackendService.CreateBackend", json!({"backend": backend, "force_reload": true})).await)
+            drop(world.ok("BackendService.CreateBackend", json!({"backend": backend, "force_reload": true})).await);
         }
         Kind::Queued => drop(world.ok("BackendService.CreateBackend", json!({"backend": backend})).await),
         Kind::Signal => kill_process(world.backstay.haproxy().expect("it runs"), Signal::USR2).expect("it runs"),

@@ -63,13 +63,13 @@ async fn info_and_statistics_are_typed() {
     assert_eq!(info.text("Name"), Some("HAProxy"));
     assert_eq!(info.version().unwrap(), live.runtime.version().await.unwrap());
     assert!(info.pid().unwrap() > 1);
-    let rows = live.runtime.stats(None, None).await.unwrap();
+    let rows: Vec<_> = live.runtime.stats(None, None).await.unwrap().flatten().collect();
     assert!(rows.iter().any(|row| row.get("pxname") == Some("web") && row.get("svname") == Some("FRONTEND")));
-    let servers = live.runtime.stats(Some("app"), Some(StatKind::Server)).await.unwrap();
+    let servers: Vec<_> = live.runtime.stats(Some("app"), Some(StatKind::Server)).await.unwrap().flatten().collect();
     assert_eq!(servers.iter().filter_map(|row| row.get("svname")).collect::<Vec<_>>(), ["s1", "s2"]);
     assert_eq!(live.runtime.server_stats("app", "s1").await.unwrap().get("weight"), Some("10"));
     assert_eq!(live.runtime.server_stats("app", "s9").await.unwrap_err().reason(), Reason::ObjectNotFound);
-    assert!(live.runtime.stats(Some("nope"), None).await.unwrap().is_empty());
+    assert_eq!(live.runtime.stats(Some("nope"), None).await.unwrap().flatten().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use tokio_stream::StreamExt as _;
 
 use super::Context;
-use super::maps::{changed, reference, to_change};
+use super::maps::{changed, looked_up, reference, to_change};
 use super::paging::Page;
 use super::registry::{Items, Reply};
 use crate::error::{Error, Result, Violation};
@@ -20,7 +20,7 @@ pub(super) async fn list(
     context: Context,
     request: pb::ListMapEntriesRequest,
 ) -> Result<Reply<pb::ListMapEntriesResponse>> {
-    let map = reference(&context, &request.map).await?;
+    let map = looked_up(&context, &request.map).await?;
     let page = Page::new(i64::from(request.page_size), &request.page_token, context.transport)?;
     let listing = context.runtime.map_entries(&map).await?;
     if context.transport == Transport::Rest && page.size.is_none() {
@@ -41,7 +41,7 @@ pub(super) async fn export(
     context: Context,
     request: pb::ExportMapEntriesRequest,
 ) -> Result<Items<pb::ExportMapEntriesResponse>> {
-    let map = reference(&context, &request.map).await?;
+    let map = looked_up(&context, &request.map).await?;
     let listing = context.runtime.map_entries(&map).await?;
     Ok(Box::pin(
         listing

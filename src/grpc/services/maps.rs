@@ -9,7 +9,7 @@ use super::{Context, Rooms};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::Chunks;
 use crate::proto::runtime as pb;
-use crate::runtime::{MapRef, PatternInfo};
+use crate::runtime::{MapRef, PatternInfo, Runtime};
 use crate::storage::{MapEdit, StoredFile, print_line};
 
 /// What is said of a file that HAProxy has not loaded.
@@ -27,7 +27,7 @@ pub(super) async fn list(context: Context, request: pb::ListMapsRequest) -> Resu
 }
 
 pub(super) async fn get(context: Context, request: pb::GetMapRequest) -> Result<pb::GetMapResponse> {
-    let found = loaded(&context, &request.name).await?;
+    let found = loaded(&context, &context.runtime, &request.name).await?;
     Ok(pb::GetMapResponse { map: Some(message(&context, found)) })
 }
 
@@ -67,7 +67,10 @@ pub(super) async fn add_entries(
     context: Context,
     request: pb::AddMapEntriesRequest,
 ) -> Result<pb::AddMapEntriesResponse> {
-    let map = to_change(&context, &request.name, request.force_sync).await?;
+    let map = looked_up(&context, &request.name).await?;
+    if request.force_sync {
+        context.map_sync.check(&map.to_string())?;
+    }
     // All are checked before the first one is sent.
     for entry in &request.entries {
         crate::runtime::check_key(entry.key())?;
@@ -92,13 +95,13 @@ pub(super) async fn clear(context: Context, request: pb::ClearMapRequest) -> Res
 }
 
 /// The map of a name among those that HAProxy has loaded.
-async fn loaded(context: &Context, name: &str) -> Result<PatternInfo> {
+async fn loaded(context: &Context, runtime: &Runtime, name: &str) -> Result<PatternInfo> {
     let stored = match context.maps.get(name).await {
         Ok(file) => file.name,
         // The file may be gone while HAProxy still has the map.
         Err(_) => name.to_owned(),
     };
-    let maps = context.runtime.maps().await?;
+    let maps = runtime.maps().await?;
     let wanted = |map: &PatternInfo| map.file.as_deref().is_some_and(|file| is_named(context, file, name, &stored));
     maps.into_iter().find(wanted).ok_or_else(|| {
         Error::new(Reason::ObjectNotFound, format!("map {name} is not loaded by haproxy")).with("name", name)
@@ -117,13 +120,25 @@ fn is_named(rooms: &Rooms, file: &str, name: &str, stored: &str) -> bool {
     }
 }
 
-/// How HAProxy calls the map of a name.
+/// How HAProxy calls the map of a name. Looked up once for each worker: methods that use this are registered so that they
+/// begin again when the worker turns out to be another one.
 pub(super) async fn reference(context: &Context, name: &str) -> Result<MapRef> {
+    match context.map_names.get(context.runtime.worker(), name) {
+        Some(map) => Ok(map),
+        None => looked_up(context, name).await,
+    }
+}
+
+/// The same without what is remembered.
+pub(super) async fn looked_up(context: &Context, name: &str) -> Result<MapRef> {
     if name.is_empty() {
         return Err(wrong("map", "is required"));
     }
-    let map = loaded(context, name).await?;
-    MapRef::new(map.file.unwrap_or_else(|| format!("#{}", map.id)))
+    let found = context.runtime.on_one(|one, _| async move { Ok((one.worker(), loaded(context, &one, name).await?)) });
+    let (worker, found) = found.await?;
+    let map = MapRef::new(found.file.unwrap_or_else(|| format!("#{}", found.id)))?;
+    context.map_names.put(worker, name, &map);
+    Ok(map)
 }
 
 /// The same for a change. One that is to reach the file as well is refused at once where the file cannot be changed.

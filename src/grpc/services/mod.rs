@@ -8,6 +8,7 @@ mod discovery;
 mod filter;
 mod info;
 mod map_entries;
+mod map_names;
 mod maps;
 mod native_stats;
 mod paging;
@@ -32,8 +33,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::map_names::MapNames;
 use self::registry::Handler;
 use super::call::{Answer, Api, Call, Transport};
+
 use crate::aggregation::Aggregations;
 use crate::configuration::Configuration;
 use crate::configuration::address::Plan;
@@ -84,6 +87,8 @@ pub struct Rooms {
     pub discovery: Arc<Directory>,
     /// Stick tables brought together over several HAProxys.
     pub aggregations: Arc<Aggregations>,
+    /// What callers call maps.
+    pub map_names: MapNames,
     /// Writes runtime changes of maps to their files.
     pub map_sync: Arc<MapSync>,
     /// How to find out whether HAProxy runs.

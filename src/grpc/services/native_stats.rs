@@ -4,20 +4,23 @@ use std::sync::Arc;
 
 use super::Context;
 use crate::error::{Error, Reason, Result};
+use crate::grpc::call::{Answer, Transport};
 use crate::proto::stats as pb;
 use crate::runtime::{StatKind, StatRow};
 use crate::schema::tables::{FieldIndex, Kind, Tables};
 use crate::schema::value::{Object, Value};
+use crate::schema::wire;
 
 /// Position of a field of one of our messages.
 fn field(tables: &Tables, message: &str, name: &str) -> FieldIndex {
     tables.field(&format!("backstay.stats.v2.{message}"), name)
 }
 
-/// An answer has a hundred values for each server, so it is made as it is needed, without structs in between.
-pub(super) async fn get(context: Context, request: Object) -> Result<Object> {
-    let tables = &*context.schema.tables;
-    let input = |name| field(tables, "GetNativeStatsRequest", name);
+/// An answer has a hundred values for each server, so it is made as it is needed, without structs in between: over REST
+/// while it is sent, over gRPC as bytes of the wire.
+pub(super) async fn get(context: Context, request: Object) -> Result<Answer> {
+    let tables = Arc::clone(&context.schema.tables);
+    let input = |name| field(&tables, "GetNativeStatsRequest", name);
     let text = |name| request.str(input(name)).unwrap_or_default();
     let kind = pb::NativeStatType::try_from(request.enum_number(input("type")).unwrap_or_default());
     let kind = match kind.unwrap_or_default() {
@@ -27,42 +30,105 @@ pub(super) async fn get(context: Context, request: Object) -> Result<Object> {
         pb::NativeStatType::Server => Some(StatKind::Server),
     };
     let (name, parent) = (Some(text("name")).filter(|name| !name.is_empty()), text("parent"));
-    let rows = match (kind, name) {
+    let rows: Box<dyn Iterator<Item = Vec<StatRow>> + Send> = match (kind, name) {
         (None, Some(_)) => return Err(wrong("name needs a type")),
         (Some(StatKind::Server), Some(server)) => {
             if parent.is_empty() {
                 return Err(wrong("the name of a server needs its backend as parent"));
             }
-            found(context.runtime.server_stats(parent, server).await.map(|row| vec![row]))?
+            Box::new(found(context.runtime.server_stats(parent, server).await)?.into_iter().map(|row| vec![row]))
         }
-        (kind, name) => found(context.runtime.stats(name, kind).await)?,
+        (kind, name) => Box::new(found(context.runtime.stats(name, kind).await)?.into_iter().flatten()),
     };
-    let mut writer = Writer::new(tables);
-    let stats: Vec<_> = rows.iter().filter_map(|row| writer.stat(row)).map(Value::Object).collect();
-    let mut collection = Object::new();
-    let mut set = |name, value| collection.set(field(tables, "NativeStatsCollection", name), value);
-    if let Some(address) = context.runtime.addresses().first() {
-        set("runtime_api", Value::Str(address.to_string().into()));
+    let address = context.runtime.addresses().first().map(ToString::to_string);
+    let mut parts = Parts { writer: Writer::new(&tables), address, rows };
+    let first = parts.next();
+    let nothing = first.is_none();
+    let first = first.unwrap_or_else(|| parts.collection(Vec::new()));
+    let all = std::iter::once(first).chain(parts);
+    if context.transport == Transport::Grpc {
+        let bytes = written(&tables, all)?;
+        return Ok(Answer::Written(Box::pin(tokio_stream::once(Ok(bytes.into())))));
     }
-    if !stats.is_empty() {
-        set("stats", Value::List(stats));
+    let mut messages = all.map(move |collection| {
+        let mut response = Object::new();
+        response.push(field(&tables, "GetNativeStatsResponse", "collections"), Value::Object(collection));
+        response
+    });
+    Ok(match messages.next() {
+        Some(whole) if nothing => Answer::Message(whole),
+        first => Answer::Stream(Box::pin(tokio_stream::iter(first.into_iter().chain(messages).map(Ok)))),
+    })
+}
+
+/// The response on the wire. Parts of a message one behind the other are the message.
+fn written(tables: &Tables, parts: impl Iterator<Item = Object>) -> Result<Vec<u8>> {
+    let message = |name: &str| {
+        let id = tables.message_by_name.get(format!("backstay.stats.v2.{name}").as_str()).copied();
+        id.ok_or_else(|| Error::internal(format!("no message {name}")))
+    };
+    let mut collection = Vec::new();
+    for part in parts {
+        wire::encode(tables, message("NativeStatsCollection")?, &part, &mut collection);
     }
-    let mut response = Object::new();
-    response.push(field(tables, "GetNativeStatsResponse", "collections"), Value::Object(collection));
+    let mut response = Vec::with_capacity(collection.len() + 8);
+    let mut whole = Object::new();
+    whole.push(field(tables, "GetNativeStatsResponse", "collections"), Value::Object(Object::new()));
+    // An empty collection is its key and the length 0, which gives way to the real one.
+    wire::encode(tables, message("GetNativeStatsResponse")?, &whole, &mut response);
+    response.pop();
+    prost::encode_length_delimiter(collection.len(), &mut response).map_err(Error::internal)?;
+    response.append(&mut collection);
     Ok(response)
 }
 
 /// Nothing of that name is an empty answer.
-fn found(rows: Result<Vec<StatRow>>) -> Result<Vec<StatRow>> {
-    match rows {
-        Err(error) if matches!(error.reason(), Reason::ObjectNotFound | Reason::ParentNotFound) => Ok(Vec::new()),
-        rows => rows,
+fn found<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(error) if matches!(error.reason(), Reason::ObjectNotFound | Reason::ParentNotFound) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// The one collection that there is, in parts: the first one says where it is from.
+struct Parts {
+    writer: Writer,
+    address: Option<String>,
+    rows: Box<dyn Iterator<Item = Vec<StatRow>> + Send>,
+}
+
+impl Parts {
+    fn collection(&mut self, stats: Vec<Value>) -> Object {
+        let tables = Arc::clone(&self.writer.tables);
+        let mut collection = Object::new();
+        let mut set = |name, value| collection.set(field(&tables, "NativeStatsCollection", name), value);
+        if let Some(address) = self.address.take() {
+            set("runtime_api", Value::Str(address.into()));
+        }
+        if !stats.is_empty() {
+            set("stats", Value::List(stats));
+        }
+        collection
+    }
+}
+
+impl Iterator for Parts {
+    type Item = Object;
+
+    fn next(&mut self) -> Option<Object> {
+        loop {
+            let rows = self.rows.next()?;
+            let stats: Vec<_> = rows.iter().filter_map(|row| self.writer.stat(row)).map(Value::Object).collect();
+            if !stats.is_empty() {
+                return Some(self.collection(stats));
+            }
+        }
     }
 }
 
 /// Makes objects of rows.
-struct Writer<'a> {
-    tables: &'a Tables,
+struct Writer {
+    tables: Arc<Tables>,
     backend_name: FieldIndex,
     name: FieldIndex,
     stats: FieldIndex,
@@ -72,11 +138,11 @@ struct Writer<'a> {
     of: Option<Arc<[String]>>,
 }
 
-impl<'a> Writer<'a> {
-    fn new(tables: &'a Tables) -> Self {
+impl Writer {
+    fn new(tables: &Arc<Tables>) -> Self {
         let [backend_name, name, stats, kind] =
             ["backend_name", "name", "stats", "type"].map(|name| field(tables, "NativeStat", name));
-        Writer { tables, backend_name, name, stats, kind, places: Vec::new(), of: None }
+        Writer { tables: Arc::clone(tables), backend_name, name, stats, kind, places: Vec::new(), of: None }
     }
 
     fn place(&mut self, row: &StatRow) {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::configuration::ports::Pending;
 use crate::discovery::Kind;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::grpc::call::{Answer, Call, Chunks, Transport, Upload, collect};
 use crate::schema::Schema;
 use crate::schema::tables::{Method, MethodId};
@@ -77,13 +77,13 @@ impl Table {
         self.unary("runtime.v2.MapService/GetMap", maps::get);
         self.upload("runtime.v2.MapService/CreateMap", maps::create);
         self.unary("runtime.v2.MapService/AddMapEntries", maps::add_entries);
-        self.unary("runtime.v2.MapService/ClearMap", maps::clear);
+        self.named("runtime.v2.MapService/ClearMap", maps::clear);
         self.reply("runtime.v2.MapEntryService/ListMapEntries", map_entries::list);
         self.stream("runtime.v2.MapEntryService/ExportMapEntries", map_entries::export);
-        self.unary("runtime.v2.MapEntryService/GetMapEntry", map_entries::get);
-        self.unary("runtime.v2.MapEntryService/CreateMapEntry", map_entries::create);
-        self.unary("runtime.v2.MapEntryService/ReplaceMapEntry", map_entries::replace);
-        self.unary("runtime.v2.MapEntryService/DeleteMapEntry", map_entries::delete);
+        self.named("runtime.v2.MapEntryService/GetMapEntry", map_entries::get);
+        self.named("runtime.v2.MapEntryService/CreateMapEntry", map_entries::create);
+        self.named("runtime.v2.MapEntryService/ReplaceMapEntry", map_entries::replace);
+        self.named("runtime.v2.MapEntryService/DeleteMapEntry", map_entries::delete);
         self.unary("runtime.v2.AclFileService/ListAclFiles", acl_files::list);
         self.unary("runtime.v2.AclFileService/GetAclFile", acl_files::get);
         self.reply("runtime.v2.AclFileEntryService/ListAclFileEntries", acl_files::entries);
@@ -96,7 +96,7 @@ impl Table {
         self.objects("runtime.v2.RuntimeServerService/AddRuntimeServer", runtime_servers::add);
         self.objects("runtime.v2.RuntimeServerService/SetRuntimeServer", runtime_servers::set);
         self.objects("runtime.v2.RuntimeServerService/DeleteRuntimeServer", runtime_servers::delete);
-        self.objects("stats.v2.NativeStatsService/GetNativeStats", native_stats::get);
+        self.answer("stats.v2.NativeStatsService/GetNativeStats", native_stats::get);
         self.unary("runtime.v2.StickTableService/ListStickTables", stick_tables::list);
         self.unary("runtime.v2.StickTableService/GetStickTable", stick_tables::get);
         self.written("runtime.v2.StickTableService/WatchStickTable", stick_tables::watch);
@@ -195,15 +195,44 @@ impl Table {
         self.reply(path, move |context, request| async move { function(context, request).await.map(Reply::One) });
     }
 
+    /// A method that remembers names of a worker. What another worker, which has followed, does not know is looked up
+    /// again with that one.
+    fn named<Q, A, F, R>(&mut self, path: &str, function: F)
+    where
+        Q: Message + Default + Clone + 'static,
+        A: Message + 'static,
+        F: Fn(Context, Q) -> R + Send + Sync + Copy + 'static,
+        R: Future<Output = Result<A>> + Send + 'static,
+    {
+        self.unary(path, move |context, request: Q| async move {
+            let worker = context.runtime.worker();
+            match function(context.clone(), request.clone()).await {
+                Err(error) if error.reason() == Reason::ObjectNotFound && context.runtime.worker() != worker => {
+                    function(context, request).await
+                }
+                answer => answer,
+            }
+        });
+    }
+
     /// A method that works on objects instead of structs.
     fn objects<F, R>(&mut self, path: &str, function: F)
     where
         F: Fn(Context, Object) -> R + Send + Sync + Copy + 'static,
         R: Future<Output = Result<Object>> + Send + 'static,
     {
+        self.answer(path, move |context, request| async move { function(context, request).await.map(Answer::Message) });
+    }
+
+    /// The same with an answer of any form.
+    fn answer<F, R>(&mut self, path: &str, function: F)
+    where
+        F: Fn(Context, Object) -> R + Send + Sync + Copy + 'static,
+        R: Future<Output = Result<Answer>> + Send + 'static,
+    {
         if let Some(id) = self.schema.tables.method_by_path.get(format!("/backstay.{path}").as_str()).copied() {
             let handler = move |context: Context, call: Call| -> Pending<'static, Result<Answer>> {
-                Box::pin(async move { function(context, call.request).await.map(Answer::Message) })
+                Box::pin(function(context, call.request))
             };
             self.handlers.insert(id, Box::new(handler));
         }

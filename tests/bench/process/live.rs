@@ -76,6 +76,96 @@ pub(crate) fn commands(report: &mut Report) {
     report.row("idle CPU, a minute", format!("{minute:.3} s"), "< 0.05 s", format!("in {} s", IDLE.as_secs()));
 }
 
+/// A call, its path and body for the n-th time, and the same as a raw command.
+struct Call {
+    what: &'static str,
+    method: &'static str,
+    path: fn(u64) -> String,
+    body: fn(u64) -> String,
+    raw: fn(u64, &str) -> String,
+}
+
+/// What is done with single objects of the running HAProxy.
+const CALLS: [Call; 6] = [
+    Call {
+        what: "add a map entry",
+        method: "POST",
+        path: |_| format!("{API}/runtime/maps_entries?map=small.map"),
+        body: |n| format!(r#"{{"key":"k{n}","value":"v"}}"#),
+        raw: |n, map| format!("add map {map} r{n} v"),
+    },
+    Call {
+        what: "get a map entry",
+        method: "GET",
+        path: |n| format!("{API}/runtime/maps_entries/k{n}?map=small.map"),
+        body: |_| String::new(),
+        raw: |n, map| format!("get map {map} r{n}"),
+    },
+    Call {
+        what: "set a map entry",
+        method: "PUT",
+        path: |n| format!("{API}/runtime/maps_entries/k{n}?map=small.map"),
+        body: |n| format!(r#"{{"value":"w{n}"}}"#),
+        raw: |n, map| format!("set map {map} r{n} w{n}"),
+    },
+    Call {
+        what: "delete a map entry",
+        method: "DELETE",
+        path: |n| format!("{API}/runtime/maps_entries/k{n}?map=small.map"),
+        body: |_| String::new(),
+        raw: |n, map| format!("del map {map} r{n}"),
+    },
+    Call {
+        what: "set the state of a server",
+        method: "PUT",
+        path: |_| format!("{API}/runtime/servers/s1?backend=b0"),
+        body: |n| format!(r#"{{"admin_state":"{}"}}"#, if n % 2 == 0 { "drain" } else { "ready" }),
+        raw: |n, _| format!("set server b0/s1 state {}", if n % 2 == 0 { "drain" } else { "ready" }),
+    },
+    Call {
+        what: "get the process",
+        method: "GET",
+        path: |_| format!("{API}/runtime/info"),
+        body: |_| String::new(),
+        raw: |_, _| "show info".to_owned(),
+    },
+];
+
+pub(crate) fn objects(report: &mut Report) {
+    const COUNT: u64 = 2000;
+    let reader = "
+frontend maps
+    bind unix@{dir}/maps.sock mode 600
+    http-request set-header x %[hdr(host),map({dir}/maps/small.map)]";
+    let mut rig = Rig::new(10, reader);
+    let file = rig.path("maps/small.map");
+    std::fs::write(&file, "a b\n").unwrap();
+    rig.run();
+    let (backstay, _, mut client) = rig.serve(&[]);
+    let map = file.display().to_string();
+    for call in CALLS {
+        let (before, mut times, mut raw) = (Cpu::of(backstay), Vec::new(), Vec::new());
+        for n in 0..COUNT {
+            let begin = Instant::now();
+            client.call(call.method, &(call.path)(n), &(call.body)(n));
+            times.push(begin.elapsed());
+        }
+        let cpu = each(before.spent(), COUNT);
+        for n in 0..COUNT {
+            let begin = Instant::now();
+            rig.ask(&(call.raw)(n, &map)).unwrap();
+            raw.push(begin.elapsed());
+        }
+        let (ours, raw) = (ms(median(times)), ms(median(raw)));
+        report.row(
+            format!("{}, CPU of ours, and time", call.what),
+            format!("{cpu:.3} ms, {ours:.3} ms, {:.1}x", ours / raw),
+            "<= 0.06 ms, <= 1.8x",
+            format!("a raw connection {raw:.3} ms"),
+        );
+    }
+}
+
 pub(crate) fn statistics(report: &mut Report) {
     let mut rig = Rig::new(5000, "");
     rig.run();
