@@ -22,7 +22,7 @@
 //! | [`schema`] | descriptors as tables; interpreters: `wire`, `json`, `template`, `check`, `mask`, `openapi` | files, sockets, any resource by name |
 //! | [`document`] | haproxy.cfg as lossless text: sections, lines, edits | resources, files, clocks |
 //! | [`configuration`] | objects in and out of a document; transactions; the one way to the file; recovery | how HAProxy is checked or reloaded (it declares traits: `ports`) |
-//! | [`runtime`] | the Runtime API: pooled sockets, commands that cannot be broken out of, pure readers of answers | requests, resources, files |
+//! | [`runtime`] | the Runtime API: pooled sockets to the worker that runs, commands that cannot be broken out of, pure readers of answers | requests, resources, files |
 //! | [`storage`] | files that HAProxy loads, and keeping maps on disk and in memory the same | the configuration |
 //! | [`process`] | `haproxy -c`, the reload queue, the HAProxy of the embedded default | the API |
 //! | [`peers`] | HAProxy's peers protocol: messages, and one conversation without its socket | what is done with updates |
@@ -94,6 +94,7 @@
 //! | an oddity of /v2 (status, shape, alias) | `gateway/compat.rs` and `gateway/view.rs` |
 //! | a method that is no create, read, update or delete | `VERB_CUSTOM` in `proto/`, a function in `grpc/services/`, a line in `registry.rs` |
 //! | a command of the Runtime API | `runtime/`, its answer in `runtime/parse/` |
+//! | what happens when HAProxy has a new worker | a `WorkerListener`, which `cli/serve.rs` registers with `runtime` |
 //! | a new source of stick-table updates | a `Source` in `stick_table/` |
 //! | another way to bring values of nodes together | `aggregation/merge.rs` |
 //! | another data type of stick tables | its bit in `peers/data.rs`, its name in `runtime/parse/table.rs` |

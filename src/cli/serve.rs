@@ -7,7 +7,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,6 +52,9 @@ const UPLOAD_IDLE: Duration = Duration::from_mins(10);
 
 /// Time between two looks for a worker that others have started.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the worker of our own reload is looked for at most, and the pause between two looks.
+const MEET: Duration = Duration::from_millis(200);
+const MEET_PAUSE: Duration = Duration::from_millis(2);
 
 /// Looks up an environment variable.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -171,7 +173,7 @@ pub async fn run(
     tasks.spawn(Arc::clone(&configuration).watch(stop.clone()));
     tasks.spawn(follower.run(Arc::clone(&configuration), stop.clone()));
     runtime.listen(Arc::new(Forget(hub.clone())));
-    tasks.spawn(watch_workers(Arc::clone(&reloads), runtime.clone(), stop.clone()));
+    tasks.spawn(watch_workers(runtime.clone(), stop.clone()));
     if settings.update_map_files {
         let period = settings.update_map_files_period;
         tasks.spawn(keep_maps(Arc::clone(&map_sync), runtime.clone(), period, stop.clone()));
@@ -436,9 +438,8 @@ impl Follower {
     }
 }
 
-/// Looks for a new worker again and again, and at once after each of our own reloads.
-async fn watch_workers(reloads: Arc<ReloadQueue>, runtime: Runtime, stop: CancellationToken) {
-    let mut results = reloads.subscribe();
+/// Looks for a worker that others have started, again and again.
+async fn watch_workers(runtime: Runtime, stop: CancellationToken) {
     loop {
         if let Err(error) = runtime.look().await {
             tracing::debug!(%error, "no worker of haproxy answers");
@@ -446,7 +447,6 @@ async fn watch_workers(reloads: Arc<ReloadQueue>, runtime: Runtime, stop: Cancel
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
-            result = results.recv() => if matches!(result, Err(RecvError::Closed)) { return },
         }
     }
 }
@@ -513,9 +513,26 @@ impl Reloader for Flushed {
     fn reload(&self) -> Pending<'_, Outcome> {
         Box::pin(async {
             let _paused = self.map_sync.pause(&self.runtime).await;
-            self.reloader.reload().await
+            let before = self.runtime.worker();
+            let outcome = self.reloader.reload().await;
+            if matches!(outcome, Outcome::Done(_)) {
+                meet(&self.runtime, before).await;
+            }
+            outcome
         })
     }
+}
+
+/// Looks for the next worker, a moment at most, so that it is known and being prepared when its reload is reported.
+async fn meet(runtime: &Runtime, before: Option<Worker>) {
+    let met = async {
+        while runtime.worker() == before {
+            drop(runtime.look().await);
+            tokio::time::sleep(MEET_PAUSE).await;
+        }
+    };
+    // A command may have said that it reloaded, and have done nothing.
+    drop(tokio::time::timeout(MEET, met).await);
 }
 
 fn make_folder(path: &Path) -> Result<()> {

@@ -51,7 +51,7 @@ impl Runtime {
 
     /// `show env`: names and values of the variables of its environment. Needs a socket of level operator or admin.
     pub async fn environment(&self) -> Result<Vec<(String, String)>> {
-        let mut lines = self.lines(Command::new("show env").idempotent()).await?;
+        let mut lines = self.quick_lines(Command::new("show env")).await?;
         let mut text = Vec::new();
         while let Some(block) = lines.next_block().await? {
             text.extend_from_slice(&block);

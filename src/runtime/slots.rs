@@ -66,13 +66,12 @@ impl Slots {
             return Ok(slot);
         }
         let _waiting = Waiting::new(&self.waiting);
-        match timeout_at(deadline, Arc::clone(slots).acquire_owned()).await {
-            Ok(slot) => slot.map_err(Error::internal),
-            Err(_) => {
-                let message = "all connections for listings are in use, and none was free in time";
-                Err(Error::new(Reason::RuntimeUnavailable, message))
-            }
-        }
+        let slot = timeout_at(deadline, Arc::clone(slots).acquire_owned()).await;
+        let slot = slot.map_err(|_| {
+            let message = "all connections for listings are in use, and none was free in time";
+            Error::new(Reason::RuntimeUnavailable, message)
+        })?;
+        slot.map_err(Error::internal)
     }
 
     /// Waits until somebody waits for a slot.

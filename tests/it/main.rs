@@ -32,6 +32,7 @@ mod resources;
 mod runtime;
 mod runtime_objects;
 mod runtime_speed;
+mod runtime_workers;
 mod sections;
 mod stored;
 mod support;
