@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -31,9 +30,11 @@ use crate::grpc::server::GrpcServer;
 use crate::grpc::services::{MapNames, Rooms, Services};
 use crate::process::child::{ChildOptions, Supervised};
 use crate::process::master::MasterSocket;
+use crate::process::presence::{Listening, Presence, Standing, StatsSockets};
 use crate::process::reload::{ReloadOptions, ReloadQueue};
 use crate::process::standalone::Standalone;
-use crate::process::strategy::{How, Outcome, Presence, Reloader, Strategy};
+use crate::process::strategy::{How, Outcome, Reloader, Strategy};
+use crate::process::systemd;
 use crate::process::version::Version;
 use crate::proto;
 use crate::runtime::{Address, LiveChanges, Runtime, Worker, WorkerListener};
@@ -115,10 +116,13 @@ pub async fn run(
         check.check(&text, &standalone.config_file.display().to_string()).await.map_err(shown)?;
     }
 
-    let stats: Arc<ArcSwap<Vec<String>>> = Arc::default();
-    let presence = presence(&settings, standalone.as_ref(), &stats);
     let reloader = Arc::new(LateReloader::default());
-    let options = ReloadOptions { delay: settings.reload_delay, retention: settings.reload_retention };
+    let options = ReloadOptions {
+        delay: settings.reload_delay,
+        retention: settings.reload_retention,
+        patience: settings.reload_timeout,
+        numbers: Some(settings.state_dir.join("reload-numbers")),
+    };
     let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?.read_only(settings.read_only);
     let map_sync = MapSync::new(maps.clone(), settings.update_map_files_period);
     let map_sync = Arc::new(map_sync.only_when_asked(!settings.update_map_files));
@@ -127,6 +131,7 @@ pub async fn run(
     let configuration = Configuration::open(store(&settings), check.clone(), reloads.clone()).await.map_err(shown)?;
     // The state folder is ours alone from here on.
     check.sweep();
+    let presence = presence(&settings, standalone.as_ref(), &engine, &configuration);
 
     configuration.apply_with(Arc::new(LiveChanges::new(Engine::new(Arc::clone(&schema)), runtime.clone())));
     let hub = Hub::new(Poll::new(runtime.clone()));
@@ -147,7 +152,6 @@ pub async fn run(
         engine: engine.clone(),
         settings: settings.clone(),
         environment: Arc::clone(&environment),
-        stats,
         runtime: runtime.clone(),
         push: Arc::clone(&push),
         authenticator: Arc::clone(&authenticator),
@@ -161,8 +165,11 @@ pub async fn run(
         }
     }
 
-    let (how, child) = how(&settings, &version, standalone.as_ref()).await?;
-    reloader.set(Strategy::new(how, presence.clone()));
+    let (how, child, remarks) = how(&settings, &version, standalone.as_ref()).await?;
+    let mut strategy = Strategy::new(how, presence.clone());
+    strategy.patience = settings.reload_timeout;
+    strategy.trust_exit_status = settings.profile == Profile::DropIn;
+    reloader.set(strategy);
     if let Some(child) = child {
         tasks.spawn(child.run(stop.clone()));
     }
@@ -217,6 +224,7 @@ pub async fn run(
         map_names: MapNames::default(),
         map_sync,
         presence,
+        remarks,
         health_by_command: settings.profile == Profile::DropIn,
         show_system_info: settings.show_system_info,
     };
@@ -255,20 +263,43 @@ fn store(settings: &Settings) -> StoreSettings {
     store
 }
 
-fn presence(settings: &Settings, standalone: Option<&Standalone>, sockets: &Arc<ArcSwap<Vec<String>>>) -> Presence {
+fn presence(
+    settings: &Settings,
+    standalone: Option<&Standalone>,
+    engine: &Engine,
+    configuration: &Arc<Configuration>,
+) -> Presence {
     let master = match (standalone, &settings.master_runtime) {
         (Some(standalone), _) => Some(MasterSocket::new(&standalone.master_socket)),
         (None, Some(path)) => Some(MasterSocket::new(path)),
         (None, None) => None,
     };
-    let sockets = Arc::clone(sockets);
-    Presence { master, stats: Some(Arc::new(move || sockets.load().to_vec())), status_cmd: settings.status_cmd.clone() }
+    let (engine, configured) = (engine.clone(), settings.stats_socket.clone());
+    let addresses = move |document: &Document| -> Vec<Address> {
+        stats_sockets(configured.as_ref(), &engine, document).iter().filter_map(|socket| socket.parse().ok()).collect()
+    };
+    // The reload queue, which the configuration holds, must not hold the configuration.
+    let configuration = Arc::downgrade(configuration);
+    let stats = move || match configuration.upgrade() {
+        Some(configuration) => Listening {
+            loaded: addresses(&configuration.loaded().document),
+            present: addresses(&configuration.current().document),
+        },
+        None => Listening::default(),
+    };
+    let (stats, status_cmd) = (Some(Arc::new(stats) as StatsSockets), settings.status_cmd.clone());
+    Presence { master, stats, status_cmd, ..Presence::default() }
+}
+
+/// The stats sockets of a text, unless the settings name one.
+fn stats_sockets(configured: Option<&String>, engine: &Engine, document: &Document) -> Vec<String> {
+    configured.map_or_else(|| engine.stats_sockets(document), |socket| vec![socket.clone()])
 }
 
 /// Waits until HAProxy runs, as long as the settings say. Connections wait meanwhile.
 async fn wait_for_haproxy(presence: &Presence, patience: &DelayedStart, stop: &CancellationToken) {
     let running = async {
-        while !presence.running().await {
+        while matches!(presence.standing().await, Standing::Down(_)) {
             tokio::time::sleep(patience.tick).await;
         }
     };
@@ -281,12 +312,12 @@ async fn wait_for_haproxy(presence: &Presence, patience: &DelayedStart, stop: &C
     }
 }
 
-/// How HAProxy is reloaded; the embedded one is started.
+/// How HAProxy is reloaded, and what is missing for it; the embedded one is started.
 async fn how(
     settings: &Settings,
     version: &Version,
     standalone: Option<&Standalone>,
-) -> Result<(How, Option<Arc<Supervised>>)> {
+) -> Result<(How, Option<Arc<Supervised>>, Vec<String>)> {
     match (&settings.reload_method, standalone) {
         (ReloadMethod::Supervised, Some(made)) => {
             let options =
@@ -297,10 +328,17 @@ async fn how(
             } else {
                 How::Signal { pid: child.pid(), master: child.master(), log: child.log() }
             };
-            Ok((how, Some(child)))
+            Ok((how, Some(child), Vec::new()))
         }
-        (ReloadMethod::Master(path), _) => Ok((How::Master(MasterSocket::new(path)), None)),
-        (ReloadMethod::Command { reload, .. }, _) => Ok((How::Command(reload.clone()), None)),
+        (ReloadMethod::Master(path), _) => Ok((How::Master(MasterSocket::new(path)), None, Vec::new())),
+        (ReloadMethod::Command { reload, .. }, _) => Ok((How::Command(reload.clone()), None, Vec::new())),
+        (ReloadMethod::Systemd { unit }, _) => {
+            let (command, missing) = systemd::reload_command(unit).await;
+            if let Some(missing) = &missing {
+                tracing::warn!("{missing}");
+            }
+            Ok((How::Command(command), None, missing.into_iter().collect()))
+        }
         (ReloadMethod::Supervised, None) => Err(Error::internal("a supervised haproxy without its folder")),
     }
 }
@@ -364,7 +402,6 @@ struct Follower {
     engine: Engine,
     settings: Settings,
     environment: Environment,
-    stats: Arc<ArcSwap<Vec<String>>>,
     runtime: Runtime,
     push: Arc<Push>,
     authenticator: Arc<Authenticator>,
@@ -372,10 +409,7 @@ struct Follower {
 
 impl Follower {
     fn follow(&self, document: &Document) -> Result<()> {
-        let sockets = match &self.settings.stats_socket {
-            Some(socket) => vec![socket.clone()],
-            None => self.engine.stats_sockets(document),
-        };
+        let sockets = stats_sockets(self.settings.stats_socket.as_ref(), &self.engine, document);
         let mut addresses = Vec::new();
         for socket in &sockets {
             match socket.parse::<Address>() {
@@ -387,7 +421,6 @@ impl Follower {
             tracing::info!(?sockets, "reload callback completed, runtime API reconfigured");
             self.runtime.set_addresses(addresses);
         }
-        self.stats.store(Arc::new(sockets));
         self.push.follow(document);
         self.authenticator.replace(self.users(document)?);
         Ok(())

@@ -46,7 +46,8 @@ pub trait Reload: Send + Sync {
 
     /// Reloads at once, together with a pending one, and waits for the result.
     ///
-    /// `RELOAD_FAILED` when HAProxy refused or, with metadata `pending`, when nothing runs that could reload.
+    /// `RELOAD_FAILED` when HAProxy refused or, with metadata `pending`, when the reload was not done: the change stays,
+    /// and the reload is tried again.
     fn force(&self, version: i64) -> Pending<'_, Result<()>>;
 
     /// Whether a reload runs at this moment, which may have read the file already.
@@ -65,6 +66,10 @@ pub trait ReloadListener: Send + Sync {
 
     /// HAProxy runs `version`: it becomes the last good one.
     fn accepted(&self, version: i64) -> Pending<'_, ()>;
+
+    /// What HAProxy's check says against the text of `version`, for a reload that was not done; `None` when it has
+    /// nothing against it, or cannot be asked.
+    fn refusal(&self, version: i64) -> Pending<'_, Option<String>>;
 
     /// HAProxy refused `version`: file and memory go back to the last good state under a new version.
     /// Returns the versions that were taken back.

@@ -152,6 +152,7 @@ fn assemble(
 
     let transactions = Transactions::load(&settings, &state.committed, &current)?;
     let current = Arc::new(current);
+    let loaded = good.clone().map_or_else(|| current.clone(), Arc::new);
     let known = good.filter(|_| !adopted).map(Arc::new);
     let is_known = known.is_some();
     // Without a known one, and for a text that someone put there for HAProxy to start with, this is what to go back to.
@@ -172,6 +173,7 @@ fn assemble(
         reload,
         apply: std::sync::OnceLock::new(),
         current: ArcSwap::new(current),
+        loaded: ArcSwap::new(loaded),
         writer: Arc::new(tokio::sync::Mutex::new(writer)),
         transactions,
         recent: Mutex::new(recent),

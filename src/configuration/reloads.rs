@@ -7,7 +7,7 @@ use super::journal::Origin;
 use super::ports::{Pending, ReloadListener};
 use super::store::{Shared, blocking};
 use super::write::{Over, Write};
-use crate::error::Result;
+use crate::error::{Reason, Result};
 
 /// Hears of reloads. Does not keep the configuration alive: the reload queue lives as long as it does.
 pub(super) struct Listener(pub(super) Weak<Shared>);
@@ -26,6 +26,19 @@ impl ReloadListener for Listener {
             let Some(shared) = self.0.upgrade() else { return };
             if let Err(error) = shared.accepted(version).await {
                 tracing::error!(version, context = error.context_text(), "cannot keep the last good configuration");
+            }
+        })
+    }
+
+    fn refusal(&self, version: i64) -> Pending<'_, Option<String>> {
+        Box::pin(async move {
+            let shared = self.0.upgrade()?;
+            let text = shared.recent().find(version)?.document.to_bytes();
+            match shared.check.check(&text, "candidate").await {
+                Err(error) if error.reason() == Reason::ConfigurationRejected => {
+                    Some(error.detail_text().unwrap_or(error.message()).to_owned())
+                }
+                _ => None,
             }
         })
     }
@@ -50,11 +63,14 @@ impl Shared {
         let mut writer = self.writer.clone().lock_owned().await;
         blocking(move || {
             let state = writer.journal.state();
+            let current = self.current.load_full();
+            let known = self.recent().find(version).or((current.version == version).then_some(current));
+            if let Some(snapshot) = &known {
+                self.loaded.store(snapshot.clone());
+            }
             if state.version != version && !state.unproven.contains(&version) {
                 return Ok(());
             }
-            let current = self.current.load_full();
-            let known = self.recent().find(version).or((current.version == version).then_some(current));
             match known {
                 Some(snapshot) if snapshot.hash == writer.good.hash && state.reload_wanted.is_none() => Ok(()),
                 Some(snapshot) => writer.keep_good(&self.settings, &snapshot),

@@ -35,6 +35,8 @@ pub(super) struct Shared {
     pub(super) reload: Arc<dyn Reload>,
     pub(super) apply: OnceLock<Arc<dyn Apply>>,
     pub(super) current: ArcSwap<Snapshot>,
+    /// What HAProxy is known to have loaded last.
+    pub(super) loaded: ArcSwap<Snapshot>,
     pub(super) writer: Arc<tokio::sync::Mutex<Writer>>,
     pub(super) transactions: Transactions,
     pub(super) recent: Mutex<Recent>,
@@ -108,6 +110,11 @@ impl Configuration {
     /// The configuration as it is now. Never waits.
     pub fn current(&self) -> Arc<Snapshot> {
         self.shared.current.load_full()
+    }
+
+    /// The text that HAProxy is known to have loaded last: where it listens now stands there, not in the present one.
+    pub fn loaded(&self) -> Arc<Snapshot> {
+        self.shared.loaded.load_full()
     }
 
     /// What a read sees: the configuration, or a transaction by its id (`TRANSACTION_NOT_FOUND` when there is none).

@@ -27,7 +27,7 @@ pub mod view;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, VARY, WARNING, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, VARY, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -46,6 +46,7 @@ use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Answer, Api, Call, Transport};
 use crate::grpc::health::Health;
 use crate::grpc::stop::until_stopped;
+use crate::grpc::warning;
 use crate::schema::check;
 use crate::schema::tables::{Method, Tables, Verb};
 use crate::schema::value::Object;
@@ -222,10 +223,9 @@ impl Gateway {
                 response
             }
         };
-        let warnings = [warning("unknown, ignored", &keys.unknown), warning("taken in another case", &keys.recased)];
-        for warning in warnings.into_iter().flatten() {
-            response.headers_mut().append(WARNING, warning);
-        }
+        let named = [named("unknown, ignored", &keys.unknown), named("taken in another case", &keys.recased)];
+        let warnings: Vec<String> = named.into_iter().flatten().chain(self.on.api.warnings()).collect();
+        warning::add(response.headers_mut(), &warnings);
         response
     }
 
@@ -440,13 +440,13 @@ fn facts(tables: &Tables, method: &Method, route: &Route, headers: &HeaderMap, r
     }
 }
 
-/// Names keys and what became of them: `299 backstay "unknown, ignored: a, b"`, cut to a size that fits a header.
-fn warning(what: &str, keys: &[String]) -> Option<HeaderValue> {
-    const LONGEST: usize = 1024;
+/// Names keys and what became of them, cut to a size that fits a header.
+fn named(what: &str, keys: &[String]) -> Option<String> {
+    const LONGEST: usize = 900;
     if keys.is_empty() {
         return None;
     }
-    let mut text = format!("299 backstay \"{what}: ");
+    let mut text = format!("{what}: ");
     for (number, name) in keys.iter().enumerate() {
         if text.len() + name.len() > LONGEST {
             text.push_str(", ...");
@@ -455,8 +455,7 @@ fn warning(what: &str, keys: &[String]) -> Option<HeaderValue> {
         if number > 0 {
             text.push_str(", ");
         }
-        text.extend(name.chars().map(|c| if c.is_ascii_graphic() && c != '"' && c != '\\' { c } else { '?' }));
+        text.push_str(name);
     }
-    text.push('"');
-    HeaderValue::from_str(&text).ok()
+    Some(text)
 }

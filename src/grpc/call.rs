@@ -79,4 +79,9 @@ pub enum Answer {
 pub trait Api: Send + Sync {
     /// Carries out one call. Cancel-safe: a dropped call changes either everything or nothing.
     fn call(&self, call: Call) -> Pending<'_, Result<Answer>>;
+
+    /// What every answer has to say as well, a sentence each; none when all is well.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

@@ -12,6 +12,7 @@ use super::call::{Answer, Api, Call, Messages, Transport, collect};
 use super::frame::{self, Single, Source, Streamed};
 use super::status::status;
 use super::stop::until_stopped;
+use super::warning;
 use crate::error::{Error, Reason, Result};
 use crate::schema::tables::{Method, MethodId, Tables, Verb};
 use crate::schema::value::{Object, Value};
@@ -36,7 +37,9 @@ impl Handler {
         B: http_body::Body<Data = Bytes>,
         B::Error: std::fmt::Display,
     {
-        self.answer(request).await.unwrap_or_else(|error| refused(&error))
+        let mut response = self.answer(request).await.unwrap_or_else(|error| refused(&error));
+        warning::add(response.headers_mut(), &self.api.warnings());
+        response
     }
 
     async fn answer<B>(&self, request: Request<B>) -> Result<Response<Body>>

@@ -8,3 +8,4 @@ pub mod server;
 pub mod services;
 pub mod status;
 pub mod stop;
+pub mod warning;

@@ -152,11 +152,11 @@ impl Checker {
         if let Some(why) = confine::failure(done.status.code(), &done.stderr) {
             return Err(not_run(why));
         }
+        let status = done.shown_status();
         let output =
             if done.stdout.trim().is_empty() { done.stderr } else { format!("{}\n{}", done.stderr, done.stdout) };
         let output = output.replace(&*scratch.file().to_string_lossy(), FILE);
         let output = variables.hide(&redirected.restored(&output, FILE));
-        let status = done.status.code().map_or_else(|| done.status.to_string(), |code| format!("exit status {code}"));
         Err(rejection(candidate, &output, FILE, label, &status))
     }
 

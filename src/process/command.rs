@@ -7,8 +7,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
-/// What is kept of each of standard output and standard error, in bytes; the rest is read and dropped.
-pub const OUTPUT_LIMIT: usize = 64 * 1024;
+/// What is kept of each of standard output and standard error, in bytes; the rest is read and dropped. A large
+/// configuration may have many warnings in front of the one alert.
+pub const OUTPUT_LIMIT: usize = 1024 * 1024;
 
 /// How a command ended, and what it printed.
 #[derive(Debug)]
@@ -25,6 +26,11 @@ impl Finished {
     /// Whether the exit code is zero.
     pub fn success(&self) -> bool {
         self.status.success()
+    }
+
+    /// The status in words: `exit status 3`, or the signal that ended it.
+    pub fn shown_status(&self) -> String {
+        self.status.code().map_or_else(|| self.status.to_string(), |code| format!("exit status {code}"))
     }
 }
 
@@ -213,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn output_is_kept_up_to_the_limit_and_the_rest_is_drained() {
-        let done = run(sh("head -c 300000 /dev/zero; echo no >&2; exit 3"), Duration::from_secs(20)).await.unwrap();
+        let done = run(sh("head -c 3000000 /dev/zero; echo no >&2; exit 3"), Duration::from_secs(20)).await.unwrap();
         assert_eq!(done.status.code(), Some(3));
         assert_eq!(done.stdout.len(), OUTPUT_LIMIT);
         assert_eq!(done.stderr, "no\n");

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::child::{ChildOptions, Supervised};
-use super::strategy::{How, Outcome, Presence, Reloader, Strategy};
+use super::presence::{Listening, Presence, Standing};
+use super::strategy::{How, Outcome, Reloader, Strategy};
 use super::version::Version;
 
 /// The binary to test with.
@@ -61,6 +62,13 @@ impl Bench {
             How::Signal { pid: child.pid(), master: child.master(), log: child.log() }
         };
         Strategy::new(how, Presence { master: Some(child.master()), ..Presence::default() })
+    }
+
+    /// What only knows the stats socket.
+    fn stats(&self) -> Presence {
+        let loaded = vec![self.folder.path().join("stats.sock").display().to_string().parse().unwrap()];
+        let listening = Listening { loaded, present: Vec::new() };
+        Presence { stats: Some(Arc::new(move || listening.clone())), ..Presence::default() }
     }
 
     fn serves(&self) -> bool {
@@ -142,15 +150,106 @@ async fn a_command_that_only_sends_a_signal_is_looked_up_at_the_master() {
     assert!(matches!(signal.reload().await, Outcome::Done(_)));
     bench.write("  bogus such keyword\n");
     assert!(matches!(signal.reload().await, Outcome::Refused(_)));
-    let failing = Strategy::new(How::Command(words("ls /nowhere/at/all")), presence.clone());
-    match failing.reload().await {
+    running.end().await;
+}
+
+/// A strategy by a shell script, which must hold no blank but those between its words.
+fn by_script(bench: &Bench, script: &str, presence: &Presence) -> Strategy {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = bench.folder.path().join("reload.sh");
+    std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut strategy = Strategy::new(How::Command(vec![file.display().to_string()]), presence.clone());
+    strategy.patience = Duration::from_millis(1500);
+    strategy
+}
+
+#[tokio::test]
+async fn a_command_that_fails_for_its_own_reasons_is_no_refusal() {
+    let bench = Bench::new();
+    let running = Running::start(&bench).await;
+    let pid = running.child.pid().borrow().unwrap();
+    let master = Presence { master: Some(running.child.master()), ..Presence::default() };
+    let stats = bench.stats();
+    let by = |script: &str, presence: &Presence| by_script(&bench, script, presence);
+    for presence in [&master, &stats] {
+        for (script, said) in [
+            ("exit 1", "failed: exit status 1"),
+            ("ls /nowhere/at/all", "failed: exit status 2, ls: "),
+            ("kill -USR2 4194303", "failed: exit status 1, "),
+            ("kill -KILL $$", "failed: signal: 9"),
+            ("echo 'Job for haproxy.service canceled.' >&2; exit 1", "Job for haproxy.service canceled."),
+            ("echo '[ALERT] (1) : Current worker (7) exited with code 137 (Killed)'; exit 1", "exit status 1"),
+            ("exit 0", "ended with success, but "),
+        ] {
+            match by(script, presence).reload().await {
+                Outcome::NotDone(words) => assert!(words.contains(said), "{script}: {words}"),
+                other => panic!("{script}: {other:?}"),
+            }
+        }
+        // What HAProxy shows counts, whatever the command says of itself.
+        let hook = by(&format!("kill -USR2 {pid}; sleep 0.3; echo 'hook failed' >&2; exit 7"), presence);
+        match hook.reload().await {
+            Outcome::Done(said) => assert!(said.ends_with("exit status 7, hook failed"), "{said}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut trusting = by("echo done", &stats);
+    trusting.trust_exit_status = true;
+    assert_eq!(trusting.reload().await, Outcome::Unseen("done".into()));
+    trusting = by(&format!("kill -USR2 {pid}; echo done"), &stats);
+    trusting.trust_exit_status = true;
+    assert_eq!(trusting.reload().await, Outcome::Done("done".into()));
+    assert_eq!(by("echo done", &Presence::default()).reload().await, Outcome::Done("done".into()), "nobody to ask");
+    // HAProxy's own words are proof.
+    match by("echo '[ALERT] (1) : Binding [x:3] for frontend f2: cannot bind socket' >&2; exit 1", &stats)
+        .reload()
+        .await
+    {
+        Outcome::Refused(said) => assert!(said.starts_with("[ALERT]") && said.contains("exit status 1"), "{said}"),
+        other => panic!("{other:?}"),
+    }
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_frozen_master_has_not_reloaded() {
+    let bench = Bench::new();
+    let running = Running::start(&bench).await;
+    let pid = running.child.pid().borrow().unwrap();
+    let mut strategy = bench.strategy(&running.child).await;
+    strategy.patience = Duration::from_millis(500);
+    let signal = |name: &str| {
+        let sent = std::process::Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    signal("-STOP");
+    match strategy.reload().await {
+        Outcome::NotDone(said) => assert!(said.ends_with("does not answer"), "{said}"),
+        other => panic!("{other:?}"),
+    }
+    signal("-CONT");
+    strategy.patience = Duration::from_secs(8);
+    assert!(matches!(strategy.reload().await, Outcome::Done(_)));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn the_alert_is_found_behind_many_warnings() {
+    let bench = Bench::new();
+    let running = Running::start(&bench).await;
+    let strategy = bench.strategy(&running.child).await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let backends = (0..300).map(|n| format!("backend b{n}\n  option tcplog\n")).collect::<Vec<_>>().concat();
+    bench.write(&format!("{backends}frontend f2\n  bind 127.0.0.1:{port}\n"));
+    match strategy.reload().await {
         Outcome::Refused(said) => {
-            assert!(said.starts_with("executing ls /nowhere/at/all failed: exit status 2, "), "{said}");
+            let first = said.lines().next().unwrap();
+            assert!(first.starts_with("[ALERT]") && first.contains("cannot bind socket"), "{said}");
         }
         other => panic!("{other:?}"),
     }
-    let idle = Strategy::new(How::Command(words("echo nothing to do")), presence);
-    assert_eq!(idle.reload().await, Outcome::Done("nothing to do".into()));
     running.end().await;
 }
 
@@ -159,14 +258,23 @@ async fn presence_asks_sockets_and_then_the_status_command() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s").display().to_string();
     let status = |program: &str| Some(vec![program.to_owned()]);
-    let addresses = path.clone();
-    let presence = Presence { stats: Some(Arc::new(move || vec![format!("unix@{addresses}")])), ..Presence::default() };
-    assert!(!presence.running().await);
-    assert!(Presence { status_cmd: status("true"), ..presence.clone() }.running().await);
-    assert!(!Presence { status_cmd: status("false"), ..presence.clone() }.running().await);
-    assert!(Presence::default().running().await, "nothing to ask");
+    let listening = |loaded: &[&str], present: &[&str]| {
+        let read = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let listening = Listening { loaded: read(loaded), present: read(present) };
+        Presence { stats: Some(Arc::new(move || listening.clone())), ..Presence::default() }
+    };
+    let here = format!("unix@{path}");
+    let presence = listening(&[&here], &[]);
+    let down = async |presence: Presence| matches!(presence.standing().await, Standing::Down(_));
+    assert!(down(presence.clone()).await);
+    assert_eq!(Presence { status_cmd: status("true"), ..presence.clone() }.standing().await, Standing::Up);
+    assert!(down(Presence { status_cmd: status("false"), ..presence.clone() }).await);
+    assert!(matches!(Presence::default().standing().await, Standing::Unknown(_)), "nothing to ask");
+    assert!(matches!(listening(&[], &[&here]).standing().await, Standing::Unknown(_)), "it comes with the reload");
     let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    assert!(Presence { status_cmd: status("false"), ..presence }.running().await);
+    for presence in [presence, listening(&[&here], &["/nowhere"]), listening(&["/nowhere"], &[&here])] {
+        assert_eq!(Presence { status_cmd: status("false"), ..presence }.standing().await, Standing::Up);
+    }
 }
 
 #[tokio::test]

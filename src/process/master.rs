@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 
 use super::version::Version;
 
-/// Answers of the master are short; more than this is not read, in bytes.
+/// Most that is read of an answer, in bytes: that to a reload holds all warnings of the configuration.
 const ANSWER_LIMIT: usize = 1024 * 1024;
 
 /// A client of the master socket; one connection for each command.
@@ -41,14 +41,14 @@ impl MasterSocket {
                 stream.shutdown().await?;
             }
             let mut answer = Vec::new();
-            let mut buffer = [0_u8; 4096];
+            let mut buffer = vec![0_u8; 16 * 1024];
             while answer.len() < ANSWER_LIMIT {
                 match stream.read(&mut buffer).await? {
                     0 => break,
                     count => answer.extend_from_slice(buffer.get(..count).unwrap_or_default()),
                 }
-                // A refusal that comes at once ("another reload is in progress") leaves the connection open.
-                if reload && answer.starts_with(b"Success=") && answer.ends_with(b"\n\n") {
+                // A refusal that comes at once leaves the connection open.
+                if reload && answer.starts_with(b"Success=0") && answer.ends_with(b"\n\n") && says_busy(&answer) {
                     break;
                 }
             }
@@ -69,6 +69,11 @@ impl MasterSocket {
     }
 }
 
+/// Whether the master answers that another reload runs.
+pub(super) fn says_busy(answer: &[u8]) -> bool {
+    memchr::memmem::find(answer, b"reload is still in progress").is_some()
+}
+
 /// The answer to `show proc`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Processes {
@@ -76,6 +81,8 @@ pub struct Processes {
     pub master: u32,
     /// Reloads since the master started, failed ones included.
     pub reloads: u64,
+    /// Seconds since the master started.
+    pub uptime: u64,
     /// Failed reloads since the last good one.
     pub failed: u64,
     /// Workers under `# workers`: the current one, and with 3.1 and later also one that is loading.
@@ -106,6 +113,7 @@ impl Processes {
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
             match (words.as_slice(), &mut found) {
                 ([pid, "master", reloads, rest @ ..], None) => {
+                    let uptime = rest.iter().find_map(|word| uptime(word)).unwrap_or(0);
                     let failed = match rest {
                         ["[failed:", count, ..] => count.trim_end_matches(']').parse().ok()?,
                         _ => 0,
@@ -113,6 +121,7 @@ impl Processes {
                     found = Some(Processes {
                         master: pid.parse().ok()?,
                         reloads: reloads.parse().ok()?,
+                        uptime,
                         failed,
                         workers: Vec::new(),
                         version: rest.last().and_then(|v| Version::from_raw(v)),
@@ -129,8 +138,33 @@ impl Processes {
 
     /// Whether a worker runs that `before` did not have and that no reload has passed.
     pub fn has_fresh_worker(&self, before: &Processes) -> bool {
-        self.workers.iter().any(|w| w.reloads == 0 && before.workers.iter().all(|old| old.pid != w.pid))
+        let anew = self.is_restarted(before);
+        self.workers.iter().any(|w| w.reloads == 0 && (anew || before.workers.iter().all(|old| old.pid != w.pid)))
     }
+
+    /// Whether the master has counted a reload since `before`, or was itself started anew.
+    pub fn has_reloaded(&self, before: &Processes) -> bool {
+        self.reloads > before.reloads || self.is_restarted(before)
+    }
+
+    /// Another master, perhaps under the same number as happens in containers: then it counts from 0 again.
+    fn is_restarted(&self, before: &Processes) -> bool {
+        self.master != before.master
+            || self.reloads < before.reloads
+            || (self.reloads == before.reloads && self.uptime < before.uptime)
+    }
+}
+
+/// Reads `1d02h03m04s`, in seconds.
+fn uptime(word: &str) -> Option<u64> {
+    let mut rest = word;
+    let mut seconds = 0_u64;
+    for (unit, length) in [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)] {
+        let (number, after) = rest.split_once(unit)?;
+        seconds = seconds.checked_add(number.parse::<u64>().ok()?.checked_mul(length)?)?;
+        rest = after;
+    }
+    rest.is_empty().then_some(seconds)
 }
 
 #[cfg(test)]
@@ -148,13 +182,18 @@ mod tests {
     #[test]
     fn show_proc_is_read() {
         let before = Processes::parse(BEFORE).unwrap();
-        assert_eq!((before.master, before.reloads, before.failed), (23576, 2, 1));
+        assert_eq!((before.master, before.reloads, before.failed, before.uptime), (23576, 2, 1, 5));
         assert_eq!(before.workers, [Worker { pid: 23608, reloads: 1 }]);
         assert!(!before.version.clone().unwrap().at_least(2, 7));
         let after = Processes::parse(LOADING).unwrap();
         assert_eq!(after.workers, [Worker { pid: 23648, reloads: 0 }]);
         assert!(after.has_fresh_worker(&before));
         assert!(!before.has_fresh_worker(&before));
+        assert!(after.has_reloaded(&before) && !before.has_reloaded(&before));
+        // In a container a restart may bring the same numbers.
+        let anew = Processes { uptime: 0, ..before.clone() };
+        assert!(anew.has_reloaded(&before));
+        assert_eq!((uptime("1d02h03m04s"), uptime("5s"), uptime("3.2.26-1")), (Some(93_784), None, None));
         assert_eq!(Processes::parse(""), None);
         assert_eq!(Processes::parse("Unknown command\n"), None);
     }

@@ -1,5 +1,7 @@
 //! The reload queue: one pending reload at most, run after the delay or at once when forced.
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -7,9 +9,10 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::numbers::Numbers;
 use super::report;
 use super::strategy::{Outcome, Reloader};
-use super::timeline::{Now, Record, Status, Timeline, number_of};
+use super::timeline::{AWAY_LIMIT, FAILING_LIMIT, Now, Record, Status, Timeline, number_of};
 use crate::configuration::ports::{Pending, Reload, ReloadListener};
 use crate::error::{Error, Reason, Result};
 
@@ -20,17 +23,22 @@ const EVENTS: usize = 64;
 const FORCED: usize = 64;
 
 /// When reloads are run and how long their results are kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ReloadOptions {
     /// Wait between a request and its reload, in which other requests join it. 5 s by default.
     pub delay: Duration,
     /// How long failed reloads are kept. One day by default.
     pub retention: Duration,
+    /// How long the caller of a forced reload waits before it is told that the reload is pending. 8 s by default.
+    pub patience: Duration,
+    /// Where it is kept which number the next reload gets; without a file they begin at 0 with each process.
+    pub numbers: Option<PathBuf>,
 }
 
 impl Default for ReloadOptions {
     fn default() -> Self {
-        ReloadOptions { delay: Duration::from_secs(5), retention: Duration::from_hours(24) }
+        let (delay, patience) = (Duration::from_secs(5), Duration::from_secs(8));
+        ReloadOptions { delay, retention: Duration::from_hours(24), patience, numbers: None }
     }
 }
 
@@ -46,7 +54,10 @@ pub struct ReloadQueue {
     listener: OnceLock<Arc<dyn ReloadListener>>,
     events: broadcast::Sender<Record>,
     reloader: Arc<dyn Reloader>,
-    under_way: std::sync::atomic::AtomicBool,
+    under_way: AtomicBool,
+    patience: Duration,
+    /// What is to be said of the last reload that counts as done.
+    warning: Mutex<Option<String>>,
 }
 
 impl ReloadQueue {
@@ -54,15 +65,17 @@ impl ReloadQueue {
     pub fn new(options: ReloadOptions, reloader: Arc<dyn Reloader>) -> Arc<Self> {
         let (forces, forced) = mpsc::channel(FORCED);
         Arc::new(ReloadQueue {
-            timeline: Mutex::new(Timeline::new(options.delay, options.retention)),
+            timeline: Mutex::new(Timeline::new(options.delay, options.retention, Numbers::open(options.numbers))),
             started: Instant::now(),
             wake: Notify::new(),
             forces,
             forced: Mutex::new(Some(forced)),
             listener: OnceLock::new(),
-            under_way: std::sync::atomic::AtomicBool::new(false),
+            under_way: AtomicBool::new(false),
             events: broadcast::channel(EVENTS).0,
             reloader,
+            patience: options.patience,
+            warning: Mutex::new(None),
         })
     }
 
@@ -86,12 +99,24 @@ impl ReloadQueue {
         })
     }
 
+    /// What every answer should say as well: that nobody knows whether the last reload was done. `None` when all is well.
+    pub fn warning(&self) -> Option<String> {
+        self.warning.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is not as it should be with reloads, a sentence each.
+    pub fn concerns(&self) -> Vec<String> {
+        let timeline = self.timeline();
+        let deferred = timeline.deferred().map(|(id, why)| format!("reload {id} is pending: {why}"));
+        deferred.chain(self.warning()).collect()
+    }
+
     /// Id of the reload that is pending, if any.
     pub fn pending(&self) -> Option<String> {
         self.timeline().pending().map(str::to_owned)
     }
 
-    /// Changes of state from now on: every reload when it starts, ends, or is put off because nothing runs.
+    /// Changes of state from now on: every reload when it starts, ends, or is put off.
     pub fn subscribe(&self) -> broadcast::Receiver<Record> {
         self.events.subscribe()
     }
@@ -116,7 +141,7 @@ impl ReloadQueue {
                     while let Ok(next) = forced.try_recv() {
                         waiters.push(next);
                     }
-                    let result = self.reload(true).await;
+                    let result = self.reload().await;
                     for waiter in waiters {
                         if waiter.send(result.clone()).is_err() {
                             tracing::debug!("the caller of a forced reload is gone");
@@ -124,7 +149,7 @@ impl ReloadQueue {
                     }
                 }
                 () = wait => {
-                    if let Err(error) = self.reload(false).await {
+                    if let Err(error) = self.reload().await {
                         tracing::warn!(%error, "reload");
                     }
                 }
@@ -133,73 +158,85 @@ impl ReloadQueue {
         }
     }
 
-    async fn reload(&self, force: bool) -> Result<()> {
-        let id = self.timeline().start(self.now());
-        if let Some(id) = &id {
-            self.tell(self.timeline().get(id));
-        }
+    /// Runs the pending reload.
+    async fn reload(&self) -> Result<()> {
+        let id = {
+            let mut timeline = self.timeline();
+            timeline.expect(self.now(), &today());
+            timeline.start(self.now()).unwrap_or_default()
+        };
+        self.tell(self.timeline().get(&id));
         let listener = self.listener.get();
-        self.under_way.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.under_way.store(true, Ordering::SeqCst);
         let version = listener.map_or(0, |l| l.version());
-        let outcome = self.reloader.reload().await;
-        self.under_way.store(false, std::sync::atomic::Ordering::SeqCst);
-        match outcome {
-            Outcome::Done(response) => {
-                tracing::info!(version, id = id.as_deref().unwrap_or("forced"), "haproxy has reloaded");
-                if let Some(listener) = listener {
-                    listener.accepted(version).await;
-                }
-                let record = self.timeline().succeed(response);
-                self.tell(record);
-                Ok(())
-            }
-            Outcome::Refused(message) => {
-                let taken_back = match listener {
-                    Some(listener) => listener.refused(version, message.clone()).await,
-                    None => Vec::new(),
-                };
-                let versions = taken_back.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
-                let response = if versions.is_empty() {
-                    message.clone()
-                } else {
-                    format!("{message}\nversions taken back: {versions}")
-                };
-                let record = self.timeline().fail(self.now(), response, taken_back);
-                self.tell(record);
-                let words = report::first_alert(&message, "")
-                    .map_or_else(|| message.lines().next().unwrap_or_default().to_owned(), |fault| fault.message);
-                let mut error = Error::new(Reason::ReloadFailed, format!("haproxy refused at the reload: {words}"))
-                    .detail(message)
-                    .with("versions_taken_back", versions);
-                if let Some(id) = id {
-                    error = error.with("reload_id", id);
-                }
-                Err(error)
-            }
-            Outcome::Unreachable(why) => {
-                let record = {
-                    let mut timeline = self.timeline();
-                    let now = self.now();
-                    // A forced reload without a pending one becomes the pending one.
-                    let id = if id.is_some() {
-                        timeline.defer(now, why.clone())
-                    } else {
-                        timeline.request(now, &today());
-                        timeline.start(now);
-                        timeline.defer(now, why.clone())
-                    };
-                    id.and_then(|id| timeline.get(&id))
-                };
-                let id = record.as_ref().map(|r| r.id.clone()).unwrap_or_default();
-                self.tell(record);
-                let message = if force {
-                    format!("nothing to reload ({why}): the change stays and is loaded when haproxy is back")
-                } else {
-                    format!("reload {id} stays pending: {why}")
-                };
-                Err(Error::new(Reason::ReloadFailed, message).with("pending", true).with("reload_id", id))
-            }
+        let mut outcome = self.reloader.reload().await;
+        self.under_way.store(false, Ordering::SeqCst);
+        if let (Outcome::NotDone(why), Some(listener)) = (&outcome, listener)
+            && let Some(said) = listener.refusal(version).await
+        {
+            outcome = Outcome::Refused(format!("{said}\n{why}"));
         }
+        match outcome {
+            Outcome::Done(response) => self.done(version, &id, response, None).await,
+            Outcome::Unseen(response) => {
+                let warning = "the last reload ended with success, but no new worker of haproxy was seen";
+                self.done(version, &id, response, Some(warning.to_owned())).await;
+            }
+            Outcome::Refused(message) => return Err(self.refused(version, &id, message).await),
+            Outcome::NotDone(why) => return Err(self.put_off(why, FAILING_LIMIT)),
+            Outcome::Unreachable(why) => return Err(self.put_off(why, AWAY_LIMIT)),
+        }
+        Ok(())
+    }
+
+    async fn done(&self, version: i64, id: &str, response: String, warning: Option<String>) {
+        match &warning {
+            None => tracing::info!(version, id, "haproxy has reloaded"),
+            Some(warning) => tracing::warn!(version, id, "{warning}"),
+        }
+        *self.warning.lock().unwrap_or_else(PoisonError::into_inner) = warning;
+        if let Some(listener) = self.listener.get() {
+            listener.accepted(version).await;
+        }
+        let record = self.timeline().succeed(response);
+        self.tell(record);
+    }
+
+    async fn refused(&self, version: i64, id: &str, message: String) -> Error {
+        let taken_back = match self.listener.get() {
+            Some(listener) => listener.refused(version, message.clone()).await,
+            None => Vec::new(),
+        };
+        let versions = taken_back.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+        let response =
+            if versions.is_empty() { message.clone() } else { format!("{message}\nversions taken back: {versions}") };
+        let record = self.timeline().fail(self.now(), response, taken_back);
+        self.tell(record);
+        let words = report::first_alert(&message, "")
+            .map_or_else(|| message.lines().next().unwrap_or_default().to_owned(), |fault| fault.message);
+        Error::new(Reason::ReloadFailed, format!("haproxy refused at the reload: {words}"))
+            .detail(message)
+            .with("versions_taken_back", versions)
+            .with("reload_id", id)
+    }
+
+    /// The changes stay, and the reload is tried again.
+    fn put_off(&self, why: String, limit: Duration) -> Error {
+        let record = {
+            let mut timeline = self.timeline();
+            let id = timeline.defer(self.now(), why.clone(), limit);
+            id.and_then(|id| timeline.get(&id))
+        };
+        let id = record.as_ref().map(|r| r.id.clone()).unwrap_or_default();
+        self.tell(record);
+        pending(&id, &why)
+    }
+
+    /// Nothing came of a forced reload in the time that its caller waits.
+    fn overdue(&self, id: &str) -> Error {
+        let why = format!("haproxy did not load it within {} s", self.patience.as_secs_f64());
+        self.timeline().announce(id, &why);
+        pending(id, &why)
     }
 
     fn tell(&self, record: Option<Record>) {
@@ -220,6 +257,13 @@ impl ReloadQueue {
     }
 }
 
+/// The error for a forced reload that is still to come.
+fn pending(id: &str, why: &str) -> Error {
+    Error::new(Reason::ReloadFailed, format!("the change stays, and its reload {id} is pending: {why}"))
+        .with("pending", true)
+        .with("reload_id", id)
+}
+
 /// Today as `YYYY-MM-DD`, in UTC.
 fn today() -> String {
     jiff::tz::Offset::UTC.to_datetime(jiff::Timestamp::now()).date().to_string()
@@ -235,16 +279,20 @@ impl Reload for ReloadQueue {
 
     fn force(&self, version: i64) -> Pending<'_, Result<()>> {
         Box::pin(async move {
-            tracing::debug!(version, "reload forced");
-            let (waiter, result) = oneshot::channel();
-            let stopped = || Error::internal("the reload queue has stopped");
-            self.forces.send(waiter).await.map_err(|_| stopped())?;
-            result.await.map_err(|_| stopped())?
+            let id = self.timeline().expect(self.now(), &today());
+            tracing::debug!(version, id, "reload forced");
+            let work = async {
+                let (waiter, result) = oneshot::channel();
+                let stopped = || Error::internal("the reload queue has stopped");
+                self.forces.send(waiter).await.map_err(|_| stopped())?;
+                result.await.map_err(|_| stopped())?
+            };
+            tokio::time::timeout(self.patience, work).await.unwrap_or_else(|_| Err(self.overdue(&id)))
         })
     }
 
     fn under_way(&self) -> bool {
-        self.under_way.load(std::sync::atomic::Ordering::SeqCst)
+        self.under_way.load(Ordering::SeqCst)
     }
 
     fn listen(&self, listener: Arc<dyn ReloadListener>) {

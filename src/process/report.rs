@@ -39,11 +39,15 @@ pub struct Fault {
 /// What HAProxy says last about any file that it refuses, and that tells nothing of the fault.
 const CLOSING: &str = "Error(s) found in configuration file";
 
+/// What an alert about the end of a process says: nothing of the configuration.
+const EXITED: &str = " exited with code ";
+
 /// Finds the first alert in what HAProxy printed about `file`.
 ///
 /// Words that HAProxy no longer takes are only warned of before it refuses the file: then that warning is the fault.
 pub fn first_alert(output: &str, file: &str) -> Option<Fault> {
-    let all = |severity| output.lines().filter_map(move |line| said(line, severity, file));
+    let told = |line: &&str| !line.contains(EXITED);
+    let all = |severity| output.lines().filter(told).filter_map(move |line| said(line, severity, file));
     let first = all("[ALERT]").next()?;
     if !first.message.starts_with(CLOSING) {
         return Some(first);
@@ -69,25 +73,39 @@ fn said(line: &str, severity: &str, file: &str) -> Option<Fault> {
     Some(Fault { line: number, message })
 }
 
-/// The part of the output that says why: alerts and warnings with the lines that continue them, without notices, the file
-/// called by `label`, at most `DETAIL_LIMIT` bytes. All of the output when it holds no alert.
+/// The part of the output that says why: alerts first, then warnings, with the lines that continue them, without notices,
+/// the file called by `label`, at most `DETAIL_LIMIT` bytes. All of the output when it holds no alert.
 pub fn detail(output: &str, file: &str, label: &str) -> String {
-    let mut kept = String::new();
-    if output.contains("[ALERT]") {
-        let mut keep = false;
-        for line in output.lines() {
-            if line.starts_with('[') {
-                keep = line.starts_with("[ALERT]") || line.starts_with("[WARNING]");
-            }
-            if keep && !line.is_empty() {
-                kept.push_str(line);
-                kept.push('\n');
-            }
-        }
-    } else {
-        kept.push_str(output);
+    if !has_alert(output) {
+        return cap(output.replace(file, label).trim_end());
     }
-    cap(kept.replace(file, label).trim_end())
+    let (mut alerts, mut warnings) = (String::new(), String::new());
+    let mut kept = None;
+    for line in output.lines() {
+        if line.starts_with('[') {
+            kept = match line {
+                _ if is_alert(line) => Some(&mut alerts),
+                _ if line.starts_with("[WARNING]") => Some(&mut warnings),
+                _ => None,
+            };
+        }
+        if let Some(kept) = &mut kept
+            && !line.is_empty()
+        {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    cap((alerts + &warnings).replace(file, label).trim_end())
+}
+
+/// Whether HAProxy says there what is wrong with the configuration.
+pub fn has_alert(output: &str) -> bool {
+    output.lines().any(is_alert)
+}
+
+fn is_alert(line: &str) -> bool {
+    line.trim_start().starts_with("[ALERT]") && !line.contains(EXITED)
 }
 
 /// Cuts at `DETAIL_LIMIT` bytes, at a character, and says so.
@@ -161,9 +179,21 @@ mod tests {
     #[test]
     fn the_detail_drops_notices_and_calls_the_file_by_its_label() {
         let text = detail(OUTPUT, "/t/x", "tx1");
-        assert!(text.starts_with("[WARNING]") && text.contains("parsing [tx1:3]") && text.contains("did you mean"));
+        assert!(text.starts_with("[ALERT]") && text.contains("parsing [tx1:3]") && text.contains("did you mean"));
+        assert!(text.ends_with("[WARNING]  (1) : config : odd"), "{text}");
         assert!(!text.contains("/t/x") && !text.contains("NOTICE"));
         assert_eq!(detail("plain words of a validator\n", "/t/x", "tx1"), "plain words of a validator");
+    }
+
+    #[test]
+    fn the_alert_is_kept_whatever_stands_before_it() {
+        let warnings = "[WARNING]  (1) : config : 'option tcplog' is ignored in backend b\n".repeat(500);
+        let alert = "[ALERT]    (1) : Binding [/t/x:9] for frontend f: cannot bind socket\n  [127.0.0.1:80]\n";
+        let ended = "[ALERT]    (1) : Current worker (7) exited with code 137 (Killed)\n";
+        let text = detail(&format!("{warnings}{ended}{alert}"), "", "");
+        assert!(text.starts_with(alert) && text.len() <= DETAIL_LIMIT, "{text}");
+        assert!(has_alert(alert) && !has_alert(ended) && !has_alert(&warnings));
+        assert_eq!(first_alert(&format!("{ended}{alert}"), "/t/x").unwrap().line, Some(9));
     }
 
     #[test]

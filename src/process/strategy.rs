@@ -1,35 +1,45 @@
 //! How HAProxy is made to load its file, and how it is known whether it did.
+//!
+//! What a command says about itself is no proof: HAProxy has loaded when the master or a new worker shows it, and has
+//! refused when the master counts it or HAProxy's own alert is there to read. All else is not done, and is tried again.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::child::LogTail;
-use super::command::{self, Failure};
-use super::master::{MasterSocket, Processes};
+use super::command;
+use super::master::{self, MasterSocket, Processes};
+use super::presence::{Presence, Seen, Standing, new_worker, run};
 use super::report;
 use crate::configuration::ports::Pending;
 
-/// Time between two looks at a master that is loading.
+/// Time between two looks at a master or a worker.
 const POLL: Duration = Duration::from_millis(40);
 
-/// How long a reload command that has ended may leave the master untouched before its exit code alone counts.
-const COMMAND_GRACE: Duration = Duration::from_secs(1);
+/// How long one question to the master may take.
+const QUESTION: Duration = Duration::from_secs(2);
+
+/// How long a command that failed may be behind with what HAProxy made of it; and how long a new worker is waited for
+/// where the exit status decides.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What became of an attempt to reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// HAProxy runs the file as it is. The text is what it or the command printed.
     Done(String),
-    /// HAProxy does not run the file. The text says why.
+    /// The command says that HAProxy has loaded the file; no new worker was seen.
+    Unseen(String),
+    /// HAProxy itself does not take the file. The text says why.
     Refused(String),
-    /// Nothing runs that could reload, or it cannot be reached: the reload is still to be done.
+    /// HAProxy runs, but did not load: the command failed for its own reasons, or the master is silent or did not count
+    /// a reload. The text says which.
+    NotDone(String),
+    /// Nothing runs that could reload: the reload is still to be done. The text says how that is known.
     Unreachable(String),
 }
 
@@ -39,77 +49,10 @@ pub trait Reloader: Send + Sync {
     fn reload(&self) -> Pending<'_, Outcome>;
 }
 
-/// Addresses of stats sockets as haproxy.cfg has them: a path, `unix@path`, `ipv4@host:port` or `host:port`.
-pub type StatsAddresses = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
-
-/// Finds out whether an HAProxy runs.
-#[derive(Clone, Default)]
-pub struct Presence {
-    /// The master socket, where there is one.
-    pub master: Option<MasterSocket>,
-    /// The stats sockets, asked for anew each time.
-    pub stats: Option<StatsAddresses>,
-    /// Exits with 0 when HAProxy runs.
-    pub status_cmd: Option<Vec<String>>,
-}
-
-impl Presence {
-    /// Whether HAProxy runs: a socket connects or the status command says so. With neither at hand it counts as running.
-    pub async fn running(&self) -> bool {
-        let stats = self.stats.as_ref().map(|addresses| addresses()).unwrap_or_default();
-        if self.master.is_none() && stats.is_empty() && self.status_cmd.is_none() {
-            return true;
-        }
-        if let Some(master) = &self.master
-            && master.connects().await
-        {
-            return true;
-        }
-        for address in &stats {
-            if connects(address).await {
-                return true;
-            }
-        }
-        match &self.status_cmd {
-            Some(words) => self::status(words).await,
-            None => false,
-        }
-    }
-}
-
-/// Runs a status command: whether it exits with 0.
-pub async fn status(words: &[String]) -> bool {
-    match run(words, Duration::from_secs(10)).await {
-        Ok(done) => done.success(),
-        Err(failure) => {
-            tracing::warn!(%failure, "the status command has no result");
-            false
-        }
-    }
-}
-
-async fn connects(address: &str) -> bool {
-    let work = async {
-        let bare = address.split_once('@').map_or(address, |(_, bare)| bare);
-        if bare.starts_with('/') || address.starts_with("unix@") {
-            UnixStream::connect(bare).await.is_ok()
-        } else {
-            TcpStream::connect(bare).await.is_ok()
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(2), work).await.unwrap_or(false)
-}
-
-async fn run(words: &[String], limit: Duration) -> Result<command::Finished, Failure> {
-    let mut command = Command::new(words.first().map(String::as_str).unwrap_or_default());
-    command.args(words.iter().skip(1));
-    command::run(command, limit).await
-}
-
 /// The way to reload.
 #[derive(Clone)]
 pub enum How {
-    /// A command, run without a shell. With a master socket in `Presence` the result is looked up there too.
+    /// A command, run without a shell. The result is looked up at the master or the workers.
     Command(Vec<String>),
     /// `reload` on the master socket; its answer says the result from 2.7 on, `show proc` before.
     Master(MasterSocket),
@@ -133,67 +76,231 @@ pub struct Strategy {
     pub presence: Presence,
     /// How long a reload may take, 120 s by default.
     pub limit: Duration,
+    /// How long a master may be silent, and how long HAProxy may show nothing of a reload that was begun. 8 s by default.
+    pub patience: Duration,
+    /// Whether the exit status of the command decides where no master is known, whatever the workers show. Default false.
+    pub trust_exit_status: bool,
 }
 
 impl Strategy {
-    /// With the default time limit.
+    /// With the default limits.
     pub fn new(how: How, presence: Presence) -> Self {
-        Strategy { how, presence, limit: Duration::from_mins(2) }
+        Strategy {
+            how,
+            presence,
+            limit: Duration::from_mins(2),
+            patience: Duration::from_secs(8),
+            trust_exit_status: false,
+        }
     }
 
     async fn attempt(&self) -> Outcome {
-        if !self.presence.running().await {
-            return Outcome::Unreachable("haproxy does not run".to_owned());
+        if let Standing::Down(why) = self.presence.standing().await {
+            return Outcome::Unreachable(why);
         }
         let deadline = Instant::now() + self.limit;
         let outcome = match &self.how {
             How::Command(words) => self.by_command(words, deadline).await,
-            How::Master(master) => by_master(master, deadline).await,
+            How::Master(master) => self.by_master(master, deadline).await,
             How::Signal { pid, master, log } => {
                 let pid = *pid.borrow();
-                by_signal(pid, master, log, deadline).await
+                self.by_signal(pid, master, log, deadline).await
             }
         };
         match outcome {
             // It may have gone while it was asked.
-            Outcome::Refused(message) if !self.presence.running().await => Outcome::Unreachable(message),
+            Outcome::NotDone(said) if matches!(self.presence.standing().await, Standing::Down(_)) => {
+                Outcome::Unreachable(said)
+            }
             outcome => outcome,
         }
     }
 
     async fn by_command(&self, words: &[String], deadline: Instant) -> Outcome {
-        let before = match &self.presence.master {
-            Some(master) => master.processes(POLL * 50).await.ok().map(|before| (master, before)),
-            None => None,
+        // A master that nothing connects to is none: its path may be wrong.
+        let master = match &self.presence.master {
+            Some(master) if master.connects().await => Some(master),
+            _ => None,
         };
-        let done = match run(words, deadline - Instant::now()).await {
+        let before = match master {
+            Some(master) => match self.settled_before(master, deadline).await {
+                Some(before) => Before::Master(master, before),
+                None => return silent(master),
+            },
+            None => Before::Workers(Seen::now(&self.presence).await),
+        };
+        let done = match run(words, deadline.saturating_duration_since(Instant::now())).await {
             Ok(done) => done,
-            Err(failure) => return Outcome::Unreachable(format!("reload-cmd: {failure}")),
+            Err(failure) => return Outcome::NotDone(format!("reload-cmd: {failure}")),
         };
-        if !done.success() {
-            let shown = words.join(" ");
-            let status = done.status.code().map_or_else(|| done.status.to_string(), |c| format!("exit status {c}"));
-            let said = if done.stderr.trim().is_empty() { done.stdout } else { done.stderr };
-            return Outcome::Refused(report::cap(&format!("executing {shown} failed: {status}, {}", said.trim())));
+        if done.success() {
+            self.after_success(&before, words, report::cap(done.stdout.trim()), deadline).await
+        } else {
+            self.after_failure(&before, words, &done, deadline).await
         }
-        let Some((master, before)) = before else { return Outcome::Done(report::cap(done.stdout.trim())) };
-        // The command may only have sent a signal: its exit code then says nothing about the new configuration.
-        let grace = Instant::now() + COMMAND_GRACE;
-        loop {
-            match master.processes(POLL * 50).await {
-                Ok(now) if now.reloads == before.reloads && now.master == before.master => {}
-                _ => break,
+    }
+
+    /// A command that succeeded may only have sent a signal, or nothing at all.
+    async fn after_success(&self, before: &Before<'_>, words: &[String], said: String, deadline: Instant) -> Outcome {
+        let shown = words.join(" ");
+        match before {
+            Before::Master(master, before) => {
+                if !self.counted(master, before, self.patience).await {
+                    return Outcome::NotDone(format!("{shown} ended with success, but {}", self.uncounted(master)));
+                }
+                match settled(master, before, deadline).await {
+                    Outcome::Done(_) => Outcome::Done(said),
+                    outcome => outcome,
+                }
             }
-            if Instant::now() >= grace {
-                return Outcome::Done(report::cap(done.stdout.trim()));
+            Before::Workers(_) if !self.presence.knows_workers() => Outcome::Done(said),
+            Before::Workers(seen) => {
+                let patience = if self.trust_exit_status { GRACE } else { self.patience };
+                if new_worker(&self.presence, seen, Instant::now() + patience, POLL).await {
+                    return Outcome::Done(said);
+                }
+                // A socket that we may not open tells nothing for or against it.
+                if self.trust_exit_status || !self.presence.can_ask_workers().await {
+                    return Outcome::Unseen(said);
+                }
+                let waited = patience.as_secs_f64();
+                let text =
+                    format!("{shown} ended with success, but no new worker of haproxy answered within {waited} s");
+                Outcome::NotDone(text)
+            }
+        }
+    }
+
+    fn uncounted(&self, master: &MasterSocket) -> String {
+        let (path, waited) = (master.path().display(), self.patience.as_secs_f64());
+        format!("the master at {path} did not count a reload within {waited} s")
+    }
+
+    /// A command that failed may have reloaded all the same: a hook behind it did not work. What HAProxy shows counts,
+    /// then what it said.
+    async fn after_failure(
+        &self,
+        before: &Before<'_>,
+        words: &[String],
+        done: &command::Finished,
+        deadline: Instant,
+    ) -> Outcome {
+        let output = format!("{}\n{}", done.stderr.trim(), done.stdout.trim());
+        let said = if done.stderr.trim().is_empty() { done.stdout.trim() } else { done.stderr.trim() };
+        let failure = report::cap(&format!("executing {} failed: {}, {said}", words.join(" "), done.shown_status()));
+        match before {
+            Before::Master(master, before) => {
+                if self.counted(master, before, GRACE).await {
+                    return match settled(master, before, deadline).await {
+                        Outcome::Done(_) => Outcome::Done(failure),
+                        outcome => outcome,
+                    };
+                }
+            }
+            Before::Workers(seen) => {
+                let grace = if report::has_alert(&output) { Duration::ZERO } else { GRACE };
+                if self.presence.knows_workers() && new_worker(&self.presence, seen, Instant::now() + grace, POLL).await
+                {
+                    return Outcome::Done(failure);
+                }
+            }
+        }
+        if report::has_alert(&output) {
+            return Outcome::Refused(report::cap(&format!("{}\n{failure}", report::detail(&output, "", ""))));
+        }
+        Outcome::NotDone(failure)
+    }
+
+    /// The state of a master that is not in the middle of a reload that others began: what is loading has read the file
+    /// before it was written, or after, nobody knows which. `None` for one that is silent.
+    async fn settled_before(&self, master: &MasterSocket, deadline: Instant) -> Option<Processes> {
+        let mut patience = Instant::now() + self.patience;
+        loop {
+            match master.processes(QUESTION.min(self.patience)).await {
+                Ok(now) if Instant::now() >= deadline || !is_loading(master, &now).await => return Some(now),
+                Ok(_) => patience = Instant::now() + self.patience,
+                Err(_) if Instant::now() >= patience => return None,
+                Err(_) => {}
             }
             tokio::time::sleep(POLL).await;
         }
-        match settled(master, &before, deadline).await {
-            Outcome::Done(_) => Outcome::Done(report::cap(done.stdout.trim())),
-            outcome => outcome,
+    }
+
+    /// Whether the master counts a reload, restarts or becomes busy with one within that time.
+    async fn counted(&self, master: &MasterSocket, before: &Processes, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        loop {
+            match master.processes(QUESTION).await {
+                Ok(now) if now.has_reloaded(before) => return true,
+                // While it loads its socket does not answer, refuses or resets. One that is frozen is silent as well,
+                // and never shows a result.
+                Err(_) if Instant::now() >= deadline => return true,
+                Ok(_) if Instant::now() >= deadline => return false,
+                _ => tokio::time::sleep(POLL).await,
+            }
         }
     }
+
+    async fn by_master(&self, master: &MasterSocket, deadline: Instant) -> Outcome {
+        loop {
+            let Some(before) = self.settled_before(master, deadline).await else { return silent(master) };
+            let answer = match master.send("reload", deadline.saturating_duration_since(Instant::now())).await {
+                Ok(answer) => answer,
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                    return Outcome::NotDone("the reload did not end in time".to_owned());
+                }
+                Err(_) => String::new(),
+            };
+            let Some((result, logs)) = answer.strip_prefix("Success=").and_then(|rest| rest.split_once('\n')) else {
+                // 2.6 says nothing.
+                if !self.counted(master, &before, self.patience).await {
+                    return Outcome::NotDone(self.uncounted(master));
+                }
+                return settled(master, &before, deadline).await;
+            };
+            let logs = logs.strip_prefix("--\n").unwrap_or(logs).trim();
+            if result.trim() == "1" {
+                return Outcome::Done(report::cap(logs));
+            }
+            if !master::says_busy(logs.as_bytes()) {
+                return Outcome::Refused(report::detail(logs, "", ""));
+            }
+            if Instant::now() >= deadline {
+                return Outcome::NotDone("another reload did not end in time".to_owned());
+            }
+            tokio::time::sleep(POLL * 5).await;
+        }
+    }
+
+    async fn by_signal(&self, pid: Option<u32>, master: &MasterSocket, log: &LogTail, deadline: Instant) -> Outcome {
+        let Some(pid) = pid.and_then(|pid| Pid::from_raw(pid.cast_signed())) else {
+            return Outcome::Unreachable("haproxy does not run".to_owned());
+        };
+        let Some(before) = self.settled_before(master, deadline).await else { return silent(master) };
+        let mark = log.position();
+        if let Err(error) = kill_process(pid, Signal::USR2) {
+            return Outcome::Unreachable(format!("the master cannot be sent a signal: {error}"));
+        }
+        match settled(master, &before, deadline).await {
+            Outcome::Done(_) => Outcome::Done(report::cap(&log.since(mark))),
+            Outcome::Refused(fallback) => {
+                // The lines come through a pipe and may be a moment behind the socket.
+                let patience = Instant::now() + GRACE;
+                while !report::has_alert(&log.since(mark)) && Instant::now() < patience {
+                    tokio::time::sleep(POLL).await;
+                }
+                let said = log.since(mark);
+                Outcome::Refused(if report::has_alert(&said) { report::detail(&said, "", "") } else { fallback })
+            }
+            other => other,
+        }
+    }
+}
+
+/// What was there before a reload.
+enum Before<'a> {
+    Master(&'a MasterSocket, Processes),
+    Workers(Seen),
 }
 
 impl Reloader for Strategy {
@@ -202,92 +309,65 @@ impl Reloader for Strategy {
     }
 }
 
-async fn by_master(master: &MasterSocket, deadline: Instant) -> Outcome {
-    loop {
-        let Ok(before) = master.processes(POLL * 50).await else {
-            return Outcome::Unreachable("the master socket does not answer".to_owned());
-        };
-        let answer = match master.send("reload", deadline - Instant::now()).await {
-            Ok(answer) => answer,
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-                return Outcome::Unreachable("the reload did not end in time".to_owned());
-            }
-            Err(_) => String::new(),
-        };
-        let Some((result, logs)) = answer.strip_prefix("Success=").and_then(|rest| rest.split_once('\n')) else {
-            return settled(master, &before, deadline).await;
-        };
-        let logs = logs.strip_prefix("--\n").unwrap_or(logs).trim();
-        if result.trim() == "1" {
-            return Outcome::Done(report::cap(logs));
-        }
-        if !logs.contains("reload is still in progress") {
-            return Outcome::Refused(report::detail(logs, "", ""));
-        }
-        if Instant::now() >= deadline {
-            return Outcome::Unreachable("another reload did not end in time".to_owned());
-        }
-        tokio::time::sleep(POLL * 5).await;
-    }
-}
-
-async fn by_signal(pid: Option<u32>, master: &MasterSocket, log: &LogTail, deadline: Instant) -> Outcome {
-    let Some(pid) = pid.and_then(|pid| Pid::from_raw(pid.cast_signed())) else {
-        return Outcome::Unreachable("haproxy does not run".to_owned());
-    };
-    let Ok(before) = master.processes(POLL * 50).await else {
-        return Outcome::Unreachable("the master socket does not answer".to_owned());
-    };
-    let mark = log.position();
-    if let Err(error) = kill_process(pid, Signal::USR2) {
-        return Outcome::Unreachable(format!("the master cannot be sent a signal: {error}"));
-    }
-    match settled(master, &before, deadline).await {
-        Outcome::Done(_) => Outcome::Done(report::cap(&log.since(mark))),
-        Outcome::Refused(fallback) => {
-            // The lines come through a pipe and may be a moment behind the socket.
-            let patience = Instant::now() + Duration::from_secs(1);
-            while !log.since(mark).contains("[ALERT]") && Instant::now() < patience {
-                tokio::time::sleep(POLL).await;
-            }
-            let said = log.since(mark);
-            Outcome::Refused(if said.contains("[ALERT]") { report::detail(&said, "", "") } else { fallback })
-        }
-        unreachable @ Outcome::Unreachable(_) => unreachable,
-    }
+fn silent(master: &MasterSocket) -> Outcome {
+    Outcome::NotDone(format!("the master at {} does not answer", master.path().display()))
 }
 
 /// Waits until a master that is loading has either a fresh worker or one more failure.
 async fn settled(master: &MasterSocket, before: &Processes, deadline: Instant) -> Outcome {
     loop {
         // While the master loads, its socket refuses, resets or does not answer.
-        if let Ok(now) = master.processes(POLL * 50).await
-            && (now.reloads > before.reloads || now.master != before.master)
+        if let Ok(now) = master.processes(QUESTION).await
+            && now.has_reloaded(before)
             && let Some(outcome) = judge(master, before, &now).await
         {
             return outcome;
         }
         if Instant::now() >= deadline {
-            return Outcome::Unreachable("the reload did not end in time".to_owned());
+            return Outcome::NotDone("the reload did not end in time".to_owned());
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-async fn judge(master: &MasterSocket, before: &Processes, now: &Processes) -> Option<Outcome> {
-    let fresh = now.has_fresh_worker(before);
-    let logs = if now.version.as_ref().is_some_and(|v| v.at_least(2, 7)) {
-        master.send("show startup-logs", POLL * 50).await.unwrap_or_default()
+/// What the master has logged about its last load; nothing before 2.7.
+async fn startup_logs(master: &MasterSocket, now: &Processes) -> String {
+    if now.version.as_ref().is_some_and(|v| v.at_least(2, 7)) {
+        master.send("show startup-logs", QUESTION).await.unwrap_or_default()
     } else {
         String::new()
-    };
-    // From 3.1 on a worker is listed while it still loads: only the log tells that it is done.
-    let loading = fresh && now.version.as_ref().is_some_and(|v| v.at_least(3, 1)) && !logs.contains("Loading success");
+    }
+}
+
+/// From 3.1 on the master answers, and lists a worker, while that one still loads: only the log tells that it is done.
+fn answers_while_loading(now: &Processes) -> bool {
+    now.version.as_ref().is_some_and(|v| v.at_least(3, 1))
+}
+
+async fn is_loading(master: &MasterSocket, now: &Processes) -> bool {
+    answers_while_loading(now) && {
+        let logs = startup_logs(master, now).await;
+        !has_loaded(&logs) && !has_failed(&logs)
+    }
+}
+
+fn has_loaded(logs: &str) -> bool {
+    logs.contains("Loading success")
+}
+
+fn has_failed(logs: &str) -> bool {
+    logs.contains("Loading failure") || logs.contains("Failed to load worker")
+}
+
+async fn judge(master: &MasterSocket, before: &Processes, now: &Processes) -> Option<Outcome> {
+    let fresh = now.has_fresh_worker(before);
+    let logs = startup_logs(master, now).await;
+    let loading = fresh && answers_while_loading(now) && !has_loaded(&logs);
     if fresh && !loading {
         return Some(Outcome::Done(report::cap(logs.trim())));
     }
     let failed = now.failed > before.failed || (now.failed > 0 && now.reloads > before.reloads && !fresh);
-    if failed || logs.contains("Loading failure") || logs.contains("Failed to load worker") {
+    if failed || has_failed(&logs) {
         let said = report::detail(&logs, "", "");
         return Some(Outcome::Refused(if said.is_empty() {
             "haproxy kept its former worker: the new configuration could not be loaded".to_owned()
@@ -296,10 +376,4 @@ async fn judge(master: &MasterSocket, before: &Processes, now: &Processes) -> Op
         }));
     }
     None
-}
-
-/// The file a socket address of `stats socket` names, if it is a file.
-pub fn unix_path(address: &str) -> Option<PathBuf> {
-    let bare = address.strip_prefix("unix@").unwrap_or(address);
-    if bare.starts_with('/') || address.starts_with("unix@") { Some(Path::new(bare).to_owned()) } else { None }
 }

@@ -3,12 +3,19 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::numbers::Numbers;
+
 /// Failed reloads that are kept at most, whatever their age.
 const FAILED_LIMIT: usize = 100;
 
-/// First wait before a reload is tried again that nothing took; it doubles up to `RETRY_LIMIT`.
+/// First wait before a reload is tried again; it doubles.
 const RETRY: Duration = Duration::from_millis(500);
-const RETRY_LIMIT: Duration = Duration::from_secs(5);
+
+/// Longest wait while nothing runs: a look costs little, and HAProxy is to be served soon after it is back.
+pub const AWAY_LIMIT: Duration = Duration::from_secs(5);
+
+/// Longest wait when HAProxy runs and the way to reload does not work: each try may do something to it.
+pub const FAILING_LIMIT: Duration = Duration::from_mins(1);
 
 /// State of a reload, named as /v2 does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +42,7 @@ impl Status {
 /// A reload as callers see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// `YYYY-MM-DD-<n>`, n counts from 0 since the start of the process.
+    /// `YYYY-MM-DD-<n>`, where no n comes twice.
     pub id: String,
     /// State.
     pub status: Status,
@@ -63,6 +70,8 @@ struct Waiting {
     due: Duration,
     retry: Duration,
     why: Option<String>,
+    /// Whether someone was told its id. A reload that a caller waits for is only listed when it does not succeed.
+    listed: bool,
 }
 
 /// The bookkeeping.
@@ -73,7 +82,7 @@ struct Waiting {
 pub struct Timeline {
     delay: Duration,
     retention: Duration,
-    next: u64,
+    numbers: Numbers,
     pending: Option<Waiting>,
     current: Option<(Waiting, i64)>,
     success: Option<(u64, Record)>,
@@ -82,20 +91,42 @@ pub struct Timeline {
 
 impl Timeline {
     /// `delay` is the wait between the first request and its reload; `retention` is how long failed ones are kept.
-    pub fn new(delay: Duration, retention: Duration) -> Self {
-        Timeline { delay, retention, next: 0, pending: None, current: None, success: None, failed: VecDeque::new() }
+    pub fn new(delay: Duration, retention: Duration, numbers: Numbers) -> Self {
+        Timeline { delay, retention, numbers, pending: None, current: None, success: None, failed: VecDeque::new() }
     }
 
     /// Asks for a reload: joins the pending one or makes one. `date` is today as `YYYY-MM-DD`.
     pub fn request(&mut self, now: Now, date: &str) -> String {
+        let id = self.expect(now, date);
+        self.list_pending();
+        id
+    }
+
+    /// Asks for a reload whose caller waits for it and may never learn its id.
+    pub fn expect(&mut self, now: Now, date: &str) -> String {
         if let Some(pending) = &self.pending {
             return pending.id.clone();
         }
-        let number = self.next;
-        self.next += 1;
+        let number = self.numbers.take();
         let id = format!("{date}-{number}");
-        self.pending = Some(Waiting { number, id: id.clone(), due: now.since + self.delay, retry: RETRY, why: None });
+        let due = now.since + self.delay;
+        self.pending = Some(Waiting { number, id: id.clone(), due, retry: RETRY, why: None, listed: false });
         id
+    }
+
+    /// Lists a pending or running reload from now on: a caller is told its id, and why nothing came of it so far.
+    pub fn announce(&mut self, id: &str, why: &str) {
+        let open = self.current.as_mut().map(|(waiting, _)| waiting).into_iter().chain(&mut self.pending);
+        for waiting in open.filter(|waiting| waiting.id == id) {
+            waiting.listed = true;
+            waiting.why = Some(why.to_owned());
+        }
+    }
+
+    fn list_pending(&mut self) {
+        if let Some(pending) = &mut self.pending {
+            pending.listed = true;
+        }
     }
 
     /// When the pending reload is to be run; `None` when nothing is pending or one runs.
@@ -120,7 +151,9 @@ impl Timeline {
     pub fn succeed(&mut self, response: String) -> Option<Record> {
         let (waiting, started) = self.current.take()?;
         let record = record(waiting.id, Status::Succeeded, Some(started), Some(response));
-        self.success = Some((waiting.number, record.clone()));
+        if waiting.listed {
+            self.success = Some((waiting.number, record.clone()));
+        }
         Some(record)
     }
 
@@ -138,17 +171,21 @@ impl Timeline {
         Some(record)
     }
 
-    /// Nothing took the running reload: it is pending again, under its id, and takes over a newer pending one.
-    pub fn defer(&mut self, now: Now, why: String) -> Option<String> {
+    /// The running reload was not done: it is pending again, under its id, and takes over a newer pending one. It is
+    /// tried again after a wait that doubles up to `limit`.
+    pub fn defer(&mut self, now: Now, why: String, limit: Duration) -> Option<String> {
         let (mut waiting, _) = self.current.take()?;
-        waiting.due = now.since + waiting.retry;
-        waiting.retry = (waiting.retry * 2).min(RETRY_LIMIT);
+        let wait = waiting.retry.min(limit);
+        waiting.due = now.since + wait;
+        waiting.retry = wait * 2;
         waiting.why = Some(why);
+        waiting.listed = true;
         // A newer one was promised to a caller as well: it keeps its id, and the older one is done with it.
         if let Some(newer) = &mut self.pending {
             newer.due = waiting.due;
             newer.retry = waiting.retry;
             newer.why = waiting.why;
+            newer.listed = true;
             return Some(newer.id.clone());
         }
         let id = waiting.id.clone();
@@ -156,23 +193,23 @@ impl Timeline {
         Some(id)
     }
 
-    /// Runs the pending reload now rather than after its delay or backoff.
-    pub fn hasten(&mut self, now: Now) {
-        if let Some(pending) = &mut self.pending {
-            pending.due = pending.due.min(now.since);
-        }
+    /// Why the open reloads are not done yet, with their ids, as far as they were tried.
+    pub fn deferred(&self) -> impl Iterator<Item = (&str, &str)> {
+        let open = self.current.iter().map(|(waiting, _)| waiting).chain(&self.pending);
+        open.filter_map(|waiting| Some((waiting.id.as_str(), waiting.why.as_deref()?)))
     }
 
     /// Failed ones, the last success, the running and the pending one.
     pub fn list(&self) -> Vec<Record> {
         let failed = self.failed.iter().map(|(_, r)| r.clone());
         let success = self.success.iter().map(|(_, r)| r.clone());
-        failed.chain(success).chain(self.open()).collect()
+        failed.chain(success).chain(self.open(|waiting| waiting.listed)).collect()
     }
 
     /// One of them, or one that is older than the last success and so is covered by it.
     pub fn get(&self, id: &str) -> Option<Record> {
-        if let Some(found) = self.list().into_iter().find(|r| r.id == id) {
+        let unlisted = self.open(|_| true);
+        if let Some(found) = self.list().into_iter().chain(unlisted).find(|r| r.id == id) {
             return Some(found);
         }
         let number: u64 = number_of(id)?;
@@ -180,10 +217,11 @@ impl Timeline {
         (number < *last).then(|| record(id.to_owned(), Status::Succeeded, None, None))
     }
 
-    fn open(&self) -> impl Iterator<Item = Record> {
-        let current = self.current.iter().map(|(w, at)| record(w.id.clone(), Status::InProgress, Some(*at), None));
-        let pending = self.pending.iter().map(|w| record(w.id.clone(), Status::InProgress, None, w.why.clone()));
-        current.chain(pending)
+    fn open(&self, wanted: fn(&Waiting) -> bool) -> impl Iterator<Item = Record> {
+        let current = self.current.iter().map(|(waiting, at)| (waiting, Some(*at)));
+        let pending = self.pending.iter().map(|waiting| (waiting, None));
+        let open = current.chain(pending).filter(move |(waiting, _)| wanted(waiting));
+        open.map(|(w, at)| record(w.id.clone(), Status::InProgress, at, w.why.clone()))
     }
 }
 
@@ -218,7 +256,7 @@ mod tests {
     }
 
     fn timeline(delay_ms: u64) -> Timeline {
-        Timeline::new(Duration::from_millis(delay_ms), Duration::from_hours(24))
+        Timeline::new(Duration::from_millis(delay_ms), Duration::from_hours(24), Numbers::default())
     }
 
     #[test]
@@ -261,7 +299,7 @@ mod tests {
         let mut ms = 100;
         for _ in 0..6 {
             t.start(at(ms));
-            assert_eq!(t.defer(at(ms), "down".into()).as_deref(), Some(id.as_str()));
+            assert_eq!(t.defer(at(ms), "down".into(), AWAY_LIMIT).as_deref(), Some(id.as_str()));
             let due = t.due().unwrap().as_millis() as u64;
             waits.push(due - ms);
             ms = due;
@@ -269,8 +307,7 @@ mod tests {
         assert_eq!(waits, [500, 1000, 2000, 4000, 5000, 5000]);
         let record = t.get(&id).unwrap();
         assert_eq!((record.status, record.response.as_deref()), (Status::InProgress, Some("down")));
-        t.hasten(at(ms - 4000));
-        assert_eq!(t.due(), Some(Duration::from_millis(ms - 4000)));
+        assert_eq!(t.deferred().collect::<Vec<_>>(), [(id.as_str(), "down")]);
         assert_eq!(t.request(at(ms), DAY), id, "later writes join it");
     }
 
@@ -280,12 +317,35 @@ mod tests {
         let first = t.request(at(0), DAY);
         t.start(at(100));
         let second = t.request(at(101), DAY);
-        t.defer(at(200), "down".into());
+        t.defer(at(200), "down".into(), AWAY_LIMIT);
         assert_eq!(t.pending(), Some(second.as_str()));
         t.start(at(700));
         t.succeed("ok".into());
         assert_eq!(t.get(&first).unwrap().status, Status::Succeeded);
         assert_eq!(t.get(&second).unwrap().response.as_deref(), Some("ok"));
+    }
+
+    #[test]
+    fn one_that_a_caller_waits_for_is_listed_when_others_rely_on_it() {
+        let mut t = timeline(100);
+        let first = t.expect(at(0), DAY);
+        assert_eq!((t.list(), t.get(&first).map(|r| r.status)), (vec![], Some(Status::InProgress)));
+        t.start(at(0));
+        assert_eq!(t.succeed("ok".into()).unwrap().id, first);
+        assert_eq!(t.list(), []);
+        let second = t.expect(at(1), DAY);
+        assert_eq!(t.request(at(2), DAY), second, "a write joins it");
+        assert_eq!(t.list().len(), 1);
+        t.start(at(3));
+        t.succeed("ok".into());
+        assert_eq!(t.get(&first).unwrap().status, Status::Succeeded, "one before the last success");
+        let third = t.expect(at(4), DAY);
+        t.start(at(4));
+        t.announce(&third, "it takes long");
+        assert_eq!(t.deferred().count(), 1);
+        assert_eq!(t.list().last().unwrap().id, third, "its caller did not wait for the end");
+        t.defer(at(5), "the master is silent".into(), FAILING_LIMIT);
+        assert_eq!(t.pending(), Some(third.as_str()));
     }
 
     #[test]

@@ -78,6 +78,11 @@ pub enum ReloadMethod {
         /// Restarts, where known.
         restart: Option<Vec<String>>,
     },
+    /// By systemd; with which rights is found out at the start.
+    Systemd {
+        /// The unit.
+        unit: String,
+    },
 }
 
 /// How the start waits for HAProxy.
@@ -148,6 +153,8 @@ pub struct Settings {
     pub status_cmd: Option<Vec<String>>,
     /// Wait before a reload. Default 5 s.
     pub reload_delay: Duration,
+    /// How long HAProxy may show nothing of a reload, and how long the caller of a forced one waits. Default 8 s.
+    pub reload_timeout: Duration,
     /// How long failed reloads are listed. Default 1 day.
     pub reload_retention: Duration,
     /// Checks a candidate instead of `haproxy -c`; to be split as a shell does.
@@ -525,6 +532,7 @@ impl Reading {
             reload_method,
             status_cmd,
             reload_delay,
+            reload_timeout: self.time("haproxy.reload.reload_timeout", Duration::from_secs(8)),
             reload_retention: self.time("haproxy.reload.reload_retention", Duration::from_hours(24)),
             validate_cmd: self.text("haproxy.reload.validate_cmd"),
             users,

@@ -17,16 +17,10 @@ impl Reading {
                 ["custom", "systemd", "s6"].into_iter().find(|word| *word == text)
             })
             .unwrap_or("custom");
+        let unit = service.clone().unwrap_or_else(|| "haproxy.service".to_owned());
         let split = |text: String| Some(text.split(' ').map(str::to_owned).collect::<Vec<_>>());
         let (default_reload, default_restart, default_status) = match strategy {
-            "systemd" => {
-                let unit = service.unwrap_or_else(|| "haproxy.service".to_owned());
-                (
-                    split(format!("sudo -n systemctl reload {unit}")),
-                    split(format!("sudo -n systemctl restart {unit}")),
-                    split(format!("systemctl --quiet is-active {unit}")),
-                )
-            }
+            "systemd" => (None, None, split(format!("systemctl --quiet is-active {unit}"))),
             "s6" => {
                 let folder = service.unwrap_or_else(|| "/var/run/service/haproxy".to_owned());
                 (
@@ -51,8 +45,11 @@ impl Reading {
         }
         let command = reload.or(default_reload);
         let method = match (master, command) {
-            (Some(path), command) if mode || command.is_none() => ReloadMethod::Master(path.to_owned()),
+            (Some(path), command) if mode || (command.is_none() && strategy != "systemd") => {
+                ReloadMethod::Master(path.to_owned())
+            }
             (_, Some(reload)) => ReloadMethod::Command { reload, restart: restart.or(default_restart) },
+            (_, None) if strategy == "systemd" => ReloadMethod::Systemd { unit },
             (_, None) if self.profile == Profile::DropIn => ReloadMethod::Supervised,
             (_, None) => {
                 let words = "nothing says how haproxy is reloaded: give --master-runtime, --reload-cmd, \

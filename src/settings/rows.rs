@@ -93,6 +93,13 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row("status-cmd", "haproxy.reload.status_cmd", Kind::Text, "by strategy", "exits with 0 when haproxy runs"),
     row("service", "haproxy.reload.service_name", Kind::Text, "by strategy", "unit of systemd or service folder of s6"),
+    row(
+        "reload-timeout",
+        "haproxy.reload.reload_timeout",
+        SECONDS,
+        "8",
+        "how long HAProxy may show nothing of a reload before it counts as pending",
+    ),
     row("reload-retention", "haproxy.reload.reload_retention", DAYS, "1", "how long failed reloads are listed"),
     row(
         "reload-strategy",

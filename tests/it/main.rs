@@ -28,6 +28,7 @@ mod protocols;
 mod push;
 mod read_only;
 mod readme;
+mod reloads;
 mod resources;
 mod runtime;
 mod runtime_objects;

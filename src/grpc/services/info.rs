@@ -1,8 +1,7 @@
-//! What runs: this program, the machine, HAProxy.
+//! What runs: this program, the machine, the processes of HAProxy.
 
 use super::Context;
 use crate::error::Result;
-use crate::process::strategy;
 use crate::proto::runtime as pb;
 use crate::runtime::{Info, InfoValue};
 use crate::schema::tables::Kind;
@@ -82,18 +81,4 @@ fn item(context: &Context, info: &Info) -> Result<pb::ProcessInfoItem> {
 /// A name without what the two spell differently.
 fn key(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
-}
-
-pub(super) async fn health(context: Context, _: pb::GetHealthRequest) -> Result<pb::GetHealthResponse> {
-    let presence = &context.presence;
-    let up = |running| if running { pb::HealthStatus::Up } else { pb::HealthStatus::Down };
-    let can_ask = presence.master.is_some() || presence.stats.is_some();
-    let status = match &presence.status_cmd {
-        // Who gives a command wants its answer, whatever a socket says.
-        Some(command) => up(strategy::status(command).await),
-        None if can_ask && !context.health_by_command => up(presence.running().await),
-        None => pb::HealthStatus::Unknown,
-    };
-    let detail = context.configuration.trouble().map(|error| error.to_string());
-    Ok(pb::GetHealthResponse { haproxy: status.into(), detail })
 }

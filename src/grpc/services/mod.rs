@@ -6,6 +6,7 @@ mod aggregations;
 mod cluster;
 mod discovery;
 mod filter;
+mod health;
 mod info;
 mod map_entries;
 mod map_names;
@@ -44,8 +45,8 @@ use crate::configuration::engine::Engine;
 use crate::configuration::ports::Pending;
 use crate::discovery::Directory;
 use crate::error::{Error, Reason, Result};
+use crate::process::presence::Presence;
 use crate::process::reload::ReloadQueue;
-use crate::process::strategy::Presence;
 use crate::runtime::Runtime;
 use crate::schema::Schema;
 use crate::schema::tables::MethodId;
@@ -95,6 +96,8 @@ pub struct Rooms {
     pub presence: Presence,
     /// Whether health is only known by a status command, as callers of the Data Plane API expect.
     pub health_by_command: bool,
+    /// What was found wanting at the start, a sentence each; part of what health tells.
+    pub remarks: Vec<String>,
     /// Whether `GetInfo` tells of the machine.
     pub show_system_info: bool,
 }
@@ -143,6 +146,10 @@ impl Services {
 }
 
 impl Api for Services {
+    fn warnings(&self) -> Vec<String> {
+        self.rooms.reloads.warning().into_iter().collect()
+    }
+
     fn call(&self, call: Call) -> Pending<'_, Result<Answer>> {
         if let Some(plan) = &self.plans[call.method] {
             return Box::pin(resources::call(&self.rooms, plan, call));

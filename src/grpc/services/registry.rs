@@ -9,9 +9,9 @@ use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::{
-    Context, acl_files, aggregations, cluster, discovery, info, map_entries, maps, native_stats, peers, raw, reloads,
-    runtime_servers, spoe_files, spoe_scopes, spoe_transactions, stick_tables, storage_certificates, storage_general,
-    storage_maps, transactions,
+    Context, acl_files, aggregations, cluster, discovery, health, info, map_entries, maps, native_stats, peers, raw,
+    reloads, runtime_servers, spoe_files, spoe_scopes, spoe_transactions, stick_tables, storage_certificates,
+    storage_general, storage_maps, transactions,
 };
 use crate::configuration::ports::Pending;
 use crate::discovery::Kind;
@@ -72,7 +72,7 @@ impl Table {
     fn runtime(&mut self) {
         self.unary("runtime.v2.InfoService/GetInfo", info::get);
         self.unary("runtime.v2.InfoService/GetProcessInfo", info::processes);
-        self.unary("runtime.v2.HealthService/GetHealth", info::health);
+        self.unary("runtime.v2.HealthService/GetHealth", health::get);
         self.unary("runtime.v2.MapService/ListMaps", maps::list);
         self.unary("runtime.v2.MapService/GetMap", maps::get);
         self.upload("runtime.v2.MapService/CreateMap", maps::create);

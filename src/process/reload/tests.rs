@@ -26,6 +26,8 @@ struct Store {
     version: AtomicI64,
     accepted: Mutex<Vec<i64>>,
     refused: Mutex<Vec<i64>>,
+    /// Versions that the check refuses.
+    bad: Mutex<Vec<i64>>,
 }
 
 impl ReloadListener for Store {
@@ -35,6 +37,10 @@ impl ReloadListener for Store {
     fn accepted(&self, version: i64) -> Pending<'_, ()> {
         self.accepted.lock().unwrap().push(version);
         Box::pin(std::future::ready(()))
+    }
+    fn refusal(&self, version: i64) -> Pending<'_, Option<String>> {
+        let said = self.bad.lock().unwrap().contains(&version).then(|| "the check refuses it".to_owned());
+        Box::pin(std::future::ready(said))
     }
     fn refused(&self, version: i64, _message: String) -> Pending<'_, Vec<i64>> {
         self.refused.lock().unwrap().push(version);
@@ -182,6 +188,58 @@ async fn when_nothing_runs_the_change_stays_and_is_loaded_later() {
     assert_eq!(bench.queue.get(&id).unwrap().status, Status::Succeeded);
     assert_eq!(*bench.store.accepted.lock().unwrap(), [4]);
     assert!(bench.store.refused.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_fails_by_itself_takes_nothing_back_and_is_tried_again_ever_more_rarely() {
+    let failing = || Outcome::NotDone("executing /bin/false failed: exit status 1".into());
+    let bench = bench((0..10).map(|_| failing()), 0);
+    let error = bench.queue.force(3).await.unwrap_err();
+    assert!(error.message().ends_with("is pending: executing /bin/false failed: exit status 1"), "{error}");
+    let id = bench.queue.pending().unwrap();
+    assert!(error.metadata().contains(&("reload_id", id.clone())), "{error:?}");
+    assert_eq!(bench.queue.concerns(), [format!("reload {id} is pending: executing /bin/false failed: exit status 1")]);
+    pass(100_000).await;
+    assert_eq!(runs(&bench), 8, "after 0.5, 1, 2, 4, 8, 16 and 32 s");
+    pass(120_000).await;
+    assert_eq!(runs(&bench), 10, "then each minute");
+    pass(60_000).await;
+    assert_eq!(bench.queue.get(&id).unwrap().status, Status::Succeeded);
+    assert!(bench.store.refused.lock().unwrap().is_empty() && bench.queue.concerns().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_fails_on_a_text_that_the_check_refuses_has_its_proof() {
+    let bench = bench([Outcome::NotDone("exit status 1".into())], 0);
+    bench.store.bad.lock().unwrap().push(7);
+    let id = write(&bench, 7);
+    pass(1100).await;
+    assert_eq!(*bench.store.refused.lock().unwrap(), [7]);
+    let record = bench.queue.get(&id).unwrap();
+    assert!(record.response.unwrap().starts_with("the check refuses it\nexit status 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_caller_of_a_forced_reload_does_not_wait_for_ever() {
+    let bench = bench([], 60_000);
+    let error = bench.queue.force(3).await.unwrap_err();
+    assert!(error.message().ends_with("haproxy did not load it within 8 s"), "{error}");
+    let (_, id) = error.metadata().iter().find(|(key, _)| *key == "reload_id").unwrap().clone();
+    assert_eq!(bench.queue.list()[0].id, id);
+    pass(60_000).await;
+    assert_eq!(bench.queue.get(&id).unwrap().status, Status::Succeeded);
+    assert_eq!(*bench.store.accepted.lock().unwrap(), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_nobody_saw_counts_and_is_told() {
+    let bench = bench([Outcome::Unseen("ok".into())], 0);
+    bench.queue.force(3).await.unwrap();
+    let warning = bench.queue.warning().unwrap();
+    assert!(warning.contains("no new worker"), "{warning}");
+    assert_eq!(bench.queue.concerns(), [warning]);
+    bench.queue.force(3).await.unwrap();
+    assert_eq!((bench.queue.warning(), bench.queue.concerns()), (None, vec![]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -173,11 +173,15 @@ async fn folders_backups_and_the_last_good_file_are_where_they_are_expected() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strategies_have_their_commands() {
     for (strategy, service, said) in [
-        ("systemd", None, ["sudo -n systemctl reload haproxy.service", "systemctl --quiet is-active haproxy.service"]),
+        (
+            "systemd",
+            None,
+            ["systemctl --no-ask-password reload haproxy.service", "systemctl --quiet is-active haproxy.service"],
+        ),
         (
             "systemd",
             Some("lb.service"),
-            ["sudo -n systemctl reload lb.service", "systemctl --quiet is-active lb.service"],
+            ["systemctl --no-ask-password reload lb.service", "systemctl --quiet is-active lb.service"],
         ),
         ("s6", None, ["s6-svc -2 /var/run/service/haproxy", "s6-svstat -u /var/run/service/haproxy"]),
         ("s6", Some("/svc/lb"), ["s6-svc -2 /svc/lb", "s6-svstat -u /svc/lb"]),
@@ -188,11 +192,7 @@ async fn strategies_have_their_commands() {
         for name in ["sudo", "systemctl", "s6-svc", "s6-svstat"] {
             bench.script(name, &format!("echo {name} \"$@\" >> {{dir}}/commands"));
         }
-        let mut flags = bench.flags();
-        for flag in ["-r", "-s"] {
-            let at = flags.iter().position(|given| given == flag).unwrap();
-            flags.drain(at..at + 2);
-        }
+        let mut flags = without_commands(&bench);
         flags.push(format!("--reload-strategy={strategy}"));
         flags.extend(service.map(|service| format!("--service={service}")));
         bench.start_bare(&flags);
@@ -205,6 +205,54 @@ async fn strategies_have_their_commands() {
                 std::fs::read_to_string(bench.path("commands")).is_ok_and(|log| log.lines().any(|line| line == command))
             });
         }
+    }
+}
+
+/// The usual flags, but how to reload.
+fn without_commands(bench: &Bench) -> Vec<String> {
+    let mut flags = bench.flags();
+    for flag in ["-r", "-s"] {
+        let at = flags.iter().position(|given| given == flag).unwrap();
+        flags.drain(at..at + 2);
+    }
+    flags
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn systemd_is_asked_with_the_rights_that_there_are() {
+    const DIRECT: &str = "systemctl --no-ask-password reload haproxy.service";
+    for (polkit, sudo, doas, command, missing) in [
+        (true, None, false, DIRECT.to_owned(), false),
+        (false, Some(true), false, format!("sudo -n {DIRECT}"), false),
+        (false, Some(false), true, format!("doas -n {DIRECT}"), false),
+        (false, None, true, format!("doas -n {DIRECT}"), false),
+        (false, Some(false), false, format!("sudo -n {DIRECT}"), true),
+    ] {
+        let mut bench = Bench::new();
+        chown(bench.dir(), Some(NOBODY), Some(NOBODY)).unwrap();
+        chown(bench.path("haproxy.cfg"), Some(NOBODY), Some(NOBODY)).unwrap();
+        bench.set("CI_DATAPLANE_RELOAD_DELAY_OVERRIDE", "20");
+        bench.script("systemctl", "echo systemctl \"$@\" >> {dir}/commands");
+        bench.script("pkcheck", if polkit { "exit 0" } else { "exit 1" });
+        let asked = i32::from(sudo != Some(true));
+        if sudo.is_some() {
+            let text = format!("case \"$2\" in -l) exit {asked};; esac\necho sudo \"$@\" >> {{dir}}/commands");
+            bench.script("sudo", &text);
+        }
+        if doas {
+            bench.script("doas", "echo doas \"$@\" >> {dir}/commands");
+        }
+        let mut flags = without_commands(&bench);
+        flags.extend(["--reload-strategy=systemd", "--status-cmd=true"].map(ToOwned::to_owned));
+        flags.extend([format!("--uid={NOBODY}"), format!("--gid={NOBODY}")]);
+        bench.start_bare(&flags);
+        let client = bench.client(Transport::Rest);
+        let why = client.call("HealthService.GetHealth", &json!({})).await.unwrap().message["why"].to_string();
+        assert_eq!(why.contains("cannot be reloaded by systemctl"), missing, "{command}: {why}");
+        add_backend(&client, "b").await;
+        eventually(&command, || {
+            std::fs::read_to_string(bench.path("commands")).is_ok_and(|log| log.lines().any(|line| line == command))
+        });
     }
 }
 
@@ -238,6 +286,7 @@ async fn health_is_what_the_status_command_says() {
         let client = bench.client(Transport::Rest);
         let answer = client.call("HealthService.GetHealth", &json!({})).await.unwrap().message;
         assert_eq!(answer["haproxy"], health, "{flags:?}");
+        assert_eq!(answer["why"].as_array().map_or(0, Vec::len), usize::from(health != "up"), "{answer}");
         if flags.contains(&"-i") {
             let info = client.call("InfoService.GetInfo", &json!({})).await.unwrap().message;
             let memory = &info["system"]["mem_info"];

@@ -1,0 +1,222 @@
+//! What becomes of changes when a reload is not done, is not seen, or is refused: with a command in HAProxy's place of
+//! choice, as operators write them.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value as Json, json};
+
+use crate::drop_in::Bench;
+use crate::support::client::{Client, Refusal, Success, Transport};
+use crate::support::haproxy::{binary, eventually};
+use crate::support::world::until;
+
+/// Reloads as a script of the operator does without a master: a new process tells the old one to finish.
+const SF: &str = "old=$(cat {dir}/pid); {haproxy} -D -p {dir}/pid -f {dir}/haproxy.cfg -sf $old";
+
+/// An HAProxy that a test reloads by commands, stopped at the end whatever runs by then.
+struct Daemon(PathBuf);
+
+impl Daemon {
+    fn start(bench: &Bench) -> Self {
+        let mut command = Command::new(binary());
+        command.args(["-D", "-p"]).arg(bench.path("pid")).arg("-f").arg(bench.path("haproxy.cfg"));
+        assert!(command.stdin(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+        eventually("haproxy answers", || worker(bench).is_some());
+        Daemon(bench.path("pid"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        for pid in text.split_whitespace().filter_map(|word| Pid::from_raw(word.parse().ok()?)) {
+            let _gone = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// An HAProxy with a master.
+struct Master(Child);
+
+impl Master {
+    fn start(bench: &Bench) -> Self {
+        let mut command = Command::new(binary());
+        command.args(["-W", "-S"]).arg(bench.path("master.sock")).arg("-f").arg(bench.path("haproxy.cfg"));
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("the master answers", || worker(bench).is_some());
+        Master(child)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let _gone = kill_process(Pid::from_child(&self.0), signal);
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        self.signal(Signal::CONT);
+        self.signal(Signal::TERM);
+        drop(self.0.wait());
+    }
+}
+
+/// Process id of the worker that answers.
+fn worker(bench: &Bench) -> Option<String> {
+    let info = bench.haproxy.ask("show info").ok()?;
+    info.lines().find_map(|line| line.strip_prefix("Pid: ").map(ToOwned::to_owned))
+}
+
+fn script(bench: &Bench, name: &str, text: &str) {
+    bench.script(name, &text.replace("{haproxy}", &binary().into_string().unwrap()));
+}
+
+async fn version(client: &Client) -> i64 {
+    let answer = client.call("RawConfigurationService.GetVersion", &json!({})).await.unwrap();
+    answer.message["version"].as_i64().unwrap()
+}
+
+async fn add(client: &Client, name: &str, force: bool) -> Result<Success, Refusal> {
+    let backend = json!({"name": name, "mode": "http"});
+    let request = json!({"backend": backend, "version": version(client).await, "force_reload": force});
+    client.call("BackendService.CreateBackend", &request).await
+}
+
+async fn health(client: &Client) -> Json {
+    client.call("HealthService.GetHealth", &json!({})).await.unwrap().message
+}
+
+async fn reloads(client: &Client) -> Vec<Json> {
+    let answer = client.call("ReloadService.ListReloads", &json!({})).await.unwrap().message;
+    answer["reloads"].as_array().cloned().unwrap_or_default()
+}
+
+fn is_there(bench: &Bench, name: &str) -> bool {
+    bench.text().contains(&format!("\nbackend {name}\n"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_fails_for_its_own_reasons_takes_nothing_back() {
+    for (command, said) in [
+        ("exit 1", "failed: exit status 1"),
+        ("kill -USR2 4194303", "failed: exit status 1"),
+        ("kill -KILL $$", "failed: signal: 9"),
+        ("echo 'Job for haproxy.service canceled.' >&2; exit 1", "Job for haproxy.service canceled."),
+    ] {
+        let mut bench = Bench::running();
+        bench.set("CI_DATAPLANE_RELOAD_DELAY_OVERRIDE", "20");
+        script(&bench, "again", command);
+        bench.start(&["-r", "{dir}/bin/again"]);
+        let client = bench.client(Transport::Rest);
+        add(&client, "one", false).await.unwrap();
+        until("health says why", async || health(&client).await["detail"].to_string().contains(said)).await;
+        let refusal = add(&client, "two", true).await.unwrap_err();
+        assert!(refusal.status == 400 && refusal.text.contains(said), "{refusal:?}");
+        add(&client, "three", false).await.unwrap();
+        let all = |bench: &Bench| ["one", "two", "three"].iter().all(|name| is_there(bench, name));
+        assert!(all(&bench), "{}", bench.text());
+        let open = reloads(&client).await;
+        assert!(open.len() == 1 && open[0]["status"] == "in_progress", "{open:?}");
+        // It goes on with the next process, and is done as soon as the command works.
+        bench.end(Signal::KILL);
+        script(&bench, "again", "touch {dir}/worked");
+        bench.start(&["-r", "{dir}/bin/again"]);
+        eventually("it is tried again", || bench.path("worked").is_file());
+        assert!(all(&bench), "{}", bench.text());
+        let client = bench.client(Transport::Rest);
+        until("it is done", async || reloads(&client).await.iter().all(|reload| reload["status"] == "succeeded")).await;
+        let now = reloads(&client).await;
+        assert_ne!(now[0]["id"], open[0]["id"], "no id comes twice");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_haproxy_runs_counts_whatever_the_command_says() {
+    let mut bench = Bench::new();
+    script(&bench, "again", &format!("{SF} || exit 1; echo 'hook failed' >&2; exit 7"));
+    let _daemon = Daemon::start(&bench);
+    bench.start(&["-r", "{dir}/bin/again"]);
+    let client = bench.client(Transport::Rest);
+    let before = worker(&bench);
+    add(&client, "one", true).await.unwrap();
+    assert_ne!(worker(&bench), before);
+    assert!(is_there(&bench, "one"));
+
+    // HAProxy's own words are proof: the port is taken.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let bind = json!({"frontend": "fe", "bind": {"name": "b", "address": "127.0.0.1", "port": port},
+        "version": version(&client).await, "force_reload": true});
+    let refusal = client.call("BindService.CreateBind", &bind).await.unwrap_err();
+    assert!(refusal.status == 400 && refusal.text.contains("cannot bind socket"), "{refusal:?}");
+    // HAProxy leaves its former process without a stats socket then.
+    add(&client, "two", true).await.unwrap();
+    assert!(worker(&bench).is_some());
+    assert!(is_there(&bench, "one") && !bench.text().contains(&port.to_string()), "{}", bench.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_that_nobody_sees_is_told() {
+    let mut bench = Bench::running();
+    bench.start(&[]);
+    let client = bench.client(Transport::Rest);
+    let before = worker(&bench);
+    assert_eq!(add(&client, "one", true).await.unwrap().status, 201, "clients know the exit status to decide");
+    assert_eq!(worker(&bench), before);
+    let said = health(&client).await["detail"].to_string();
+    assert!(said.contains("no new worker of haproxy was seen"), "{said}");
+    let request = crate::support::client::request("GET", "/v2/health", "application/json", String::new());
+    let answer = client.send(request).await;
+    let warning = answer.headers["warning"].to_str().unwrap();
+    assert!(warning.starts_with("299 backstay \"") && warning.contains("no new worker"), "{warning}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forced_reloads_that_a_master_does_not_count_are_errors() {
+    let mut bench = Bench::new();
+    let master = Master::start(&bench);
+    bench.start(&["--master-runtime={dir}/master.sock", "--reload-timeout=2"]);
+    let client = bench.client(Transport::Rest);
+    let refusal = add(&client, "one", true).await.unwrap_err();
+    assert!(refusal.status == 400 && refusal.text.contains("is pending"), "{refusal:?}");
+    assert!(is_there(&bench, "one"));
+
+    // A frozen one is silent.
+    master.signal(Signal::STOP);
+    let refusal = add(&client, "two", true).await.unwrap_err();
+    assert!(refusal.status == 400 && refusal.text.contains("is pending"), "{refusal:?}");
+    assert!(is_there(&bench, "two"));
+    let why = health(&client).await["why"].to_string();
+    assert!(why.contains("is pending: "), "{why}");
+    master.signal(Signal::CONT);
+    bench.end(Signal::KILL);
+    let before = worker(&bench);
+    bench.start(&["--master-runtime={dir}/master.sock", "-r", &format!("kill -USR2 {}", master.0.id())]);
+    eventually("the reload is made up for", || worker(&bench).is_some_and(|now| Some(now) != before));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stats_socket_may_move_or_appear_where_there_is_no_master() {
+    let mut bench = Bench::new();
+    bench.set("CI_DATAPLANE_RELOAD_DELAY_OVERRIDE", "20");
+    script(&bench, "again", SF);
+    let _daemon = Daemon::start(&bench);
+    bench.start(&["-r", "{dir}/bin/again"]);
+    let client = bench.client(Transport::Rest);
+    let moved = bench.path("moved.sock").display().to_string();
+    let global = json!({"runtime_apis": [{"address": moved, "level": "admin"}]});
+    let request = json!({"global": global, "version": version(&client).await});
+    client.call("GlobalService.ReplaceGlobal", &request).await.unwrap();
+    eventually("haproxy listens where the new text says", || bench.path("moved.sock").try_exists().unwrap());
+    until("it is known to", async || reloads(&client).await.iter().all(|reload| reload["status"] == "succeeded")).await;
+
+    // By hand, and back again.
+    let text = bench.text().replace(&moved, &bench.path("stats.sock").display().to_string());
+    std::fs::write(bench.path("haproxy.cfg"), text).unwrap();
+    let before = version(&client).await;
+    until("it is taken over", async || version(&client).await > before).await;
+    add(&client, "after", false).await.unwrap();
+    until("it is reloaded", async || reloads(&client).await.iter().all(|reload| reload["status"] == "succeeded")).await;
+    assert!(worker(&bench).is_some());
+}
