@@ -234,7 +234,7 @@ async fn what_a_stopping_worker_took_is_done_again_with_the_next() {
     let scripted = Scripted::start(move |number, command| {
         let mut log = kept.lock().unwrap();
         if command != "show info" {
-            log.push(format!("{number} {command}"));
+            log.push(format!("{} {command}", usize::from(number > 0)));
         }
         let gone = log.iter().any(|line| line.starts_with("0 del") || line.starts_with("0 set"));
         match command {
