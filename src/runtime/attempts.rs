@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::answer;
 use super::client::{Runtime, Target};
@@ -53,14 +53,10 @@ impl<'a> Attempts<'a> {
 
     /// Waits until the worker that runs takes the command.
     pub(super) async fn permit(&self) -> Result<()> {
-        if self.runtime.access().ahead || self.command.is_read() {
+        if self.command.is_read() {
             return Ok(());
         }
-        let opened = timeout_at(self.deadline, self.target.workers.opened()).await;
-        opened.map_err(|_| {
-            let message = "haproxy's new worker is still being given what was written to the one before";
-            self.unless_done(Error::new(Reason::RuntimeUnavailable, message))
-        })
+        self.runtime.opened(self.deadline).await.map_err(|error| self.unless_done(error))
     }
 
     /// An attempt on a shared connection.

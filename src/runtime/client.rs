@@ -223,7 +223,7 @@ impl Runtime {
 
     /// Carries out steps that have to meet one and the same worker. When another one follows in between, they begin
     /// again with that one (the second argument says so), unless the outcome of what was begun must not be guessed: then
-    /// they return it as a value.
+    /// they return it as a value. Short commands that steps start together are sent together, and carried out in order.
     pub async fn on_one<T, F>(&self, steps: impl Fn(Runtime, bool) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -237,12 +237,38 @@ impl Runtime {
                 Some(worker) => worker,
                 None => self.look().await?,
             };
-            let one = self.one(worker);
+            let mut one = self.one(worker);
+            one.access.lane = self.quietest_lane();
             match steps(one.clone(), again).await {
                 Err(_) if one.is_replaced() => again = true,
                 result => return result,
             }
         }
+    }
+
+    /// Waits until the worker takes changes. `RUNTIME_UNAVAILABLE` at the deadline.
+    pub(super) async fn opened(&self, deadline: Instant) -> Result<()> {
+        if self.access.ahead {
+            return Ok(());
+        }
+        let opened = timeout_at(deadline, self.inner.target.workers.opened()).await;
+        opened.map_err(|_| {
+            let message = "haproxy's new worker is still being given what was written to the one before";
+            Error::new(Reason::RuntimeUnavailable, message)
+        })
+    }
+
+    /// A change, and a read that finds it made, in one go.
+    pub(super) async fn change_and_read<C, T>(
+        &self,
+        change: impl Future<Output = Result<C>>,
+        read: impl Future<Output = Result<T>>,
+    ) -> (Result<C>, Result<T>) {
+        // A read does not wait for a worker that is being prepared, and would overtake the change.
+        if let Err(error) = self.opened(Instant::now() + self.limits().command_timeout).await {
+            return (Err(error.clone()), Err(error));
+        }
+        tokio::join!(biased; change, read)
     }
 
     /// Sends any command and returns its whole answer without severity. The answer may hold anything: it is read on a
@@ -287,14 +313,20 @@ impl Runtime {
         let mut attempts = Attempts::new(self, command, self.limits().command_timeout);
         loop {
             attempts.permit().await?;
-            // Ties go to the first one, so that a lone caller keeps one connection busy and not all of them.
-            let lane = self.inner.lanes.iter().min_by_key(|lane| lane.waiting());
+            let lane = self.access.lane.or_else(|| self.quietest_lane());
+            let lane = lane.and_then(|at| self.inner.lanes.get(at));
             let lane = lane.ok_or_else(|| Error::internal("a runtime client without lanes"))?;
             let result = attempts.on(lane).await;
             if let Some(answer) = attempts.settle(result).await? {
                 return Ok(answer);
             }
         }
+    }
+
+    /// Ties go to the first one, so that a lone caller keeps one connection busy and not all of them.
+    fn quietest_lane(&self) -> Option<usize> {
+        let lanes = self.inner.lanes.iter().enumerate();
+        lanes.min_by_key(|(_, lane)| lane.waiting()).map(|(at, _)| at)
     }
 
     /// A listing, read in pieces.
@@ -352,7 +384,7 @@ impl Runtime {
 async fn prepare_workers(target: Arc<Target>, client: Weak<Inner>) {
     while let Some((worker, serial)) = target.workers.unprepared().await {
         let Some(inner) = client.upgrade() else { return };
-        let runtime = Runtime { inner, access: Access { only: Some(worker), ahead: true } };
+        let runtime = Runtime { inner, access: Access { only: Some(worker), ahead: true, lane: None } };
         for listener in target.workers.listeners() {
             listener.prepare(worker, &runtime).await;
         }

@@ -32,6 +32,8 @@ pub(super) struct Access {
     pub(super) only: Option<Worker>,
     /// A write may be sent to a worker that is being prepared.
     pub(super) ahead: bool,
+    /// The lane that short commands take, so that those which start together are written together, in their order.
+    pub(super) lane: Option<usize>,
 }
 
 impl Access {

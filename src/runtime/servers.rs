@@ -44,10 +44,15 @@ impl Runtime {
                     one.set_server_health(backend, server, health).await?;
                 }
             }
-            if let Some(admin) = admin {
-                one.set_server_state(backend, server, admin).await.map_err(|error| unknown_parent(error, backend))?;
-            }
-            one.server(backend, server).await
+            let set = async {
+                match admin {
+                    Some(admin) => one.set_server_state(backend, server, admin).await,
+                    None => Ok(()),
+                }
+            };
+            let (set, state) = one.change_and_read(set, one.server(backend, server)).await;
+            set.map_err(|error| unknown_parent(error, backend))?;
+            state
         })
         .await
     }

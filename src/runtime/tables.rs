@@ -95,9 +95,9 @@ impl Runtime {
     pub async fn add_to_table_entry(&self, table: &str, key: &str, amounts: &[(DataType, i64)]) -> Result<TableEntry> {
         let _alone = self.adding(table).lock().await;
         self.on_one(|one, _| async move {
-            let info = one.table(table).await?;
-            check_table_key(info.kind, key)?;
-            let known = match one.table_entry(table, key).await {
+            let (info, known) = tokio::join!(one.table(table), one.table_entry(table, key));
+            check_table_key(info?.kind, key)?;
+            let known = match known {
                 Ok(entry) => Some(entry),
                 Err(error) if error.reason() == Reason::ObjectNotFound => None,
                 Err(error) => return Err(error),

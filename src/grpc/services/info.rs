@@ -1,5 +1,7 @@
 //! What runs: this program, the machine, the processes of HAProxy.
 
+use std::collections::HashMap;
+
 use super::Context;
 use crate::error::Result;
 use crate::proto::runtime as pb;
@@ -62,10 +64,11 @@ fn item(context: &Context, info: &Info) -> Result<pb::ProcessInfoItem> {
     let Some(id) = tables.message_by_name.get("backstay.runtime.v2.ProcessInfoItem").copied() else {
         return Ok(pb::ProcessInfoItem::default());
     };
+    let places: HashMap<String, usize> =
+        tables.messages[id].fields.iter().enumerate().map(|(at, field)| (key(&field.name), at)).collect();
     let mut object = Object::new();
     for (name, value) in &info.fields {
-        let wanted = key(name);
-        let Some(at) = tables.messages[id].fields.iter().position(|f| key(&f.name) == wanted) else { continue };
+        let Some(&at) = places.get(&key(name)) else { continue };
         match (tables.messages[id].fields[at].kind, value) {
             (Kind::Int64 | Kind::Int32, InfoValue::Int(number)) => object.set(at, Value::Int(*number)),
             (Kind::String, InfoValue::Text(text)) => object.set(at, Value::Str(text.as_str().into())),
