@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::drop_in::Bench;
 use crate::support::client::{Client, Transport};
+use crate::support::haproxy::free_port;
 use crate::support::world::World;
 
 /// Every object has its own writer, so that the last acknowledged value is the one that holds.
@@ -284,16 +285,33 @@ backend clients
     stick-table type ip size 100k expire 10m store gpc0
 ";
 
+/// The stats socket of a process without a master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listens {
+    /// A new one for each process.
+    Anew,
+    /// The same, which a process hands over to the next.
+    HandedOver,
+    /// A TCP address, on which both listen for a moment.
+    OverTcp,
+}
+
 /// A process without a master, replaced by hand with `-sf`.
-async fn replaced_by_hand(hand_over: bool) {
+async fn replaced_by_hand(listens: Listens) {
     let mut bench = Bench::new();
     bench.haproxy.configure(ALONE);
     std::fs::create_dir_all(bench.path("maps")).unwrap();
     bench.haproxy.file("maps/paths.map", "/a/ live\n");
-    if hand_over {
-        let text = std::fs::read_to_string(bench.haproxy.config()).unwrap();
-        std::fs::write(bench.haproxy.config(), text.replace("level admin", "level admin expose-fd listeners")).unwrap();
-    }
+    let text = std::fs::read_to_string(bench.haproxy.config()).unwrap();
+    let text = match listens {
+        Listens::Anew => text,
+        Listens::HandedOver => text.replace("level admin", "level admin expose-fd listeners"),
+        Listens::OverTcp => {
+            let first = format!("global\n    stats socket ipv4@127.0.0.1:{} level admin\n", free_port());
+            text.replace("global\n", &first)
+        }
+    };
+    std::fs::write(bench.haproxy.config(), text).unwrap();
     bench.haproxy.start();
     bench.start(&[]);
     let client = |transport| Client::new(transport, bench.api, "adminpwd");
@@ -303,13 +321,13 @@ async fn replaced_by_hand(hand_over: bool) {
     let (mut wrong, mut of, mut ended) = (Vec::new(), 0, Vec::new());
     for _ in 0..rounds() {
         let shown = socket.display().to_string();
-        let flags: &[&str] = if hand_over { &["-x", &shown] } else { &[] };
+        let flags: &[&str] = if listens == Listens::HandedOver { &["-x", &shown] } else { &[] };
         let reload = async || ended.push(tokio::task::block_in_place(|| bench.haproxy.reload_with(flags)));
         let (more, writes) = round(&clients, &numbers, (&socket, &map), reload).await;
         wrong.extend(more);
         of += writes;
     }
-    report(&format!("-sf by hand, listeners handed over: {hand_over}"), &wrong, of);
+    report(&format!("-sf by hand, {listens:?}"), &wrong, of);
     assert!(wrong.is_empty(), "{} wrong, the first ones: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
     // Nothing of ours keeps the processes alive that were replaced.
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -323,10 +341,15 @@ async fn replaced_by_hand(hand_over: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn replaced_by_hand_on_a_new_socket() {
-    replaced_by_hand(false).await;
+    replaced_by_hand(Listens::Anew).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn replaced_by_hand_on_the_same_socket() {
-    replaced_by_hand(true).await;
+    replaced_by_hand(Listens::HandedOver).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn replaced_by_hand_over_tcp() {
+    replaced_by_hand(Listens::OverTcp).await;
 }

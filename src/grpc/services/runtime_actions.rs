@@ -32,19 +32,22 @@ pub(super) fn read(actions: &[pb::RuntimeAction]) -> Result<Vec<Action>> {
     if faults.is_empty() { Ok(read) } else { Err(Error::invalid(faults)) }
 }
 
-/// Makes the changes, in their order. The error says which one HAProxy refused.
+/// Makes the changes, in their order, all with the same worker. The error says which one HAProxy refused.
 pub(super) async fn carry_out(runtime: &Runtime, actions: &[Action]) -> Result<()> {
-    for (number, action) in actions.iter().enumerate() {
-        let done = match action {
-            Action::Change(change) => runtime.carry_out(change).await,
-            Action::State(backend, server, state) => runtime.set_server_state(backend, server, *state).await,
-        };
-        done.map_err(|error| {
-            let message = format!("runtime_actions[{number}]: {}", error.message());
-            error.message_replaced(message).with("action", number)
-        })?;
-    }
-    Ok(())
+    let carried_out = runtime.on_one(|one, _| async move {
+        for (number, action) in actions.iter().enumerate() {
+            let done = match action {
+                Action::Change(change) => one.carry_out(change).await,
+                Action::State(backend, server, state) => one.set_server_state(backend, server, *state).await,
+            };
+            done.map_err(|error| {
+                let message = format!("runtime_actions[{number}]: {}", error.message());
+                error.message_replaced(message).with("action", number)
+            })?;
+        }
+        Ok(())
+    });
+    carried_out.await
 }
 
 /// One action while it is read.

@@ -86,9 +86,10 @@ pub(in super::super) async fn import(
             ..pb::ImportStickTableResponse::default()
         }),
         Progress::Whole { offset, contents } => {
-            let (runtime, table) = (context.runtime.clone(), table.clone());
+            // What the worker of now is given goes with it: the next one must not be given the rest as if it were all.
+            let (one, table) = (context.runtime.one(context.runtime.look().await?), table.clone());
             // It goes on without its caller: a table must not be left half filled.
-            let filled = tokio::spawn(async move { fill(&runtime, &table, &stored, chunks(contents)).await });
+            let filled = tokio::spawn(async move { fill(&one, &table, &stored, chunks(contents)).await });
             let ignored = filled.await.map_err(Error::internal)?;
             context.hub.changed(&request.stick_table);
             let offset = i64::try_from(offset).unwrap_or(i64::MAX);
