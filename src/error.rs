@@ -3,7 +3,8 @@
 //! Nothing here knows a transport: gRPC codes and HTTP statuses are plain numbers of the table.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::path::Path;
+use std::{fmt, io};
 
 /// Result with the project's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -128,6 +129,10 @@ reasons! {
     Stopping = "STOPPING", Unavailable, 503;
     /// A web page sends it, and pages of its origin are not allowed to, or call by a name that is not ours.
     ForeignOrigin = "FOREIGN_ORIGIN", PermissionDenied, 403;
+    /// The disk or the quota of the server is full; free some space and retry.
+    DiskFull = "DISK_FULL", ResourceExhausted, 500;
+    /// A file of the server cannot be read or written as it stands there; the message says which one and why.
+    FileUnusable = "FILE_UNUSABLE", FailedPrecondition, 500;
 }
 
 /// One broken rule of a request, with the path of the field as the caller sent it.
@@ -177,6 +182,24 @@ impl Error {
     /// An error that is no fault of the caller. `context` goes to the log only.
     pub fn internal(context: impl fmt::Display) -> Self {
         Error::new(Reason::Internal, "internal error, see the log").context(context)
+    }
+
+    /// An error of a file: `what` was to be done with it, such as "write".
+    ///
+    /// What an operator can mend is said to the caller too: `DISK_FULL`, `FILE_UNUSABLE`. All else is `INTERNAL`.
+    pub fn of_file(what: &str, path: &Path, error: &io::Error) -> Self {
+        let (reason, words) = match error.kind() {
+            io::ErrorKind::StorageFull => (Reason::DiskFull, "no space is left on the disk"),
+            io::ErrorKind::QuotaExceeded => (Reason::DiskFull, "the disk quota is used up"),
+            io::ErrorKind::ReadOnlyFilesystem => (Reason::FileUnusable, "the file system is read-only"),
+            io::ErrorKind::PermissionDenied => (Reason::FileUnusable, "permission denied"),
+            io::ErrorKind::IsADirectory => (Reason::FileUnusable, "a folder stands in its place"),
+            io::ErrorKind::NotADirectory => (Reason::FileUnusable, "a part of the path is no folder"),
+            io::ErrorKind::NotFound => (Reason::FileUnusable, "it does not exist, or a folder of its path does not"),
+            io::ErrorKind::ResourceBusy => (Reason::FileUnusable, "a file system is mounted there"),
+            _ => return Error::internal(format!("cannot {what} {}: {error}", path.display())),
+        };
+        Error::new(reason, format!("cannot {what} {}: {words}", path.display())).context(error)
     }
 
     /// All broken rules of a request at once; the first one is the public sentence.
@@ -280,6 +303,23 @@ mod tests {
             assert!(row.name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'), "{}", row.name);
             assert!((400..600).contains(&row.status), "{}", row.name);
             assert!(!row.summary.trim().is_empty());
+        }
+    }
+
+    #[test]
+    fn what_an_operator_can_mend_is_said_to_the_caller() {
+        let of = |code| Error::of_file("write", Path::new("/e/h.cfg"), &io::Error::from_raw_os_error(code));
+        for (code, reason, words) in [
+            (28, Reason::DiskFull, "cannot write /e/h.cfg: no space is left on the disk"),
+            (122, Reason::DiskFull, "cannot write /e/h.cfg: the disk quota is used up"),
+            (30, Reason::FileUnusable, "cannot write /e/h.cfg: the file system is read-only"),
+            (13, Reason::FileUnusable, "cannot write /e/h.cfg: permission denied"),
+            (21, Reason::FileUnusable, "cannot write /e/h.cfg: a folder stands in its place"),
+            (5, Reason::Internal, "internal error, see the log"),
+        ] {
+            let error = of(code);
+            assert_eq!((error.reason(), error.message()), (reason, words));
+            assert!(error.context_text().unwrap().contains(&code.to_string()), "the log has the system's own words");
         }
     }
 

@@ -161,6 +161,14 @@ pub fn claimed_name(authorization: &[u8]) -> Option<String> {
     basic(authorization).map(|(name, _)| name)
 }
 
+/// The name of who has been admitted with these; `None` for a certificate.
+pub fn caller(certified: Option<&Certified>, authorization: Option<&impl AsRef<[u8]>>) -> Option<Box<str>> {
+    match certified {
+        Some(Certified) => None,
+        None => basic(authorization?.as_ref()).map(|(name, _)| name.into()),
+    }
+}
+
 /// Name and password out of `Basic <base64>`.
 fn basic(header: &[u8]) -> Option<(String, String)> {
     let header = std::str::from_utf8(header).ok()?;

@@ -17,8 +17,8 @@ use super::welcome;
 use crate::aggregation::{Aggregations, Joining};
 use crate::auth::Authenticator;
 use crate::configuration::engine::Engine;
-use crate::configuration::ports::{Check as _, Pending};
-use crate::configuration::{Configuration, HeaderPolicy, StoreSettings};
+use crate::configuration::ports::Pending;
+use crate::configuration::{Claim, Configuration, HeaderPolicy, StoreSettings};
 use crate::discovery::{Directory, DirectorySettings};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
@@ -85,6 +85,14 @@ pub async fn run(
     let schema = Schema::compile(proto::SCHEMA).map_err(|faults| Error::internal(faults.join("; ")))?;
     let schema = Arc::new(schema);
     let engine = Engine::new(Arc::clone(&schema)).for_version((version.major, version.minor));
+    // Nothing is made before it is known that the file can be served, and to whom.
+    let claim = Claim::take(store(&settings)).await.map_err(shown)?;
+    users::somebody(&settings, &users::all(&settings, &*environment, &engine, claim.document())?)?;
+    let tls = settings.peer_tls.as_ref().map(|tls| {
+        let identity = tls.identity.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+        Tls::load(&tls.ca, identity, tls.name.as_deref())
+    });
+    let tls = tls.transpose()?;
     let tasks = TaskTracker::new();
     make_folder(&settings.state_dir)?;
     if settings.profile == Profile::DropIn {
@@ -110,11 +118,6 @@ pub async fn run(
     owner::change(&settings, &folders.map(PathBuf::as_path), &lasting.sockets.files().collect::<Vec<_>>())?;
 
     let (check, runtime) = super::check::checker(&settings, &engine)?;
-    if let Some(standalone) = &standalone {
-        let text =
-            std::fs::read(&standalone.config_file).map_err(|error| cannot("read", &standalone.config_file, &error))?;
-        check.check(&text, &standalone.config_file.display().to_string()).await.map_err(shown)?;
-    }
 
     let reloader = Arc::new(LateReloader::default());
     let options = ReloadOptions {
@@ -128,7 +131,7 @@ pub async fn run(
     let map_sync = Arc::new(map_sync.only_when_asked(!settings.update_map_files));
     let flushed = Flushed { map_sync: Arc::clone(&map_sync), runtime: runtime.clone(), reloader: reloader.clone() };
     let reloads = ReloadQueue::new(options, Arc::new(flushed));
-    let configuration = Configuration::open(store(&settings), check.clone(), reloads.clone()).await.map_err(shown)?;
+    let configuration = Configuration::open_claimed(claim, check.clone(), reloads.clone()).await.map_err(shown)?;
     // The state folder is ours alone from here on.
     check.sweep();
     let presence = presence(&settings, standalone.as_ref(), &engine, &configuration);
@@ -136,11 +139,6 @@ pub async fn run(
     configuration.apply_with(Arc::new(LiveChanges::new(Engine::new(Arc::clone(&schema)), runtime.clone())));
     let hub = Hub::new(Poll::new(runtime.clone()));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let tls = settings.peer_tls.as_ref().map(|tls| {
-        let identity = tls.identity.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
-        Tls::load(&tls.ca, identity, tls.name.as_deref())
-    });
-    let tls = tls.transpose()?;
     let push = Arc::new(Push::new(hub.clone(), settings.peer_name.clone(), host).over_tls(tls.clone()));
     let certificates = FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?.read_only(settings.read_only);
     let general = FileStore::general(&settings.general_storage_dir).map_err(shown)?.read_only(settings.read_only);
@@ -156,22 +154,17 @@ pub async fn run(
         push: Arc::clone(&push),
         authenticator: Arc::clone(&authenticator),
     };
-    follower.follow(&configuration.current().document)?;
-    if authenticator.is_empty() {
-        // Nobody needs a password where every client shows a certificate.
-        let certified = settings.listeners.each.iter().all(|l| l.tls.as_ref().is_some_and(|tls| tls.ca.is_some()));
-        if !certified {
-            return Err(users::nobody(&settings));
-        }
-    }
+    follower.follow_haproxy(&configuration.current().document);
+    follower.follow_users(&configuration.current().document)?;
 
-    let (how, child, remarks) = how(&settings, &version, standalone.as_ref()).await?;
+    let in_order = configuration.trouble().is_none();
+    let (how, child, remarks) = how(&settings, &version, standalone.as_ref(), in_order).await?;
     let mut strategy = Strategy::new(how, presence.clone());
     strategy.patience = settings.reload_timeout;
     strategy.trust_exit_status = settings.profile == Profile::DropIn;
     reloader.set(strategy);
     if let Some(child) = child {
-        tasks.spawn(child.run(stop.clone()));
+        tasks.spawn(supervise(child, Arc::clone(&configuration), stop.clone()));
     }
     if let Some(patience) = &settings.delayed_start {
         wait_for_haproxy(&presence, patience, &stop).await;
@@ -255,6 +248,7 @@ fn store(settings: &Settings) -> StoreSettings {
         store.header = HeaderPolicy::VersionAndChecksum;
         store.trust_file_version = true;
         store.last_good_beside = !settings.read_only;
+        store.list_refused = true;
     }
     if settings.version_outside || settings.read_only {
         store.header = HeaderPolicy::Outside;
@@ -317,12 +311,13 @@ async fn how(
     settings: &Settings,
     version: &Version,
     standalone: Option<&Standalone>,
+    in_order: bool,
 ) -> Result<(How, Option<Arc<Supervised>>, Vec<String>)> {
     match (&settings.reload_method, standalone) {
         (ReloadMethod::Supervised, Some(made)) => {
             let options =
                 ChildOptions::new(&settings.haproxy_bin, &made.config_file, &made.master_socket, &made.pid_file);
-            let child = Supervised::start(options).await?;
+            let child = if in_order { Supervised::start(options).await? } else { Supervised::later(options)? };
             let how = if version.at_least(2, 7) {
                 How::Master(child.master())
             } else {
@@ -341,6 +336,21 @@ async fn how(
         }
         (ReloadMethod::Supervised, None) => Err(Error::internal("a supervised haproxy without its folder")),
     }
+}
+
+/// Watches over the embedded HAProxy once its file is in order. Until then the API is there to repair the file, and an
+/// HAProxy of a former run goes on.
+async fn supervise(child: Arc<Supervised>, configuration: Arc<Configuration>, stop: CancellationToken) {
+    let mut changes = configuration.changes();
+    while !child.is_started() && configuration.trouble().is_some() {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(()) = changes.changed() => {}
+            // Trouble may also end without a change.
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+    child.run(stop).await;
 }
 
 fn protocols(
@@ -408,7 +418,8 @@ struct Follower {
 }
 
 impl Follower {
-    fn follow(&self, document: &Document) -> Result<()> {
+    /// Sockets and peers of an HAProxy that runs this text, or is about to.
+    fn follow_haproxy(&self, document: &Document) {
         let sockets = stats_sockets(self.settings.stats_socket.as_ref(), &self.engine, document);
         let mut addresses = Vec::new();
         for socket in &sockets {
@@ -422,23 +433,11 @@ impl Follower {
             self.runtime.set_addresses(addresses);
         }
         self.push.follow(document);
-        self.authenticator.replace(self.users(document)?);
-        Ok(())
     }
 
-    fn users(&self, document: &Document) -> Result<Vec<crate::auth::User>> {
-        let environment = |name: &str| (self.environment)(name);
-        if !self.settings.users.is_empty() {
-            return users::of_settings(&self.settings, &environment);
-        }
-        let found = match &self.settings.userlist_file {
-            Some(path) => {
-                let text = std::fs::read(path).map_err(|error| cannot("read", path, &error))?;
-                users::of_userlist(&self.engine, &Document::parse(&text), &self.settings.userlist, &environment)
-            }
-            None => users::of_userlist(&self.engine, document, &self.settings.userlist, &environment),
-        };
-        found.map_err(|error| users::explained(&self.settings, error))
+    fn follow_users(&self, document: &Document) -> Result<()> {
+        self.authenticator.replace(users::all(&self.settings, &*self.environment, &self.engine, document)?);
+        Ok(())
     }
 
     async fn run(self, configuration: Arc<Configuration>, stop: CancellationToken) {
@@ -464,7 +463,11 @@ impl Follower {
                 }
                 changed = changes.changed() => if changed.is_err() { return },
             }
-            if let Err(error) = self.follow(&configuration.current().document) {
+            let document = &configuration.current().document;
+            if configuration.trouble().is_none() {
+                self.follow_haproxy(document);
+            }
+            if let Err(error) = self.follow_users(document) {
                 tracing::warn!(%error, "users stay as they were");
             }
         }
@@ -580,8 +583,13 @@ fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Error {
 
 /// At the start the operator sees what a caller would not.
 fn shown(error: Error) -> Error {
-    let mut message = error.message().to_owned();
-    for more in [error.context_text(), error.detail_text()].into_iter().flatten() {
+    let (message, context) = match error.context_text() {
+        // A sentence that sends the reader to the log says nothing in the log.
+        Some(context) if error.reason() == Reason::Internal => (context, None),
+        context => (error.message(), context),
+    };
+    let mut message = message.to_owned();
+    for more in [context, error.detail_text()].into_iter().flatten() {
         message.push_str("\n  ");
         message.push_str(more.trim_end());
     }

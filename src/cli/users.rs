@@ -7,8 +7,35 @@ use crate::document::Document;
 use crate::error::{Error, Reason, Result};
 use crate::settings::Settings;
 
+/// Who may call: the users of the settings, else those of the userlist in its file or in `document`.
+pub(super) fn all(
+    settings: &Settings,
+    environment: &dyn Fn(&str) -> Option<String>,
+    engine: &Engine,
+    document: &Document,
+) -> Result<Vec<User>> {
+    if !settings.users.is_empty() {
+        return of_settings(settings, environment);
+    }
+    let found = match &settings.userlist_file {
+        Some(path) => {
+            let text = std::fs::read(path).map_err(|error| Error::of_file("read", path, &error))?;
+            of_userlist(engine, &Document::parse(&text), &settings.userlist, environment)
+        }
+        None => of_userlist(engine, document, &settings.userlist, environment),
+    };
+    found.map_err(|error| explained(settings, error))
+}
+
+/// Fails when nobody could call.
+pub(super) fn somebody(settings: &Settings, users: &[User]) -> Result<()> {
+    // Nobody needs a password where every client shows a certificate.
+    let certified = || settings.listeners.each.iter().all(|l| l.tls.as_ref().is_some_and(|tls| tls.ca.is_some()));
+    if users.is_empty() && !certified() { Err(nobody(settings)) } else { Ok(()) }
+}
+
 /// Users of the settings, if there are any.
-pub(super) fn of_settings(settings: &Settings, environment: &dyn Fn(&str) -> Option<String>) -> Result<Vec<User>> {
+fn of_settings(settings: &Settings, environment: &dyn Fn(&str) -> Option<String>) -> Result<Vec<User>> {
     let users = settings.users.iter().map(|user| {
         let text = user.password.expose();
         let password =
@@ -19,7 +46,7 @@ pub(super) fn of_settings(settings: &Settings, environment: &dyn Fn(&str) -> Opt
 }
 
 /// Users of a userlist section.
-pub(super) fn of_userlist(
+fn of_userlist(
     engine: &Engine,
     document: &Document,
     userlist: &str,
@@ -46,7 +73,7 @@ pub(super) fn of_userlist(
 }
 
 /// The error when nobody could log in.
-pub(super) fn nobody(settings: &Settings) -> Error {
+fn nobody(settings: &Settings) -> Error {
     Error::new(
         Reason::InvalidValue,
         format!(
@@ -58,7 +85,7 @@ pub(super) fn nobody(settings: &Settings) -> Error {
 }
 
 /// Why there are no users, with the way out when the userlist is not there.
-pub(super) fn explained(settings: &Settings, error: Error) -> Error {
+fn explained(settings: &Settings, error: Error) -> Error {
     if error.reason() != Reason::ParentNotFound {
         return error;
     }

@@ -40,6 +40,12 @@ steps! {
     Renamed = "renamed",
     /// The folder is synced: from here the change must survive.
     FolderSynced = "folder-synced",
+    /// Old and new text of a file that is written in place are kept aside.
+    KeptAside = "kept-aside",
+    /// Half of a file is written in place.
+    HalfOverwritten = "half-overwritten",
+    /// A file is written in place; its texts are still kept.
+    Overwritten = "overwritten",
     /// Readers see the change.
     Published = "published",
     /// The reload is requested.

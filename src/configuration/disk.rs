@@ -9,8 +9,13 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 use super::crash::{self, Step};
+use super::in_place;
 use super::journal::{self, Record, State};
-use crate::error::{Error, Reason, Result};
+use super::lock::FileLock;
+use crate::error::{Error, Result};
+
+/// How the temporary name of a file ends.
+const TEMPORARY: &str = ".backstay-tmp";
 
 /// Size in bytes above which a journal is written anew, holding its sum only.
 const JOURNAL_LIMIT: u64 = if cfg!(test) { 8 * 1024 } else { 256 * 1024 };
@@ -45,9 +50,9 @@ impl Identity {
     }
 }
 
-/// An internal error that names the file in the log only.
+/// The error of a file.
 pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
-    Error::internal(format!("cannot {what} {}: {error}", path.display()))
+    Error::of_file(what, path, error)
 }
 
 /// The whole file; `None` when there is none.
@@ -68,7 +73,7 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
 pub(super) fn temporary(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(".backstay-tmp");
+    name.push(TEMPORARY);
     path.with_file_name(name)
 }
 
@@ -115,21 +120,47 @@ impl Steps {
     pub(super) const NONE: Steps = Steps { written: None, synced: None, renamed: None };
 }
 
+/// How a file is replaced that is not ours alone.
+pub(super) struct Exchange<'a> {
+    /// Mode of a new file.
+    pub(super) mode: u32,
+    /// Stops.
+    pub(super) steps: &'a Steps,
+    /// Where old and new text are safe while a file that cannot be exchanged is written in place.
+    pub(super) keep: Option<&'a Path>,
+    /// Holds the new file as it holds the old one.
+    pub(super) lock: Option<&'a mut FileLock>,
+}
+
 /// Puts `bytes` in place of a file in one step: readers see the old file or the new one, whole.
 ///
 /// Mode and owner of the file that is there are kept; a new one gets `mode`. Links are followed. On an error the old
 /// file is untouched; the folder is *not* synced yet.
 pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32, steps: &Steps) -> Result<()> {
+    exchange(path, bytes, Exchange { mode, steps, keep: None, lock: None })
+}
+
+/// As [`replace`]; but a file that cannot be exchanged is written in place, if there is a place to keep its text meanwhile.
+pub(super) fn exchange(path: &Path, bytes: &[u8], how: Exchange<'_>) -> Result<()> {
     let path = resolved(path);
     let temporary = temporary(&path);
-    let outcome = write_temporary(&path, &temporary, bytes, mode, steps)
-        .and_then(|()| fs::rename(&temporary, &path).map_err(|error| failed("replace", &path, &error)));
-    if outcome.is_err() {
-        remove(&temporary)?;
-    } else if let Some(step) = steps.renamed {
-        crash::at(step);
+    let outcome = write_temporary(&path, &temporary, bytes, &how).and_then(|file| {
+        if let Some(lock) = how.lock {
+            lock.add(&file)?;
+        }
+        fs::rename(&temporary, &path)
+    });
+    let Err(error) = outcome else {
+        how.steps.renamed.into_iter().for_each(crash::at);
+        return Ok(());
+    };
+    // In a folder that cannot be written there is none.
+    drop(fs::remove_file(&temporary));
+    match how.keep {
+        Some(keep) if in_place::is_needed(&error) && path.is_file() => in_place::write(&path, bytes, keep),
+        // What stands where the new file should come is what is in the way.
+        _ => Err(failed("write", if temporary.try_exists().unwrap_or(false) { &temporary } else { &path }, &error)),
     }
-    outcome
 }
 
 /// As [`replace`], and the new file survives a power cut. For files besides the configuration. Blocks.
@@ -138,13 +169,50 @@ pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     sync_folder_of(&resolved(path))
 }
 
-fn write_temporary(path: &Path, temporary: &Path, bytes: &[u8], mode: u32, steps: &Steps) -> Result<()> {
-    let fail = |error: &io::Error| failed("write", temporary, error);
-    remove(temporary)?;
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary).map_err(|error| fail(&error))?;
+/// As [`replace_durably`]; but a file that cannot be exchanged is written in place, its text kept at `keep` in a folder of
+/// ours meanwhile. Blocks.
+pub fn write_durably(path: &Path, bytes: &[u8], mode: u32, keep: &Path) -> Result<()> {
+    exchange(path, bytes, Exchange { mode, steps: &Steps::NONE, keep: Some(keep), lock: None })?;
+    sync_folder_of(&resolved(path))
+}
+
+/// Ends what a kill cut off in [`write_durably`], and removes what it left. For the start. Blocks.
+pub fn finish_write(path: &Path, keep: &Path) -> Result<()> {
+    let path = resolved(path);
+    in_place::finish(&path, keep)?;
+    let leftover = temporary(&path);
+    // In a folder that cannot be written, removing fails also where there is nothing.
+    if leftover.try_exists().unwrap_or(false) { remove(&leftover) } else { Ok(()) }
+}
+
+/// Removes files that a kill has left behind in a folder, as far as we may.
+pub(super) fn sweep(folder: &Path, is_leftover: impl Fn(&str) -> bool) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_str().is_some_and(&is_leftover)
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::warn!(path = %entry.path().display(), %error, "what an earlier run left behind cannot be removed");
+        }
+    }
+}
+
+/// Whether a name is the temporary one of a file whose name begins like this.
+pub(super) fn is_temporary(name: &str, of: &str) -> bool {
+    name.strip_prefix('.').is_some_and(|rest| rest.starts_with(of)) && name.ends_with(TEMPORARY)
+}
+
+fn write_temporary(path: &Path, temporary: &Path, bytes: &[u8], how: &Exchange<'_>) -> io::Result<File> {
+    let new = || OpenOptions::new().read(true).write(true).create_new(true).mode(how.mode).open(temporary);
+    let mut file = match new() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(temporary)?;
+            new()?
+        }
+        opened => opened?,
+    };
     if let Ok(old) = fs::metadata(path) {
-        let new = file.metadata().map_err(|error| fail(&error))?;
+        let new = file.metadata()?;
         if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
             let owner = Some(rustix::fs::Uid::from_raw(old.uid()));
             let group = Some(rustix::fs::Gid::from_raw(old.gid()));
@@ -153,18 +221,13 @@ fn write_temporary(path: &Path, temporary: &Path, bytes: &[u8], mode: u32, steps
                 tracing::debug!(path = %path.display(), %error, "cannot keep the owner of the file");
             }
         }
-        let permissions = fs::Permissions::from_mode(old.mode() & 0o7777);
-        file.set_permissions(permissions).map_err(|error| fail(&error))?;
+        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))?;
     }
-    file.write_all(bytes).map_err(|error| fail(&error))?;
-    if let Some(step) = steps.written {
-        crash::at(step);
-    }
-    file.sync_all().map_err(|error| fail(&error))?;
-    if let Some(step) = steps.synced {
-        crash::at(step);
-    }
-    Ok(())
+    file.write_all(bytes)?;
+    how.steps.written.into_iter().for_each(crash::at);
+    file.sync_all()?;
+    how.steps.synced.into_iter().for_each(crash::at);
+    Ok(file)
 }
 
 /// A file that only grows, by whole records.
@@ -222,6 +285,8 @@ pub(super) struct Journal {
     path: PathBuf,
     file: Appender,
     state: State,
+    /// Records that the state has already, and the file not yet: there was no room for them.
+    owed: Vec<u8>,
 }
 
 impl Journal {
@@ -233,7 +298,8 @@ impl Journal {
         if held < bytes.len() {
             tracing::warn!(path = %path.display(), lost = bytes.len() - held, "the journal ends in a torn record");
         }
-        Ok(Some(Journal { path: path.to_owned(), file: Appender::open(path, held as u64)?, state }))
+        let file = Appender::open(path, held as u64)?;
+        Ok(Some(Journal { path: path.to_owned(), file, state, owed: Vec::new() }))
     }
 
     /// Starts a journal with this state, in place of one that is there.
@@ -242,7 +308,8 @@ impl Journal {
         let steps = Steps { written: None, synced: Some(Step::CompactWritten), renamed: Some(Step::CompactRenamed) };
         replace(path, &bytes, 0o600, &steps)?;
         sync_folder_of(path)?;
-        Ok(Journal { path: path.to_owned(), file: Appender::open(path, bytes.len() as u64)?, state })
+        let file = Appender::open(path, bytes.len() as u64)?;
+        Ok(Journal { path: path.to_owned(), file, state, owed: Vec::new() })
     }
 
     /// What it adds up to.
@@ -256,9 +323,19 @@ impl Journal {
             Record::Intent(_) => (Some(Step::IntentWritten), Some(Step::IntentSynced)),
             _ => (None, None),
         };
-        self.file.append(&journal::encode(record)?, sync, steps)?;
-        self.state.apply(record);
-        Ok(())
+        let bytes = [self.owed.clone(), journal::encode(record)?].concat();
+        let written = self.file.append(&bytes, sync, steps);
+        // The end of an intent is a fact: the next start comes to the same result without its record.
+        let is_end = matches!(record, Record::Done { .. } | Record::Undone { .. });
+        if written.is_ok() || is_end {
+            self.state.apply(record);
+        }
+        if written.is_ok() {
+            self.owed.clear();
+        } else if is_end {
+            self.owed = bytes;
+        }
+        written
     }
 
     /// Writes the journal anew when it has grown long. `committed` transactions are forgotten: their logs are gone.
@@ -273,35 +350,6 @@ impl Journal {
     }
 }
 
-/// Holds a state folder for one process. The kernel frees it at the end of the process, however that comes.
-#[derive(Debug)]
-pub(super) struct FolderLock {
-    _file: File,
-}
-
-impl FolderLock {
-    /// Takes the folder, waiting up to two seconds for a process that is on its way out.
-    pub(super) fn take(folder: &Path) -> Result<Self> {
-        let path = folder.join("lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| failed("open", &path, &error))?;
-        for _ in 0..40 {
-            match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(FolderLock { _file: file }),
-                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(std::time::Duration::from_millis(50)),
-                Err(error) => return Err(failed("lock", &path, &error.into())),
-            }
-        }
-        let text = format!("another process uses the state folder {}", folder.display());
-        Err(Error::new(Reason::Internal, text))
-    }
-}
-
 /// Reads a file to its end if it stays the same meanwhile; `None` when it changes or is gone.
 pub(super) fn read_stable(path: &Path) -> Result<Option<(Identity, Vec<u8>)>> {
     let Some(before) = Identity::of(path)? else { return Ok(None) };
@@ -313,4 +361,45 @@ pub(super) fn read_stable(path: &Path) -> Result<Option<(Identity, Vec<u8>)>> {
     }
     let after = Identity::of(path)?;
     Ok((after == Some(before) && bytes.len() as u64 == before.length()).then_some((before, bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::Hash;
+    use super::super::journal::{Intent, Origin};
+    use super::*;
+    use crate::error::Reason;
+
+    #[test]
+    fn the_end_of_a_change_is_remembered_until_there_is_room_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let hash = |version: i64| Hash::of(&version.to_le_bytes());
+        let intent = |sequence: u64, old: i64| {
+            Record::Intent(Intent {
+                sequence,
+                origin: Origin::Change,
+                old_version: old,
+                new_version: old + 1,
+                old_hash: hash(old),
+                new_hash: hash(old + 1),
+                reload: false,
+                renumber: false,
+                transaction: None,
+            })
+        };
+        let mut journal = Journal::create(&path, State::fresh(1, hash(1))).unwrap();
+        journal.append(&intent(1, 1), true).unwrap();
+        let file = std::mem::replace(&mut journal.file, Appender::open(Path::new("/dev/full"), 0).unwrap());
+        let error = journal.append(&Record::Done { sequence: 1 }, false).unwrap_err();
+        assert_eq!(error.reason(), Reason::DiskFull);
+        assert_eq!((journal.state().version, journal.state().hash), (2, hash(2)), "the change is there all the same");
+        journal.append(&intent(2, 2), true).unwrap_err();
+        assert_eq!(journal.state().version, 2);
+        journal.file = file;
+        journal.append(&intent(2, 2), true).unwrap();
+        journal.append(&Record::Undone { sequence: 2 }, true).unwrap();
+        assert_eq!(Journal::load(&path).unwrap().unwrap().state(), journal.state());
+        assert_eq!(journal.state().version, 2);
+    }
 }

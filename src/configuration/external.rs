@@ -1,14 +1,20 @@
-//! Changes of the file that others make: seen, checked, and taken over when they are complete.
+//! Changes of the file that others make: seen, checked, and served once they are complete.
+//!
+//! The file on disk is the configuration. What HAProxy accepts is written back with its new version line; what it refuses
+//! is served as it stands, and the trouble with it is told until a change or an edit repairs it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::disk::{self, Identity};
 use super::frame::Hash;
 use super::header;
-use super::journal::Origin;
+use super::journal::{Mark, Origin, Record};
 use super::look::looks;
+use super::options::Snapshot;
+use super::ports::Check;
 use super::store::{Configuration, blocking, mismatch};
 use super::write::{Over, Write};
 use crate::document::Document;
@@ -16,6 +22,8 @@ use crate::error::{Error, Reason, Result};
 
 /// Idle transactions are looked for each so many looks at the file.
 const EXPIRY: u32 = 20;
+/// HAProxy is asked again what it says to a file in trouble: what that names may be there by now.
+const RECHECK: Duration = Duration::from_secs(30);
 
 /// What came of looking at the file.
 #[derive(Debug, Clone)]
@@ -24,93 +32,190 @@ pub enum External {
     Unchanged,
     /// Someone else's text is served now, under this version.
     Taken(i64),
-    /// The file is still changing, gone, or cannot be checked right now; look again.
+    /// Someone else's text is served now, under this version, and there is trouble with it.
+    Troubled(i64, Arc<Error>),
+    /// The file is still changing, gone, or cut off; look again.
     Unsettled,
-    /// HAProxy refuses the text in the file, or it is empty; what was served before stays.
-    Refused(Arc<Error>),
+}
+
+/// What HAProxy says to a text that someone else wrote.
+pub(super) async fn verdict(check: &dyn Check, text: &[u8]) -> Result<()> {
+    if text.is_empty() {
+        // Some would let it pass.
+        return Err(Error::new(Reason::ConfigurationRejected, "the configuration file is empty"));
+    }
+    check.check(text, "candidate").await
+}
+
+/// Whether a text has an end. HAProxy refuses one that has none.
+pub(super) fn is_whole(text: &[u8]) -> bool {
+    text.ends_with(b"\n")
 }
 
 impl Configuration {
-    /// Looks at the file, and takes over what someone else wrote when it has settled and HAProxy accepts it.
+    /// Looks at the file, and serves what someone else wrote when it is complete.
     ///
-    /// The file is written back with its new version line. No reload follows: who edits a file by hand decides when.
+    /// What HAProxy accepts is written back with its new version line. No reload follows: who edits a file by hand decides
+    /// when.
     pub async fn external_change(&self) -> Result<External> {
-        let Some((identity, bytes)) = self.settled().await? else { return Ok(External::Unsettled) };
-        let hash = Hash::of(&bytes);
-        {
-            let mut writer = self.shared.writer.lock().await;
-            if writer.journal.state().hash == hash {
-                writer.identity = Some(identity);
-                self.shared.trouble.store(None);
-                return Ok(External::Unchanged);
+        let Some((identity, text)) = self.complete().await? else { return Ok(External::Unsettled) };
+        let hash = Hash::of(&text);
+        if self.knows(identity, hash).await {
+            if self.trouble().is_some() {
+                self.recheck().await;
             }
-            if writer.refused == Some(identity)
-                && let Some(error) = self.trouble()
-            {
-                return Ok(External::Refused(error));
-            }
+            return Ok(External::Unchanged);
         }
-        let verdict = if bytes.is_empty() {
-            // What an editor leaves when it stops half-way. No check is asked: some would let it pass.
-            Err(Error::new(Reason::ConfigurationRejected, "the configuration file is empty"))
-        } else {
-            self.shared.check.check(&bytes, "candidate").await
-        };
-        match verdict {
-            Ok(()) => {}
-            Err(error) if error.reason() == Reason::ConfigurationRejected => {
-                tracing::warn!(%error, "the file was changed by someone else, and HAProxy refuses it");
-                let error = Arc::new(error);
-                self.shared.writer.lock().await.refused = Some(identity);
-                self.shared.trouble.store(Some(error.clone()));
-                return Ok(External::Refused(error));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the file was changed by someone else, and cannot be checked");
-                return Ok(External::Unsettled);
-            }
+        let verdict = verdict(&*self.shared.check, &text).await;
+        let document = Document::parse(&text);
+        if let Err(error) = verdict {
+            return self.stand(identity, hash, document, Some(error)).await;
         }
-        let document = Document::parse(&bytes);
-        let own = header::version(&document);
-        let write = Write::new(Origin::External, document).over(Over::Text(hash)).above(own);
+        if self.shared.settings.read_only {
+            return self.stand(identity, hash, document, None).await;
+        }
+        let own = header::counted_version(&document);
+        let write = Write::new(Origin::External, document.clone()).over(Over::Text(hash)).above(own);
         let writer = self.shared.writer.clone().lock_owned().await;
         if writer.journal.state().hash == hash {
             return Ok(External::Unchanged);
         }
-        let Some(outcome) = self.shared.clone().write_and_reload(writer, write, None).await? else {
-            return Ok(External::Unsettled);
-        };
-        tracing::info!(version = outcome.version, "took over a change of the file made by someone else");
-        Ok(External::Taken(outcome.version))
+        match self.shared.clone().write_and_reload(writer, write, None).await {
+            Ok(Some(outcome)) => {
+                tracing::info!(version = outcome.version, "took over a change of the file made by someone else");
+                Ok(External::Taken(outcome.version))
+            }
+            Ok(None) => Ok(External::Unsettled),
+            Err(error) => self.stand(identity, hash, document, Some(error)).await,
+        }
     }
 
-    /// The file, if it stays the same for the time in the settings.
-    async fn settled(&self) -> Result<Option<(Identity, Vec<u8>)>> {
-        let file = self.shared.settings.file.clone();
+    /// Whether the file is the one that is served.
+    async fn knows(&self, identity: Identity, hash: Hash) -> bool {
+        let mut writer = self.shared.writer.lock().await;
+        let known = writer.journal.state().hash == hash;
+        if known {
+            writer.identity = Some(identity);
+        }
+        known
+    }
+
+    /// Serves a text as it stands in the file.
+    async fn stand(
+        &self,
+        identity: Identity,
+        hash: Hash,
+        document: Document,
+        trouble: Option<Error>,
+    ) -> Result<External> {
+        let shared = self.shared.clone();
+        let mut writer = self.shared.writer.clone().lock_owned().await;
+        blocking(move || {
+            let state = writer.journal.state();
+            if state.hash == hash || Identity::of(&shared.settings.file)? != Some(identity) {
+                return Ok(External::Unsettled);
+            }
+            let version = state.next_from(header::counted_version(&document));
+            if !shared.settings.read_only
+                && let Err(error) = shared.keep_backup()
+            {
+                tracing::warn!(%error, "the text before a change by hand is not kept");
+            }
+            writer.journal.append(&Record::Adopted(Mark { version, hash }), true)?;
+            writer.identity = Some(identity);
+            let trouble = trouble.map(Arc::new);
+            shared.publish(Arc::new(Snapshot { document, version, hash }), trouble.clone());
+            let Some(error) = trouble else {
+                tracing::info!(version, "took over a change of the file made by someone else");
+                return Ok(External::Taken(version));
+            };
+            tracing::warn!(version, %error, "the file was changed by someone else, and is served as it stands");
+            Ok(External::Troubled(version, error))
+        })
+        .await
+    }
+
+    /// The file as it stands, unless someone is just writing it.
+    async fn complete(&self) -> Result<Option<(Identity, Vec<u8>)>> {
+        let settings = &self.shared.settings;
+        let file = settings.file.clone();
         let before = blocking({
             let file = file.clone();
             move || Identity::of(&file)
         });
         let Some(before) = before.await? else { return Ok(None) };
-        tokio::time::sleep(self.shared.settings.settle).await;
-        let read = blocking(move || disk::read_stable(&file)).await?;
-        Ok(read.filter(|(after, _)| *after == before))
+        tokio::time::sleep(settings.settle).await;
+        let Some((after, text)) = blocking(move || disk::read_stable(&file)).await? else {
+            // It changes while it is read: there is nothing to serve, however long that goes on.
+            self.waited();
+            return Ok(None);
+        };
+        let known = self.shared.writer.lock().await.journal.state().hash == Hash::of(&text);
+        let complete = known || (after == before && is_whole(&text)) || self.waited();
+        if complete {
+            *self.shared.unfinished() = None;
+        }
+        Ok(complete.then_some((after, text)))
+    }
+
+    /// Whether the file has not been complete for longer than anybody takes to write it.
+    fn waited(&self) -> bool {
+        let mut since = self.shared.unfinished();
+        since.get_or_insert_with(Instant::now).elapsed() >= self.shared.settings.unfinished
+    }
+
+    /// Lets HAProxy check once more what is served.
+    async fn recheck(&self) {
+        let current = self.current();
+        let verdict = verdict(&*self.shared.check, &current.document.to_bytes()).await;
+        let _no_change = self.shared.writer.lock().await;
+        if !Arc::ptr_eq(&current, &self.current()) {
+            return;
+        }
+        match verdict {
+            Ok(()) if self.shared.trouble.swap(None).is_some() => {
+                tracing::info!(version = current.version, "the configuration file is in order again");
+            }
+            Ok(()) => {}
+            Err(error) => self.note_trouble(error),
+        }
+    }
+
+    /// Tells what is wrong with the file, and logs it once.
+    fn note_trouble(&self, error: Error) {
+        if self.trouble().is_none_or(|known| known.message() != error.message()) {
+            tracing::warn!(%error, context = error.context_text(), "there is trouble with the configuration file");
+        }
+        self.shared.trouble.store(Some(Arc::new(error)));
     }
 
     /// The error for a change that found the file changed by someone else.
     pub(super) fn meddled(&self, given: i64, found: External) -> Error {
         match found {
             External::Taken(version) => mismatch(version, given),
-            External::Refused(error) => {
-                let text = "the configuration file was changed by someone else and HAProxy refuses it: repair it, or \
-                            replace it as raw configuration";
-                Error::clone(&error).message_replaced(text).with("source", "external change")
+            External::Troubled(version, error) => {
+                let mismatch = mismatch(version, given);
+                let text = format!("{mismatch}; the file was changed by someone else: {error}");
+                mismatch.message_replaced(text).with("source", "external change")
             }
             External::Unchanged | External::Unsettled => {
                 let text = "the configuration file is being changed by someone else, retry";
                 Error::new(Reason::VersionMismatch, text).with("expected", given).with("actual", self.current().version)
             }
         }
+    }
+
+    /// A refusal of a candidate, which says so when the file itself is refused already.
+    pub(super) fn blamed(&self, error: Error) -> Error {
+        let Some(trouble) = self.trouble().filter(|trouble| trouble.reason() == error.reason()) else { return error };
+        // Lines move with changes.
+        let words = |error: &Error| error.message().replace(|c: char| c.is_ascii_digit(), "");
+        let text = if words(&error) == words(&trouble) {
+            format!("the configuration file as it stands is refused, and the change does not repair it: {error}")
+        } else {
+            format!("{error}; the configuration file as it stands is refused as well: {trouble}")
+        };
+        error.message_replaced(text).with("source", "external change")
     }
 
     /// Looks at the file and at idle transactions until it is stopped. To be spawned once.
@@ -127,32 +232,65 @@ impl Configuration {
                 return;
             }
         };
-        let mut expiry = tokio::time::interval(every * EXPIRY);
-        expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        if !self.shared.checked {
+            self.recheck().await;
+        }
+        let timer = |period| {
+            let mut timer = tokio::time::interval(period);
+            timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            timer
+        };
+        let (mut expiry, mut recheck) = (timer(every * EXPIRY), timer(RECHECK));
         let mut again = false;
         loop {
-            let looked = tokio::select! {
+            again = tokio::select! {
                 () = stop.cancelled() => return,
-                _ = expiry.tick() => self.expire().await.map(|_| again),
+                _ = expiry.tick() => {
+                    if let Err(error) = self.expire().await {
+                        tracing::warn!(%error, context = error.context_text(), "idle transactions cannot be dropped");
+                    }
+                    again
+                }
                 Ok(()) = changes.changed() => self.look_at_file().await,
                 () = tokio::time::sleep(every), if again => self.look_at_file().await,
+                _ = recheck.tick(), if settings.watch && self.trouble().is_some() => self.look_at_file().await,
             };
-            again = looked.unwrap_or_else(|error| {
-                tracing::warn!(context = error.context_text(), "cannot look after the configuration file");
-                settings.watch
-            });
         }
     }
 
-    /// Takes over what others made of the file. Whether it is to be looked at again.
-    async fn look_at_file(&self) -> Result<bool> {
+    /// Serves what others made of the file. Whether it is to be looked at again.
+    async fn look_at_file(&self) -> bool {
+        match self.look().await {
+            Ok(again) => again,
+            Err(error) => {
+                self.note_trouble(error);
+                true
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<bool> {
         let file = self.shared.settings.file.clone();
         let present = blocking(move || Identity::of(&file)).await?;
-        let known = {
-            let writer = self.shared.writer.lock().await;
-            // A file that is gone is not taken over; the next change writes it again.
-            present.is_none() || present == writer.identity || present == writer.refused
-        };
+        if present.is_none() {
+            return Ok(self.is_gone());
+        }
+        let known = present == self.shared.writer.lock().await.identity && self.trouble().is_none();
+        if known {
+            *self.shared.unfinished() = None;
+        }
         Ok(!known && matches!(self.external_change().await?, External::Unsettled))
+    }
+
+    /// The file is gone, perhaps for a moment only. Whether it is to be looked for again.
+    fn is_gone(&self) -> bool {
+        if !self.waited() {
+            return true;
+        }
+        // Nothing that could be served stands there.
+        let file = self.shared.settings.file.display();
+        let text = format!("the configuration file {file} is gone: the next change writes it again");
+        self.note_trouble(Error::new(Reason::FileUnusable, text));
+        false
     }
 }

@@ -1,24 +1,50 @@
 //! The lines in front of the configuration that the store itself owns, and edits as bytes.
 
+use std::num::IntErrorKind;
+
 use md5::{Digest, Md5};
 
 use super::options::HeaderPolicy;
 use crate::document::{Document, Patch};
-use crate::error::Result;
+use crate::error::{Error, Reason, Result};
 
 /// Key of the line with the version.
 const VERSION: &str = "_version";
 /// Key of the line with the checksum of all that follows it.
 pub(super) const CHECKSUM: &str = "_md5hash";
 
-/// Version of a text; one without a version line counts as 1.
-pub(super) fn version(document: &Document) -> i64 {
-    document.version().filter(|version| *version > 0).unwrap_or(1)
+/// The highest version. Above it JSON numbers are not exact, so that clients could not give a version back.
+pub(super) const HIGHEST: i64 = (1 << 53) - 1;
+
+/// The version that a text says it has; `None` when it says none, or no number above 0. `INVALID_VALUE` for one that no
+/// version can be.
+pub fn own_version(document: &Document) -> Result<Option<i64>> {
+    let Some(words) = document.header(VERSION) else { return Ok(None) };
+    let beyond = match words.parse::<i64>() {
+        Ok(version) => version > HIGHEST,
+        Err(error) => *error.kind() == IntErrorKind::PosOverflow,
+    };
+    if beyond {
+        let text = format!("{VERSION}: expected at most {HIGHEST}, got {words}");
+        return Err(Error::new(Reason::InvalidValue, text).with("field", VERSION));
+    }
+    Ok(document.version().filter(|version| *version > 0))
 }
 
-/// The document with its header lines brought up to date, and its bytes.
+/// The version that a text written by hand says it has, if numbers can go on from there.
+pub fn counted_version(document: &Document) -> Option<i64> {
+    own_version(document).ok().flatten().filter(|version| *version < HIGHEST)
+}
+
+/// Version of a text that nobody knows; one that says none that can be counted on from has 1.
+pub(super) fn version(document: &Document) -> i64 {
+    counted_version(document).unwrap_or(1)
+}
+
+/// The document with its header lines brought up to date and its last line whole, and its bytes.
 pub(super) fn stamped(document: &Document, version: i64, policy: HeaderPolicy) -> (Document, Vec<u8>) {
     let mut document = document.clone();
+    document.complete();
     if policy == HeaderPolicy::Outside {
         let bytes = document.to_bytes();
         return (document, bytes);
@@ -84,11 +110,44 @@ mod tests {
 
     #[test]
     fn only_header_lines_change() {
-        let text = "# mine\r\nglobal\r\n\tdaemon";
+        let text = "# mine\r\nglobal\r\n\tdaemon\r\n";
         assert_eq!(stamp(text, 2, HeaderPolicy::Version), format!("# _version=2\r\n{text}"));
         assert_eq!(stamp(text, 2, HeaderPolicy::Outside), text);
         let once = stamp(text, 2, HeaderPolicy::Version);
         assert_eq!(stamp(&once, 12, HeaderPolicy::Version), format!("# _version=12\r\n{text}"));
+    }
+
+    #[test]
+    fn the_last_line_is_completed_in_the_style_of_the_file() {
+        for policy in [HeaderPolicy::Outside, HeaderPolicy::Version, HeaderPolicy::VersionAndChecksum] {
+            for (text, ending) in [("global\n  daemon", "\n"), ("global\r\n  daemon", "\r\n"), ("# mine", "\n")] {
+                let stamped = stamp(text, 2, policy);
+                assert!(stamped.ends_with(&format!("{text}{ending}")), "{stamped:?}");
+                assert_eq!(stamp(&stamped, 2, policy), stamped, "once is enough");
+            }
+        }
+        assert_eq!(stamp("", 2, HeaderPolicy::Outside), "");
+    }
+
+    #[test]
+    fn versions_end_where_json_numbers_are_no_longer_exact() {
+        let of = |words: &str| Document::parse(format!("# _version={words}\nglobal\n").as_bytes());
+        for (words, own) in [
+            ("7", Some(7)),
+            ("9007199254740991", Some(HIGHEST)),
+            ("0", None),
+            ("-1", None),
+            ("-99999999999999999999", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(own_version(&of(words)).unwrap(), own, "{words}");
+        }
+        for words in ["9007199254740992", "9223372036854775807", "9223372036854775808", "99999999999999999999"] {
+            assert_eq!(own_version(&of(words)).unwrap_err().reason(), Reason::InvalidValue, "{words}");
+            assert_eq!(version(&of(words)), 1, "{words}");
+        }
+        assert_eq!((version(&of("9007199254740991")), version(&of("9007199254740990"))), (1, HIGHEST - 1));
     }
 
     #[test]

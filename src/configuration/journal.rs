@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::frame::{self, Hash};
+use super::header::HIGHEST;
 use crate::error::{Error, Result};
 
 /// Longest list of versions that no reload has accepted yet; the oldest are forgotten beyond it.
@@ -129,9 +130,20 @@ impl State {
         }
     }
 
-    /// The version of the next write.
+    /// The version of the next write. Behind the highest number that there is, they begin anew.
     pub(super) fn next_version(&self) -> i64 {
-        self.highest.max(self.version).saturating_add(1)
+        let last = self.highest.max(self.version);
+        if last < HIGHEST { last + 1 } else { 1 }
+    }
+
+    /// The version of a text that someone else wrote and that stays as it is: the one that it says it has, if that is new.
+    pub(super) fn next_from(&self, own: Option<i64>) -> i64 {
+        self.next_version().max(own.unwrap_or(0))
+    }
+
+    /// The version of the next write over a text that says a version of its own: above that as well.
+    pub(super) fn next_above(&self, own: Option<i64>) -> i64 {
+        self.next_version().max(own.filter(|own| *own < HIGHEST).map_or(0, |own| own + 1))
     }
 
     /// Adds one record. Records that do not fit (a `Done` without its intent) change nothing.
@@ -154,8 +166,9 @@ impl State {
             Record::Adopted(mark) => {
                 self.open = None;
                 self.hash = mark.hash;
+                // A lower number begins anew.
+                self.highest = if mark.version > self.version { self.highest.max(mark.version) } else { mark.version };
                 self.version = mark.version;
-                self.highest = self.highest.max(mark.version);
                 self.note_unproven(mark.version);
             }
             Record::Good(mark) => {
@@ -309,6 +322,22 @@ mod tests {
             Record::Done { sequence: 1 },
         ]);
         assert_eq!((state.version, state.next_version()), (7, 8));
+    }
+
+    #[test]
+    fn numbers_begin_anew_behind_the_highest_one() {
+        let mut raw = intent(1, 1, HIGHEST);
+        raw.renumber = true;
+        let mut next = intent(2, HIGHEST, 1);
+        next.renumber = true;
+        let records = [Record::Intent(raw), Record::Done { sequence: 1 }];
+        assert_eq!(state_after(&records).next_version(), 1);
+        let state = state_after(&[&records[..], &[Record::Intent(next), Record::Done { sequence: 2 }]].concat());
+        assert_eq!((state.version, state.next_version()), (1, 2));
+        // A journal that holds a number beyond it already is no longer stuck.
+        let stuck = State::fresh(i64::MAX, Hash::of(b""));
+        assert_eq!((stuck.next_version(), stuck.next_above(Some(i64::MAX))), (1, 1));
+        assert_eq!(State::fresh(3, Hash::of(b"")).next_above(Some(7)), 8);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The managed configuration: objects in, objects out, a lossless file underneath.
 //!
 //! `engine` turns a document and a request into the next document. `store` serves reads and takes changes, `write` is
-//! the one way to the file, `recovery` comes back from any kill in the middle of it, `transaction` holds changes that
-//! are not committed yet, `raw` handles the whole text, `look` sees what others write and `external` takes it over,
-//! `reloads` goes back when HAProxy refuses. `journal`, `transaction_log` and `frame` are pure: they say what the bytes
+//! the one way to the file (`in_place` where it cannot be exchanged), `recovery` comes back from any kill in the middle of
+//! it, `lock` keeps others out, `transaction` holds changes that are not committed yet, `raw` handles the whole text,
+//! `look` sees what others write and `external` takes it over, `reloads` goes back when HAProxy refuses. `journal`, `transaction_log` and `frame` are pure: they say what the bytes
 //! in the state folder mean.
 
 pub mod address;
@@ -16,10 +16,12 @@ mod external;
 mod files;
 mod frame;
 mod header;
+mod in_place;
 mod journal;
 #[cfg(test)]
 mod laws;
 pub mod layout;
+mod lock;
 mod look;
 mod options;
 mod placing;
@@ -36,10 +38,12 @@ mod transaction_log;
 mod tree;
 mod write;
 
-pub use disk::replace_durably;
+pub use disk::{finish_write, replace_durably, write_durably};
 pub use external::External;
+pub use header::{counted_version, own_version};
 pub use options::{ChangeOptions, Clock, HeaderPolicy, Outcome, Snapshot, StoreSettings, Target};
 pub use raw::{RawOptions, RawSource, RawText};
+pub use recovery::Claim;
 pub use store::Configuration;
 pub use transaction::Transaction;
 pub use transaction_log::Status;

@@ -44,6 +44,8 @@ pub struct StoreSettings {
     pub durable_transactions: bool,
     /// Transactions that may be open at once; 0 is no limit. Default 20.
     pub max_open_transactions: usize,
+    /// Whether a change outside of transactions that HAProxy refuses is listed as a failed transaction. Default false.
+    pub list_refused: bool,
     /// Open transactions that nobody used for this long are dropped; `None` keeps them. Default 24 h.
     pub transaction_expiry: Option<Duration>,
     /// How many outgoing files are kept as `<base>.<version>`; 0 keeps none. Default 0.
@@ -59,6 +61,9 @@ pub struct StoreSettings {
     pub watch_interval: Duration,
     /// How long a changed file must stay the same before it is taken over. Default 100 ms.
     pub settle: Duration,
+    /// How long a file that does not stay the same, is empty or has no line feed at its end counts as one that is being
+    /// written. Default 5 s.
+    pub unfinished: Duration,
     /// The time.
     pub clock: Clock,
 }
@@ -74,6 +79,7 @@ impl StoreSettings {
             trust_file_version: false,
             durable_transactions: true,
             max_open_transactions: 20,
+            list_refused: false,
             transaction_expiry: Some(Duration::from_hours(24)),
             backups_number: 0,
             backups_dir: None,
@@ -81,6 +87,7 @@ impl StoreSettings {
             watch: true,
             watch_interval: Duration::from_millis(500),
             settle: Duration::from_millis(100),
+            unfinished: Duration::from_secs(5),
             clock: Arc::new(|| u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)),
         }
     }
@@ -96,6 +103,11 @@ impl StoreSettings {
 
     pub(super) fn journal(&self) -> PathBuf {
         self.state_dir.join("journal")
+    }
+
+    /// Where old and new text are safe while the file is written in place.
+    pub(super) fn in_place(&self) -> PathBuf {
+        self.state_dir.join("in-place")
     }
 
     pub(super) fn last_good(&self) -> PathBuf {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::disk;
-use super::external::External;
 use super::header::{self, CHECKSUM};
 use super::journal::Origin;
 use super::options::{ChangeOptions, Outcome, Snapshot};
@@ -26,7 +25,7 @@ pub enum RawSource<'a> {
 /// A text with what stands in its header lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawText {
-    /// Its version, as the text says; `None` when it has no version line.
+    /// Its version; `None` when it has no version line.
     pub version: Option<i64>,
     /// Every byte.
     pub text: Vec<u8>,
@@ -64,7 +63,9 @@ pub struct RawOptions {
     pub only_validate: bool,
 }
 
-fn required(text: &[u8]) -> Result<()> {
+/// What holds for every text that a caller gives, also for one that is only checked. Returns the version that it says
+/// it has.
+fn admit_text(text: &[u8]) -> Result<Option<i64>> {
     if text.is_empty() {
         return Err(Error::invalid(vec![Violation {
             field: "data".to_owned(),
@@ -73,7 +74,7 @@ fn required(text: &[u8]) -> Result<()> {
             location: "body",
         }]));
     }
-    Ok(())
+    header::own_version(&Document::parse(text))
 }
 
 impl Configuration {
@@ -84,9 +85,10 @@ impl Configuration {
         self.check_change(&base, &Document::parse(&header::without_version(text)), true).await
     }
 
-    fn admit_raw(&self, base: &Snapshot, text: &[u8], options: RawOptions) -> Result<()> {
+    /// Whether a text may be checked and written. Returns the version that it says it has.
+    fn admit_raw(&self, base: &Snapshot, text: &[u8], options: RawOptions) -> Result<Option<i64>> {
         self.shared.settings.writable()?;
-        required(text)?;
+        let own = admit_text(text)?;
         match options.version {
             _ if options.skip_version => {}
             Some(version) if version == base.version => {}
@@ -100,7 +102,7 @@ impl Configuration {
         if !text.contains(&b'\n') {
             return Err(Error::new(Reason::InvalidValue, "invalid configuration: no newline character found"));
         }
-        Ok(())
+        Ok(own)
     }
 
     /// A text as it stands: the file, a transaction, or a backup (`OBJECT_NOT_FOUND` when there is none).
@@ -108,7 +110,9 @@ impl Configuration {
         match source {
             RawSource::Current => {
                 let current = self.current();
-                Ok(RawText::of(&current.document, current.document.to_bytes()))
+                let raw = RawText::of(&current.document, current.document.to_bytes());
+                // What stands in a text that someone else wrote is not what it counts as.
+                Ok(RawText { version: raw.version.map(|_| current.version), ..raw })
             }
             RawSource::Transaction(id) => {
                 let view = self.view(Some(id))?;
@@ -131,18 +135,17 @@ impl Configuration {
     /// Replaces the whole text. Version lines in it are dropped (unless `skip_version` asks for them), every other
     /// byte is kept. Open transactions are not outdated by it, but cannot be committed on another text.
     ///
-    /// This is also the way out when someone else left a file that HAProxy refuses: it is overwritten, and kept aside.
+    /// With `skip_version`, a text of someone else that was not seen before is kept aside.
     pub async fn replace_raw(&self, text: &[u8], options: RawOptions) -> Result<Outcome> {
         let base = self.current();
         if options.only_validate {
             // A check runs HAProxy on the text, which is more than a server may let be done that only shows things.
             self.shared.settings.writable()?;
-            required(text)?;
+            admit_text(text)?;
             self.shared.check.check(text, "candidate").await?;
             return Ok(Outcome { version: base.version, ..Outcome::default() });
         }
-        self.admit_raw(&base, text, options)?;
-        let own = Document::parse(text).version();
+        let own = self.admit_raw(&base, text, options)?;
         let document = Document::parse(&header::without_version(text));
         self.check_change(&base, &document, true).await?;
         let reloading = ChangeOptions {
@@ -154,18 +157,11 @@ impl Configuration {
         let writer = self.shared.writer.clone().lock_owned().await;
         let current = self.current();
         if options.skip_version {
-            let own = own.filter(|own| *own > 0).unwrap_or(current.version);
-            return self.write(writer, write(Over::Anything).renumbered(own), None).await;
+            return self.write(writer, write(Over::Anything).renumbered(own.unwrap_or(current.version)), None).await;
         }
         if !Arc::ptr_eq(&current, &base) {
             return Err(mismatch(current.version, base.version));
         }
-        if let Some(outcome) = self.shared.clone().write_and_reload(writer, write(Over::Nothing), None).await? {
-            return Ok(outcome);
-        }
-        match self.external_change().await? {
-            External::Refused(_) => self.write_on(&base, write(Over::Anything)).await,
-            found => Err(self.meddled(base.version, found)),
-        }
+        self.write(writer, write(Over::Nothing), None).await
     }
 }

@@ -88,7 +88,8 @@ impl Shared {
         let mut writer = self.writer.clone().lock_owned().await;
         let (taken, now) = blocking(move || {
             let taken = writer.journal.state().unproven.clone();
-            if !taken.contains(&version) {
+            // What someone wrote by hand, and HAProxy refuses, is not ours to take back.
+            if !taken.contains(&version) || self.trouble.load().is_some() {
                 return Ok((Vec::new(), version));
             }
             let refused = self.current.load_full();

@@ -5,14 +5,16 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::crash::{self, Step};
-use super::disk::{Appender, FolderLock, Identity, Journal};
+use super::disk::{Appender, Identity, Journal};
 use super::header;
 use super::journal::Origin;
+use super::lock::{FileLock, FolderLock};
 use super::options::{ChangeOptions, Outcome, Snapshot, StoreSettings, Target};
 use super::ports::{Apply, Check, Reload};
 use super::transaction::{Transaction, Transactions};
@@ -41,6 +43,10 @@ pub(super) struct Shared {
     pub(super) transactions: Transactions,
     pub(super) recent: Mutex<Recent>,
     pub(super) trouble: ArcSwapOption<Error>,
+    /// Since when the file is being written by someone else.
+    pub(super) unfinished: Mutex<Option<Instant>>,
+    /// Whether HAProxy was asked at the start what it says to the file.
+    pub(super) checked: bool,
     pub(super) changes: watch::Sender<i64>,
 }
 
@@ -49,10 +55,10 @@ pub(super) struct Writer {
     pub(super) journal: Journal,
     /// The file as we know it; `None` when it holds another text, or may.
     pub(super) identity: Option<Identity>,
-    /// A changed file that HAProxy refused: it is not checked again before it changes.
-    pub(super) refused: Option<Identity>,
     /// The last state that a reload accepted.
     pub(super) good: Arc<Snapshot>,
+    /// Nobody else writes the file; `None` when we do not either.
+    pub(super) lock: Option<FileLock>,
     pub(super) _folder: FolderLock,
 }
 
@@ -138,8 +144,8 @@ impl Configuration {
         self.shared.changes.subscribe()
     }
 
-    /// Why the file on disk is not what is served: someone changed it and HAProxy refuses the change. `None` when all
-    /// is well.
+    /// What is wrong with the file on disk: HAProxy refuses what someone wrote there, or it cannot be read, written or
+    /// checked. `None` when all is well.
     pub fn trouble(&self) -> Option<Arc<Error>> {
         self.shared.trouble.load_full()
     }
@@ -205,11 +211,13 @@ impl Configuration {
         Ok((value, outcome))
     }
 
-    /// Lets HAProxy check a candidate. One that it refuses is listed as a failed transaction when `note` is set.
+    /// Lets HAProxy check a candidate. One that it refuses may be listed as a failed transaction when `note` is set.
     pub(super) async fn check_change(&self, base: &Arc<Snapshot>, document: &Document, note: bool) -> Result<()> {
         let id = uuid::Uuid::new_v4().to_string();
         let (_, bytes) = header::stamped(document, base.version, self.shared.settings.header);
         if let Err(error) = self.shared.check.check(&bytes, &id).await {
+            let error = self.blamed(error);
+            let note = note && self.shared.settings.list_refused;
             if note && error.reason() == Reason::ConfigurationRejected {
                 let (shared, base, message) = (self.shared.clone(), base.clone(), error.to_string());
                 let noted = blocking(move || shared.transactions.note_failed(&id, &base, &message)).await;
@@ -316,7 +324,7 @@ impl Configuration {
                     }
                     moved(&current)
                 }
-                Err(error) if error.reason() == Reason::ConfigurationRejected => error,
+                Err(error) if error.reason() == Reason::ConfigurationRejected => self.blamed(error),
                 // No verdict: the transaction stays as it is.
                 Err(error) => return Err(error),
             }
@@ -356,6 +364,10 @@ impl Configuration {
 }
 
 impl Shared {
+    pub(super) fn unfinished(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn recent(&self) -> std::sync::MutexGuard<'_, Recent> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -363,6 +375,9 @@ impl Shared {
     /// Whether a file that someone else wrote may be overwritten: never, but by those who mean to.
     pub(super) fn is_ours(&self, writer: &mut Writer, over: Over) -> Result<bool> {
         use super::{disk, frame::Hash};
+        if let Some(lock) = &mut writer.lock {
+            lock.follow()?;
+        }
         if let Over::Text(known) = over {
             // A text that was looked at before must still be there: the file may be ours again by now, and newer.
             return Ok(disk::read(&self.settings.file)?.is_some_and(|text| Hash::of(&text) == known));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedMutexGuard;
 
 use super::crash::{self, Step};
-use super::disk::{self, Appender, Identity, Steps};
+use super::disk::{self, Appender, Exchange, Identity, Steps};
 use super::frame::Hash;
 use super::header;
 use super::journal::{Intent, Mark, Origin, Record};
@@ -45,7 +45,7 @@ pub(super) struct Write {
     wish: Wish,
     over: Over,
     version: Option<i64>,
-    at_least: i64,
+    above: Option<i64>,
     transaction: Option<(String, i64)>,
 }
 
@@ -57,7 +57,7 @@ impl Write {
             wish: Wish::Nothing,
             over: Over::Nothing,
             version: None,
-            at_least: 0,
+            above: None,
             transaction: None,
         }
     }
@@ -89,9 +89,9 @@ impl Write {
         self
     }
 
-    /// The new version is above this one.
-    pub(super) fn above(mut self, version: i64) -> Self {
-        self.at_least = version.saturating_add(1);
+    /// The new version is above this one too.
+    pub(super) fn above(mut self, version: Option<i64>) -> Self {
+        self.above = version;
         self
     }
 }
@@ -102,9 +102,13 @@ impl Shared {
     pub(super) async fn write_and_reload(
         self: Arc<Self>,
         mut writer: OwnedMutexGuard<Writer>,
-        write: Write,
+        mut write: Write,
         log: Option<OwnedMutexGuard<Option<Appender>>>,
     ) -> Result<Option<Outcome>> {
+        if matches!(write.wish, Wish::Apply(_)) && self.trouble.load().is_some() {
+            // HAProxy does not run what the change was made to.
+            write.wish = Wish::Request;
+        }
         let force = write.wish == Wish::Force;
         let live = if let Wish::Apply(live) = write.wish { live } else { Live::Nothing };
         let work = async move {
@@ -183,7 +187,7 @@ impl Shared {
             return Ok(None);
         }
         let state = writer.journal.state();
-        let version = write.version.unwrap_or(state.next_version().max(write.at_least));
+        let version = write.version.unwrap_or_else(|| state.next_above(write.above));
         let (document, bytes) = header::stamped(&write.document, version, self.settings.header);
         let hash = Hash::of(&bytes);
         let intent = Intent {
@@ -194,24 +198,25 @@ impl Shared {
             old_hash: state.hash,
             new_hash: hash,
             reload: write.wish != Wish::Nothing,
-            renumber: write.version.is_some(),
+            renumber: version <= state.highest,
             transaction: write.transaction.as_ref().map(|(id, _)| id.clone()),
         };
         let sequence = intent.sequence;
         writer.journal.append(&Record::Intent(intent), true)?;
         if let Err(error) = self.keep_backup().and_then(|()| {
             // What someone else wrote may stand as it is.
-            if write.over == Over::Text(hash) { Ok(()) } else { self.replace_file(&bytes) }
+            if write.over == Over::Text(hash) { Ok(()) } else { self.replace_file(&bytes, writer) }
         }) {
-            writer.journal.append(&Record::Undone { sequence }, true)?;
+            if let Err(error) = writer.journal.append(&Record::Undone { sequence }, true) {
+                tracing::error!(context = error.context_text(), "cannot note that a change was not made");
+            }
             return Err(error);
         }
 
         let snapshot = Arc::new(Snapshot { document, version, hash });
         // Unknown, if this fails: the next write then compares the text.
         writer.identity = Identity::of(&self.settings.file).unwrap_or_default();
-        writer.refused = None;
-        self.publish(snapshot.clone());
+        self.publish(snapshot.clone(), None);
         crash::at(Step::Published);
         let reload_id = (write.wish == Wish::Request).then(|| self.reload.request(version));
         crash::at(Step::ReloadRequested);
@@ -220,12 +225,14 @@ impl Shared {
         Ok(Some((snapshot, reload_id)))
     }
 
-    /// Shows a new state to readers.
-    pub(super) fn publish(&self, snapshot: Arc<Snapshot>) {
+    /// Shows a new state to readers, and what is wrong with it.
+    pub(super) fn publish(&self, snapshot: Arc<Snapshot>, trouble: Option<Arc<Error>>) {
         self.recent().push(snapshot.clone());
         let version = snapshot.version;
         self.current.store(snapshot);
-        self.trouble.store(None);
+        if self.trouble.swap(trouble.clone()).is_some() && trouble.is_none() {
+            tracing::info!(version, "the configuration file is in order again");
+        }
         self.changes.send_replace(version);
     }
 
@@ -242,7 +249,7 @@ impl Shared {
         }
     }
 
-    fn keep_backup(&self) -> Result<()> {
+    pub(super) fn keep_backup(&self) -> Result<()> {
         let keep = i64::from(self.settings.backups_number);
         if keep == 0 {
             return Ok(());
@@ -255,10 +262,11 @@ impl Shared {
         disk::remove(&self.settings.backup(outgoing.version.saturating_sub(keep)))
     }
 
-    fn replace_file(&self, bytes: &[u8]) -> Result<()> {
+    fn replace_file(&self, bytes: &[u8], writer: &mut Writer) -> Result<()> {
         let steps =
             Steps { written: Some(Step::TempWritten), synced: Some(Step::TempSynced), renamed: Some(Step::Renamed) };
-        disk::replace(&self.settings.file, bytes, 0o644, &steps)?;
+        let (keep, lock) = (self.settings.in_place(), writer.lock.as_mut());
+        disk::exchange(&self.settings.file, bytes, Exchange { mode: 0o644, steps: &steps, keep: Some(&keep), lock })?;
         if let Err(error) = disk::sync_folder_of(&disk::resolved(&self.settings.file)) {
             // The new file is there and cannot be taken back for sure: memory must follow it.
             tracing::error!(context = error.context_text(), "the change may not survive a power cut");
@@ -279,9 +287,17 @@ impl Writer {
         self.journal.append(&Record::Good(Mark { version: snapshot.version, hash: snapshot.hash }), true)?;
         crash::at(Step::GoodNoted);
         self.good = snapshot.clone();
-        if settings.last_good_beside {
-            disk::replace(&settings.last_good_beside(), &bytes, disk::mode_of(&settings.file), &Steps::NONE)?;
-        }
+        keep_beside(settings, &bytes);
         Ok(())
+    }
+}
+
+/// Writes the last good text beside the file, where that is wished and possible.
+pub(super) fn keep_beside(settings: &StoreSettings, bytes: &[u8]) {
+    let path = settings.last_good_beside();
+    if settings.last_good_beside
+        && let Err(error) = disk::replace(&path, bytes, disk::mode_of(&settings.file), &Steps::NONE)
+    {
+        tracing::warn!(%error, "the last good configuration does not lie beside the file");
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::instance::Kind;
 use super::yaml::{self, Entry};
-use crate::configuration::replace_durably;
+use crate::configuration::{finish_write, write_durably};
 use crate::error::{Error, Reason, Result};
 use crate::schema::tables::Tables;
 use crate::schema::value::Object;
@@ -30,6 +30,8 @@ pub(super) enum Origin {
 pub(super) struct Files {
     settings: Option<PathBuf>,
     own: PathBuf,
+    /// Where the text is safe while one of them is written in place.
+    keep: PathBuf,
 }
 
 /// What the files hold.
@@ -42,7 +44,7 @@ pub(super) struct Loaded {
 
 impl Files {
     pub(super) fn new(settings: Option<PathBuf>, state_dir: &Path) -> Files {
-        Files { settings, own: state_dir.join(OWN) }
+        Files { settings, own: state_dir.join(OWN), keep: state_dir.join("service-discovery.in-place") }
     }
 
     fn path(&self, origin: Origin) -> Option<&Path> {
@@ -52,11 +54,14 @@ impl Files {
         }
     }
 
-    /// Reads the files. Of instances with one id the first counts.
+    /// Ends what a kill cut off, and reads the files. Of instances with one id the first counts.
     pub(super) fn load(&self, tables: &Tables) -> Result<Loaded> {
         let mut loaded = Loaded::default();
         for origin in [Origin::Settings, Origin::Own] {
             let Some(path) = self.path(origin) else { continue };
+            if let Err(error) = finish_write(path, &self.keep) {
+                tracing::warn!(%error, "what an earlier run left behind stays");
+            }
             let read = yaml::read(tables, &text(path)?);
             loaded.problems.extend(read.problems.iter().map(|words| format!("{}: {words}", path.display())));
             for entry in read.entries {
@@ -98,8 +103,11 @@ impl Files {
         if changed == text {
             return Ok(());
         }
-        replace_durably(path, changed.as_bytes(), MODE).map_err(|error| {
-            let words = format!("{} cannot be written, and {} {id} stands there", path.display(), kind.noun());
+        write_durably(path, changed.as_bytes(), MODE, &self.keep).map_err(|error| {
+            if error.reason() == Reason::DiskFull {
+                return error;
+            }
+            let words = format!("{error}, and {} {id} stands there", kind.noun());
             Error::new(Reason::Unsupported, words).context(error.context_text().unwrap_or_default())
         })
     }
@@ -110,7 +118,7 @@ fn text(path: &Path) -> Result<String> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(Error::new(Reason::Internal, format!("{} cannot be read", path.display())).context(error)),
+        Err(error) => Err(Error::of_file("read", path, &error)),
     }
 }
 

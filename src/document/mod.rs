@@ -276,6 +276,11 @@ impl Document {
         Arc::make_mut(&mut self.sections).remove(at)
     }
 
+    /// Gives the last line of the file the ending that it may lack: without it HAProxy takes the file for cut off.
+    pub fn complete(&mut self) {
+        self.complete_before(self.sections.len());
+    }
+
     /// Completes the last line of the text before the section at `at`.
     fn complete_before(&mut self, at: usize) {
         match at.checked_sub(1) {

@@ -41,7 +41,7 @@ pub use self::request::Limits;
 use self::response::{Facts, JSON, error_response, refusal};
 use self::routes::{BodyField, Found, Route, Routes};
 use self::view::Views;
-use crate::auth::{Authenticator, Certified};
+use crate::auth::{self, Authenticator, Certified};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Answer, Api, Call, Transport};
 use crate::grpc::health::Health;
@@ -276,7 +276,8 @@ impl Gateway {
         compat::check_identity(&route.rule.path, tables, method, &request)?;
         let facts = facts(tables, method, route, &head.headers, &request);
         let mirrors = self.views.normalize(method, &mut request);
-        let call = Call { method: route.method, request, transport: Transport::Rest, upload: rest.upload };
+        let caller = auth::caller(head.extensions.get(), head.headers.get(AUTHORIZATION));
+        let call = Call { method: route.method, request, transport: Transport::Rest, caller, upload: rest.upload };
         match self.on.api.call(call).await {
             Ok(Answer::Message(mut message)) => {
                 self.views.show(method, mirrors, &mut message);

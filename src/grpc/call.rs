@@ -28,6 +28,8 @@ pub struct Call {
     pub request: Object,
     /// Where it came from.
     pub transport: Transport,
+    /// Name of the user who calls; `None` for a client that has shown a certificate instead.
+    pub caller: Option<Box<str>>,
     /// A field of the request whose bytes are still to come.
     pub upload: Option<Upload>,
 }

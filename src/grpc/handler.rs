@@ -13,6 +13,7 @@ use super::frame::{self, Single, Source, Streamed};
 use super::status::status;
 use super::stop::until_stopped;
 use super::warning;
+use crate::auth;
 use crate::error::{Error, Reason, Result};
 use crate::schema::tables::{Method, MethodId, Tables, Verb};
 use crate::schema::value::{Object, Value};
@@ -59,7 +60,8 @@ impl Handler {
             if !violations.is_empty() {
                 return Err(Error::invalid(violations));
             }
-            self.api.call(Call { method: id, request, transport: Transport::Grpc, upload: None }).await
+            let caller = auth::caller(head.extensions.get(), head.headers.get(http::header::AUTHORIZATION));
+            self.api.call(Call { method: id, request, transport: Transport::Grpc, caller, upload: None }).await
         };
         let answer = match deadline {
             None => work.await?,

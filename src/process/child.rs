@@ -112,19 +112,8 @@ impl Supervised {
     ///
     /// Fails with words for people: binary missing, address in use, configuration refused (with line and section).
     pub async fn start(options: ChildOptions) -> Result<Arc<Self>> {
-        if options.master_socket.as_os_str().len() > SOCKET_PATH_LIMIT {
-            let shown = options.master_socket.display();
-            let message = format!("the path {shown} is too long for a socket, {SOCKET_PATH_LIMIT} bytes at most");
-            return Err(Error::new(Reason::InvalidValue, message));
-        }
-        take_over(&options).await?;
-        let supervised = Arc::new(Supervised {
-            master: MasterSocket::new(&options.master_socket),
-            options,
-            log: Arc::new(LogTail::default()),
-            pid: watch::Sender::new(None),
-            first: Mutex::new(None),
-        });
+        let supervised = Supervised::later(options)?;
+        take_over(&supervised.options).await?;
         let mut child = supervised.spawn()?;
         let started = supervised.loaded(&mut child).await;
         if let Err(error) = started {
@@ -133,6 +122,27 @@ impl Supervised {
         }
         *supervised.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         Ok(supervised)
+    }
+
+    /// Starts nothing before [`Supervised::run`]. One of a former run goes on until then.
+    pub fn later(options: ChildOptions) -> Result<Arc<Self>> {
+        if options.master_socket.as_os_str().len() > SOCKET_PATH_LIMIT {
+            let shown = options.master_socket.display();
+            let message = format!("the path {shown} is too long for a socket, {SOCKET_PATH_LIMIT} bytes at most");
+            return Err(Error::new(Reason::InvalidValue, message));
+        }
+        Ok(Arc::new(Supervised {
+            master: MasterSocket::new(&options.master_socket),
+            options,
+            log: Arc::new(LogTail::default()),
+            pid: watch::Sender::new(None),
+            first: Mutex::new(None),
+        }))
+    }
+
+    /// Whether it was started already.
+    pub fn is_started(&self) -> bool {
+        self.pid.borrow().is_some()
     }
 
     /// Process id of the master, `None` while it is down.
@@ -153,6 +163,12 @@ impl Supervised {
     /// Restarts it with backoff when it dies, and stops it after `stop`. Returns when it has ended.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut next = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if next.is_none() {
+            match take_over(&self.options).await.and_then(|()| self.spawn()) {
+                Ok(child) => next = Some(child),
+                Err(error) => tracing::error!(%error, "haproxy cannot be started"),
+            }
+        }
         let mut backoff = BACKOFF;
         loop {
             let since = Instant::now();

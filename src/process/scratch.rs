@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 
 /// What names of the folders begin with, and of candidates that lie beside the managed file.
 const FOLDER: &str = ".check-";
@@ -74,8 +74,11 @@ impl Drop for Scratch {
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Error {
-    Error::internal(format!("candidate {}: {error}", path.display()))
-        .message_replaced(format!("the candidate cannot be written for its check: {error}"))
+    let told = Error::of_file("write the candidate for its check,", path, error);
+    if told.reason() == Reason::Internal {
+        return told.message_replaced(format!("the candidate cannot be written for its check: {error}"));
+    }
+    told
 }
 
 fn remove_folder(path: &Path) {

@@ -48,15 +48,11 @@ impl Standalone {
     ///
     /// `frontend` is where the frontend of a new configuration listens.
     pub fn prepare(folder: &Path, frontend: SocketAddr) -> Result<Standalone> {
+        // Before it is made, and again when links in it are known.
+        plain(&std::path::absolute(folder).map_err(|e| cannot("use", folder, &e))?)?;
         private_folder(folder)?;
         let folder = folder.canonicalize().map_err(|e| cannot("read", folder, &e))?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@~".contains(c);
-        let shown = folder.to_str().unwrap_or_default();
-        if shown.is_empty() || !shown.chars().all(plain) {
-            // The path stands inside an expression of haproxy.cfg, where blanks, commas and brackets cannot be quoted.
-            let message = format!("the path {} may only hold letters, digits and /._-+@~", folder.display());
-            return Err(Error::new(Reason::InvalidValue, message));
-        }
+        plain(&folder)?;
         let mut made = Standalone {
             config_file: folder.join("haproxy.cfg"),
             master_socket: folder.join("master.sock"),
@@ -149,6 +145,16 @@ backend clients
     }
 }
 
+/// The path stands inside an expression of haproxy.cfg, where blanks, commas and brackets cannot be quoted.
+fn plain(folder: &Path) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@~".contains(c);
+    if folder.to_str().is_some_and(|shown| !shown.is_empty() && shown.chars().all(plain)) {
+        return Ok(());
+    }
+    let message = format!("the path {} may only hold letters, digits and /._-+@~", folder.display());
+    Err(Error::new(Reason::InvalidValue, message))
+}
+
 const MAP: &str = "/hello hello\n/status status\n";
 
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Error {
@@ -206,6 +212,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let error = Standalone::prepare(&base.path().join("a b"), "127.0.0.1:1".parse().unwrap()).unwrap_err();
         assert!(error.message().contains("may only hold"), "{error}");
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0, "nothing is made");
     }
 
     #[test]

@@ -87,7 +87,14 @@ mod tests {
         let words = ["dataplaneapi", "-f", &path, "-r", "true", "-s", "true"].into_iter().chain(flags.iter().copied());
         let loaded = resolve_as(Profile::DropIn, &drop_in_command().try_get_matches_from(words).unwrap(), environment);
         assert!(file.is_file());
+        // The file is called `d.yaml` in messages.
+        let plain = |words: &str| words.replace(&format!("{}/", folder.path().display()), "");
         loaded
+            .map(|loaded| Loaded { warnings: loaded.warnings.iter().map(|words| plain(words)).collect(), ..loaded })
+            .map_err(|error| {
+                let words = plain(error.message());
+                error.message_replaced(words)
+            })
     }
 
     #[test]
@@ -112,7 +119,7 @@ mod tests {
         };
         let loaded = load(yaml, &["--port=3"], &environment).unwrap();
         assert_eq!(loaded.settings.listeners.each[0].at, At::Tcp("h2".to_owned(), 3));
-        assert_eq!(loaded.warnings, ["dataplaneapi.zebra (line 4): unknown key"]);
+        assert_eq!(loaded.warnings, ["d.yaml: dataplaneapi.zebra (line 4): unknown key"]);
     }
 
     #[test]
@@ -197,8 +204,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "log_targets[0].log_to (line 2): expected one of stdout, stderr, file, syslog, got \"paper\"",
-                "log_targets[0].log_types (line 3): expected app or access, got \"audit\"",
+                "d.yaml: log_targets[0].log_to (line 2): expected one of stdout, stderr, file, syslog, got \"paper\"",
+                "d.yaml: log_targets[0].log_types (line 3): expected app or access, got \"audit\"",
                 "syslog_address: needed to log to syslog",
             ]
         );

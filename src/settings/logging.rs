@@ -194,7 +194,7 @@ impl Reading {
         for (number, keys) in std::mem::take(&mut self.log_targets).iter().enumerate() {
             let find = |name: &str| {
                 let (_, line, values) = keys.iter().find(|(key, ..)| key == name)?;
-                Some((values.clone(), format!("log_targets[{number}].{name} (line {line})")))
+                Some((values.clone(), format!("{}log_targets[{number}].{name} (line {line})", self.yaml_file)))
             };
             let mut words = Words { find: Box::new(find), problems: Vec::new() };
             targets.push(words.target(self.profile, "acl_format"));
@@ -208,7 +208,7 @@ impl Reading {
             let folder = if name.starts_with("syslog_") { "log.syslog" } else { "log" };
             let (key, given) = self.given.get_key_value(&*format!("{folder}.{name}"))?;
             let place = match &given.origin {
-                Origin::Yaml(line) => format!("{key} (line {line})"),
+                Origin::Yaml(line) => format!("{}{key} (line {line})", self.yaml_file),
                 Origin::Env(variable) => variable.clone(),
                 Origin::Flag => format!("--{}", name.replace('_', "-")),
             };

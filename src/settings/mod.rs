@@ -305,9 +305,13 @@ struct Given {
 /// Values that were given, by key, and the faults found on the way.
 struct Reading {
     profile: Profile,
+    /// What stands before a key with its line: the file and a colon.
+    yaml_file: String,
     log_targets: Vec<Vec<logging::LogKey>>,
     given: HashMap<&'static str, Given>,
     problems: Vec<String>,
+    /// Nothing says how HAProxy is reloaded.
+    reload_is_missing: bool,
 }
 
 /// Environment variable of a flag: `BACKSTAY_RELOAD_DELAY` for `--reload-delay`.
@@ -340,16 +344,21 @@ pub fn resolve_as(
         }
         None => yaml::File::default(),
     };
+    // A line says nothing without its file.
+    let yaml_file = path.map(|path| format!("{}: ", path.display())).unwrap_or_default();
+    let in_file = |words: &String| format!("{yaml_file}{words}");
     let told = |key: &str| rows::by_key(key).is_some_and(|row| row.kind != Kind::None);
     let mut warnings: Vec<String> = file
         .unsupported
         .iter()
         .filter(|(key, _)| told(key))
-        .map(|(key, line)| format!("{key} (line {line}): not supported yet, no effect"))
+        .map(|(key, line)| format!("{yaml_file}{key} (line {line}): not supported yet, no effect"))
         .collect();
-    warnings.extend(file.unknown);
-    let mut reading =
-        Reading { profile, given: HashMap::new(), problems: file.problems, log_targets: file.log_targets };
+    warnings.extend(file.unknown.iter().map(in_file));
+    let problems = file.problems.iter().map(in_file).collect();
+    let log_targets = file.log_targets;
+    let given = HashMap::new();
+    let mut reading = Reading { profile, yaml_file, given, problems, log_targets, reload_is_missing: false };
     for entry in file.entries {
         reading.given.insert(entry.key, Given { values: entry.values, origin: Origin::Yaml(entry.line) });
     }
@@ -376,6 +385,7 @@ pub fn resolve_as(
     reading.take_master_environment(environment);
     let mut settings = reading.settings(file.users, environment);
     settings.yaml_file = path.map(Path::to_owned);
+    reading.ask_for_reload();
     if reading.problems.is_empty() {
         Ok(Loaded { settings, warnings })
     } else {
@@ -408,7 +418,7 @@ impl Reading {
     fn wrong(&mut self, key: &str, origin: &Origin, words: &str) {
         let flag = rows::by_key(key).map(|row| row.flag).unwrap_or_default();
         self.problems.push(match origin {
-            Origin::Yaml(line) => format!("{key} (line {line}): {words}"),
+            Origin::Yaml(line) => format!("{}{key} (line {line}): {words}", self.yaml_file),
             Origin::Env(name) => format!("{name}: {words}"),
             Origin::Flag => format!("--{flag}: {words}"),
         });

@@ -51,13 +51,21 @@ impl Reading {
             (_, Some(reload)) => ReloadMethod::Command { reload, restart: restart.or(default_restart) },
             (_, None) if strategy == "systemd" => ReloadMethod::Systemd { unit },
             (_, None) if self.profile == Profile::DropIn => ReloadMethod::Supervised,
+            // Unless nothing else is wrong, see `ask_for_reload`.
             (_, None) => {
-                let words = "nothing says how haproxy is reloaded: give --master-runtime, --reload-cmd, \
-                             --reload-strategy systemd or --standalone DIR";
-                self.problems.push(words.to_owned());
+                self.reload_is_missing = true;
                 ReloadMethod::Supervised
             }
         };
         (method, status)
+    }
+
+    /// Asks how to reload, unless the answer may be in what is wrong already.
+    pub(super) fn ask_for_reload(&mut self) {
+        if self.reload_is_missing && self.problems.is_empty() {
+            let words = "nothing says how haproxy is reloaded: give --master-runtime, --reload-cmd, \
+                         --reload-strategy systemd or --standalone DIR";
+            self.problems.push(words.to_owned());
+        }
     }
 }

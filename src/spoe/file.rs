@@ -3,6 +3,7 @@
 //! A line that begins with `[` opens a scope, named up to its `]` with both brackets. Sections stand inside of scopes;
 //! what stands before the first one belongs to nobody but for the version line.
 
+use crate::configuration::{counted_version, own_version};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
 
@@ -57,9 +58,14 @@ impl SpoeFile {
         bytes
     }
 
-    /// Its version; 1 when it has none.
+    /// Its version; 1 when it has none, or one from which numbers cannot go on.
     pub fn version(&self) -> i64 {
-        self.head.version().filter(|version| *version > 0).unwrap_or(1)
+        counted_version(&self.head).unwrap_or(1)
+    }
+
+    /// The version that it says it has. `INVALID_VALUE` for one that no version can be.
+    pub fn own_version(&self) -> Result<Option<i64>> {
+        own_version(&self.head)
     }
 
     /// Writes the version into the line that is there, else as a new first line.

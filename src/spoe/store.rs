@@ -66,6 +66,7 @@ impl SpoeStore {
     /// Stores a new file and returns its absolute path. `OBJECT_EXISTS`; `CONFIGURATION_REJECTED` when the configuration
     /// names it already, and HAProxy does not take it.
     pub async fn create(&self, name: &str, bytes: &[u8]) -> Result<String> {
+        SpoeFile::parse(bytes).own_version()?;
         self.write(name, bytes, true).await?;
         Ok(self.path(name).unwrap_or_default())
     }
@@ -182,6 +183,10 @@ impl SpoeStore {
     async fn write(&self, name: &str, bytes: &[u8], create: bool) -> Result<()> {
         let mut writer = self.folder.write(name, create, LIMIT).await?;
         writer.push(bytes).await?;
+        if bytes.last().is_some_and(|last| *last != b'\n') {
+            // HAProxy refuses a file whose last line has no ending.
+            writer.push(b"\n").await?;
+        }
         writer.settle().await?;
         self.check.check_file(writer.target(), writer.candidate()).await?;
         writer.commit().await.map(drop)
@@ -233,7 +238,11 @@ mod tests {
     }
 
     async fn text(store: &SpoeStore) -> String {
-        String::from_utf8(store.read("f.cfg").await.unwrap()).unwrap()
+        text_of(store, "f.cfg").await
+    }
+
+    async fn text_of(store: &SpoeStore, name: &str) -> String {
+        String::from_utf8(store.read(name).await.unwrap()).unwrap()
     }
 
     #[tokio::test]
@@ -271,6 +280,22 @@ mod tests {
         store.end("f.cfg", &second.id).await.unwrap();
         assert_eq!(store.end("f.cfg", &second.id).await.unwrap_err().reason(), Reason::TransactionNotFound);
         assert_eq!(store.commit("f.cfg", &first.id).await.unwrap_err().reason(), Reason::TransactionNotFound);
+    }
+
+    #[tokio::test]
+    async fn versions_have_an_end_and_files_a_line_feed() {
+        let (_dir, store) = store().await;
+        for words in ["9007199254740992", "9223372036854775807", "99999999999999999999"] {
+            let text = format!("# _version={words}\n[a]\n");
+            let error = store.create("g.cfg", text.as_bytes()).await.unwrap_err();
+            assert_eq!(error.reason(), Reason::InvalidValue, "{words}");
+            // By hand it counts as none.
+            std::fs::write(store.folder.file("f.cfg").unwrap(), text).unwrap();
+            assert_eq!(store.change("f.cfg", Target::Version(1), add("[b]")).await.unwrap(), 2, "{words}");
+            assert_eq!(text_of(&store, "f.cfg").await, "# _version=2\n[a]\n[b]\n");
+        }
+        store.create("g.cfg", b"[a]").await.unwrap();
+        assert_eq!(text_of(&store, "g.cfg").await, "[a]\n");
     }
 
     #[tokio::test]

@@ -138,7 +138,7 @@ impl Transactions {
 
 /// What a folder holds, with the time of the last change.
 fn left(path: &Path, status: Status) -> Result<Vec<(std::time::SystemTime, Entry)>> {
-    let failed = |error: std::io::Error| Error::internal(format!("{}: {error}", path.display()));
+    let failed = |error: std::io::Error| Error::of_file("read", path, &error);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;

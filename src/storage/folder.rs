@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
@@ -16,6 +18,8 @@ use crate::error::{Error, Reason, Result};
 
 /// Files that are being written. No stored file may look like that.
 const TEMPORARY: &str = ".backstay-";
+/// A whole file, while its text is written into one of the name behind this that cannot be exchanged.
+const WHOLE: &str = ".backstay-whole-";
 const CHUNK: usize = 64 * 1024;
 
 /// A folder that this process alone writes to. Cheap to clone.
@@ -49,8 +53,17 @@ impl Folder {
         // Links on the way are resolved once, so that paths compare with those of the configuration as written there.
         let path = std::path::absolute(path).map_err(failed)?;
         for entry in std::fs::read_dir(&path).map_err(failed)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-                std::fs::remove_file(entry.path()).map_err(failed)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if !name.starts_with(TEMPORARY) {
+                continue;
+            }
+            let finished = match name.strip_prefix(WHOLE).map(|name| path.join(name)) {
+                Some(target) if target.is_file() => write_in_place(&entry.path(), &target),
+                _ => Ok(()),
+            };
+            if let Err(error) = finished.and_then(|()| std::fs::remove_file(entry.path())) {
+                tracing::warn!(path = %entry.path().display(), %error, "what an earlier run left behind stays");
             }
         }
         Ok(Folder::new(path, false))
@@ -157,7 +170,7 @@ impl Folder {
         match tokio::fs::remove_file(&path).await {
             Ok(()) => self.flush().await,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_file(name)),
-            Err(error) => Err(self.failed(&path, &error)),
+            Err(error) => Err(Error::of_file("remove", &path, &error)),
         }
     }
 
@@ -169,8 +182,22 @@ impl Folder {
 
     #[allow(clippy::unused_self, reason = "all errors of the folder are made here")]
     fn failed(&self, path: &Path, error: &io::Error) -> Error {
-        Error::internal(format!("{}: {error}", path.display()))
+        Error::of_file("use", path, error)
     }
+}
+
+/// Writes the text of one file into another. Blocks.
+fn write_in_place(from: &Path, to: &Path) -> io::Result<()> {
+    let mut source = std::fs::File::open(from)?;
+    let mut target = std::fs::OpenOptions::new().write(true).open(to)?;
+    let size = source.metadata()?.len();
+    // Where there is no room, the old text stays.
+    if let Err(error @ (Errno::NOSPC | Errno::DQUOT)) = fallocate(&target, FallocateFlags::KEEP_SIZE, 0, size) {
+        return Err(error.into());
+    }
+    let length = io::copy(&mut source, &mut target)?;
+    target.set_len(length)?;
+    target.sync_all()
 }
 
 fn no_file(name: &str) -> Error {
@@ -191,7 +218,7 @@ impl Contents {
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         let mut buffer = BytesMut::with_capacity(CHUNK);
         let read = self.file.read_buf(&mut buffer).await;
-        let read = read.map_err(|error| Error::internal(format!("{}: {error}", self.path.display())))?;
+        let read = read.map_err(|error| Error::of_file("read", &self.path, &error))?;
         Ok((read > 0).then(|| buffer.freeze()))
     }
 }
@@ -268,23 +295,34 @@ impl Writer {
             self.file.sync_all().await
         };
         written.await.map_err(|error| self.failed(&error))?;
-        let _alone = self.folder.inner.commits.lock().await;
+        let folder = self.folder.clone();
+        let _alone = folder.inner.commits.lock().await;
         if self.create && tokio::fs::try_exists(&self.target).await.map_err(|error| self.failed(&error))? {
             return Err(Error::new(Reason::ObjectExists, format!("file '{}' exists already", self.name)));
         }
-        tokio::fs::rename(&self.temporary.0, &self.target).await.map_err(|error| self.failed(&error))?;
+        match tokio::fs::rename(&self.temporary.0, &self.target).await {
+            // A single file that is mounted there cannot be exchanged.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => self.overwrite().await?,
+            renamed => renamed.map_err(|error| self.failed(&error))?,
+        }
         self.folder.flush().await?;
         Ok(self.size())
     }
 
+    /// Writes the text into the target, so that a kill meanwhile is made good by the next start.
+    async fn overwrite(&mut self) -> Result<()> {
+        let whole = self.folder.path().join(format!("{WHOLE}{}", self.name));
+        let moved = tokio::fs::rename(&self.temporary.0, &whole).await;
+        moved.map_err(|error| self.failed(&error))?;
+        self.temporary = Temporary(whole.clone());
+        self.folder.flush().await?;
+        let target = self.target.clone();
+        let written = tokio::task::spawn_blocking(move || write_in_place(&whole, &target)).await;
+        written.map_err(Error::internal)?.map_err(|error| self.failed(&error))
+    }
+
     fn failed(&self, error: &io::Error) -> Error {
-        let message = format!("{}: {error}", self.target.display());
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Error::new(Reason::TooLarge, format!("file '{}': no space left", self.name)).context(message)
-            }
-            _ => Error::internal(message),
-        }
+        Error::of_file("write", &self.target, error)
     }
 }
 
@@ -330,6 +368,41 @@ mod tests {
         folder.delete("x").await.unwrap();
         assert_eq!(folder.delete("x").await.unwrap_err().reason(), Reason::ObjectNotFound);
         assert_eq!(content(&folder, "x").await.unwrap_err().reason(), Reason::ObjectNotFound);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_exchanged_is_written_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path().join("maps")).unwrap();
+        let (outside, mounted) = (dir.path().join("outside"), folder.file("m").unwrap());
+        std::fs::write(&outside, "long long text\n").unwrap();
+        std::fs::write(&mounted, "").unwrap();
+        let mount = std::process::Command::new("mount").arg("--bind").args([&outside, &mounted]).output();
+        #[allow(clippy::print_stderr, reason = "a test that does not run says why")]
+        if !mount.as_ref().is_ok_and(|done| done.status.success()) {
+            eprintln!("skipped, nothing can be mounted: {mount:?}");
+            return;
+        }
+        let written = async {
+            let mut writer = folder.write("m", false, 100).await?;
+            writer.push(b"short\n").await?;
+            writer.commit().await
+        };
+        let written = written.await;
+        let deleted = folder.delete("m").await;
+        drop(std::process::Command::new("umount").arg("-l").arg(&mounted).status());
+        assert_eq!(written.unwrap(), 6);
+        assert_eq!(std::fs::read_to_string(&outside).unwrap(), "short\n");
+        assert!(deleted.unwrap_err().message().contains("a file system is mounted there"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+
+        // Cut off by a kill: the next start ends it.
+        std::fs::write(&mounted, "shxx").unwrap();
+        std::fs::write(folder.path().join(".backstay-whole-m"), "short\n").unwrap();
+        std::fs::write(folder.path().join(".backstay-whole-gone"), "x").unwrap();
+        Folder::open(folder.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(&mounted).unwrap(), "short\n");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[tokio::test]

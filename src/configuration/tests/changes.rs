@@ -24,10 +24,11 @@ async fn a_change_is_in_file_and_memory_with_the_next_version_and_a_reload() {
 async fn a_stale_version_is_refused_before_anything_is_done() {
     let bench = Bench::new(TEXT);
     let configuration = bench.open().await;
+    let checked = bench.check.checked.load(Ordering::SeqCst);
     let error = put(&configuration, 9, "b2").await.unwrap_err();
     assert_eq!(error.reason(), Reason::VersionMismatch);
     assert_eq!(error.message(), "version mismatch: version in configuration file is 1, given version is 9");
-    assert_eq!((bench.file().as_str(), bench.check.checked.load(Ordering::SeqCst)), (TEXT, 0));
+    assert_eq!((bench.file().as_str(), bench.check.checked.load(Ordering::SeqCst)), (TEXT, checked));
 }
 
 #[tokio::test]
@@ -53,8 +54,16 @@ async fn of_writers_with_the_same_version_exactly_one_wins() {
 }
 
 #[tokio::test]
-async fn a_refused_change_changes_nothing_and_is_listed_as_failed() {
-    let bench = Bench::new(TEXT);
+async fn a_refused_change_changes_nothing_and_may_be_listed_as_failed() {
+    let mut bench = Bench::new(TEXT);
+    let configuration = bench.open().await;
+    put(&configuration, 1, "bad").await.unwrap_err();
+    let raw = crate::configuration::RawOptions { version: Some(1), ..Default::default() };
+    configuration.replace_raw(b"bad\n", raw).await.unwrap_err();
+    assert_eq!(configuration.transactions(None), [], "nobody began one");
+    drop(configuration);
+
+    bench.settings.list_refused = true;
     let configuration = bench.open().await;
     let error = put(&configuration, 1, "bad").await.unwrap_err();
     assert_eq!((error.reason(), error.detail_text()), (Reason::ConfigurationRejected, Some("line 1")));
@@ -173,7 +182,7 @@ async fn a_missing_file_and_a_folder_in_use_are_refused_at_start() {
     let bench = Bench::new(TEXT);
     let first = bench.open().await;
     let second = Configuration::open(bench.settings.clone(), bench.check.clone(), bench.reload.clone()).await;
-    assert_eq!(second.err().map(|error| error.reason()), Some(Reason::Internal));
+    assert_eq!(second.err().map(|error| error.reason()), Some(Reason::FileUnusable));
     drop(first);
     std::fs::remove_file(&bench.settings.file).unwrap();
     let missing = Configuration::open(bench.settings.clone(), bench.check.clone(), bench.reload.clone()).await;
@@ -188,7 +197,9 @@ async fn a_write_that_fails_on_disk_leaves_the_old_state_and_uses_up_its_version
     let obstacle = bench.folder.path().join(".haproxy.cfg.backstay-tmp");
     std::fs::create_dir(&obstacle).unwrap();
     let error = put(&configuration, 1, "b2").await.unwrap_err();
-    assert_eq!(error.reason(), Reason::Internal);
+    assert_eq!(error.reason(), Reason::FileUnusable);
+    let said = ".haproxy.cfg.backstay-tmp: a folder stands in its place";
+    assert!(error.message().ends_with(said), "{error}");
     assert_eq!((bench.file().as_str(), configuration.current().version), (TEXT, 1));
     std::fs::remove_dir(&obstacle).unwrap();
     assert_eq!(put(&configuration, 1, "b2").await.unwrap().version, 3);

@@ -53,15 +53,111 @@ async fn half_a_file_is_never_taken_for_the_configuration() {
     let bench = Bench::new(TEXT);
     let configuration = bench.open().await;
     let watch = tokio::spawn(configuration.clone().watch(CancellationToken::new()));
-    bench.write("");
-    until("refused", || configuration.trouble().is_some()).await;
-    bench.write("global\n  bad\n");
-    until("refused", || configuration.trouble().is_some()).await;
-    assert_eq!((configuration.current().version, configuration.current().document.to_bytes()), (1, TEXT.into()));
-    bench.write("global\n  maxconn 5\n");
+    let whole = "global\n  maxconn 5\n\nbackend late\n  mode http\n";
+    // What an editor leaves for a moment, and what a slow writer shows of its text: cut off, or cut between lines.
+    for half in ["", "global\n  maxc", "global\n  bad"] {
+        bench.write(half);
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert_eq!((configuration.current().version, configuration.trouble().is_none()), (1, true), "{half:?}");
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).truncate(true).open(&bench.settings.file).unwrap();
+    for line in whole.split_inclusive('\n') {
+        std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     until("taken over", || configuration.current().version == 2).await;
-    assert!(configuration.trouble().is_none());
-    assert_eq!(bench.file(), "# _version=2\nglobal\n  maxconn 5\n");
+    assert_eq!(bench.file(), format!("# _version=2\n{whole}"));
+    watch.abort();
+}
+
+#[tokio::test]
+async fn a_file_that_stays_cut_off_is_served_as_it_stands() {
+    for half in ["", "global\n  daemon bad", "# nothing"] {
+        let mut bench = Bench::new(TEXT);
+        bench.settings.unfinished = Duration::from_millis(150);
+        let configuration = bench.open().await;
+        let watch = tokio::spawn(configuration.clone().watch(CancellationToken::new()));
+        bench.write(half);
+        until("served", || configuration.current().version == 2).await;
+        let shown = configuration.current().document.to_bytes();
+        // One that a check lets pass is completed.
+        let served = if half.ends_with("nothing") { "# _version=2\n# nothing\n" } else { half };
+        assert_eq!((String::from_utf8(shown).unwrap(), bench.file()), (served.to_owned(), served.to_owned()));
+        assert_eq!(configuration.trouble().is_none(), half.ends_with("nothing"), "{half:?}");
+        watch.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_never_rests_is_served_after_a_while() {
+    let mut bench = Bench::new(TEXT);
+    bench.settings.unfinished = Duration::from_millis(300);
+    let configuration = bench.open().await;
+    let watch = tokio::spawn(configuration.clone().watch(CancellationToken::new()));
+    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    let mut round = 0;
+    while configuration.current().version == 1 {
+        round += 1;
+        bench.write(&format!("global\n  maxconn {round}\n"));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(tokio::time::Instant::now() < end, "never served");
+    }
+    watch.abort();
+}
+
+/// Makes the text `text`, whatever it was.
+async fn set(configuration: &Configuration, version: i64, text: &'static str) -> Result<Outcome> {
+    let edit = move |_: &Document| Ok((Document::parse(text.as_bytes()), ()));
+    let options = ChangeOptions { live: crate::configuration::plan::Live::Everything, ..ChangeOptions::default() };
+    configuration.change(Target::Version(version), options, edit).await.map(|((), outcome)| outcome)
+}
+
+#[tokio::test]
+async fn an_edit_that_haproxy_refuses_is_shown_as_it_stands_until_it_is_repaired() {
+    let bench = Bench::new(TEXT);
+    let configuration = bench.open().await;
+    let watch = tokio::spawn(configuration.clone().watch(CancellationToken::new()));
+    let broken = "# _version=1\nglobal\n  bad\n";
+    for (round, way) in ["change", "transaction", "raw", "by hand"].into_iter().enumerate() {
+        let before = configuration.current().version;
+        bench.write(broken);
+        until("served", || configuration.current().version == before + 1).await;
+        let version = before + 1;
+        assert_eq!((configuration.current().document.to_bytes(), bench.file()), (broken.into(), broken.into()));
+        assert_eq!(configuration.trouble().unwrap().message(), "bad word");
+        let raw = configuration.raw_text(crate::configuration::RawSource::Current).await.unwrap();
+        assert_eq!(raw.version, Some(version), "what counts, not what stands in the text");
+
+        // Other changes meet the same fault, or their own as well.
+        let error = put(&configuration, version, "b2").await.unwrap_err();
+        assert_eq!(error.reason(), Reason::ConfigurationRejected);
+        assert!(error.message().contains("does not repair it: bad word"), "{error}");
+        assert_eq!((bench.file(), configuration.current().version), (broken.to_owned(), version));
+
+        let repaired = format!("global\n  maxconn {round}\n");
+        match way {
+            "change" => {
+                let outcome = set(&configuration, version, "global\n  maxconn 0\n").await.unwrap();
+                assert_eq!(outcome.reload_id, Some(format!("r{}", outcome.version)), "HAProxy runs something else");
+            }
+            "transaction" => {
+                let id = configuration.begin(version).await.unwrap().id;
+                let edit = |_: &Document| Ok((Document::parse(b"global\n  maxconn 1\n"), ()));
+                configuration.change(Target::Transaction(&id), ChangeOptions::default(), edit).await.unwrap();
+                configuration.commit(&id, false).await.unwrap();
+            }
+            "raw" => {
+                let options = crate::configuration::RawOptions { version: Some(version), ..Default::default() };
+                configuration.replace_raw(repaired.as_bytes(), options).await.unwrap();
+            }
+            _ => {
+                bench.write(&repaired);
+                until("taken over", || configuration.current().version == version + 1).await;
+            }
+        }
+        assert!(configuration.trouble().is_none(), "{way}");
+        assert_eq!(bench.file(), format!("# _version={}\n{repaired}", version + 1), "{way}");
+    }
     watch.abort();
 }
 
@@ -70,11 +166,92 @@ async fn trouble_ends_when_the_old_text_is_put_back() {
     let bench = Bench::new(TEXT);
     let configuration = bench.open().await;
     bench.write("global\n  bad\n");
-    assert!(matches!(configuration.external_change().await.unwrap(), External::Refused(_)));
+    assert!(matches!(configuration.external_change().await.unwrap(), External::Troubled(2, _)));
     bench.write(TEXT);
+    assert!(matches!(configuration.external_change().await.unwrap(), External::Taken(3)));
+    assert!(configuration.trouble().is_none());
+    assert_eq!(put(&configuration, 3, "b2").await.unwrap().version, 4);
+}
+
+#[tokio::test]
+async fn trouble_ends_when_haproxy_finds_what_it_missed() {
+    let bench = Bench::new(TEXT);
+    let configuration = bench.open().await;
+    bench.check.away.store(true, Ordering::SeqCst);
+    bench.write("global\n  daemon\n");
+    assert!(matches!(configuration.external_change().await.unwrap(), External::Troubled(2, _)), "it cannot be checked");
+    assert_eq!(configuration.current().document.to_bytes(), b"global\n  daemon\n");
+    bench.check.away.store(false, Ordering::SeqCst);
     assert!(matches!(configuration.external_change().await.unwrap(), External::Unchanged));
     assert!(configuration.trouble().is_none());
-    assert_eq!(put(&configuration, 1, "b2").await.unwrap().version, 2);
+}
+
+#[tokio::test]
+async fn a_refused_reload_never_drops_an_edit_by_hand() {
+    let bench = Bench::new(TEXT);
+    let configuration = bench.open().await;
+    put(&configuration, 1, "b2").await.unwrap();
+    bench.write("global\n  bad\n");
+    assert!(matches!(configuration.external_change().await.unwrap(), External::Troubled(3, _)));
+    for version in [2, 3] {
+        assert_eq!(bench.reload.listener().refused(version, "no".into()).await, Vec::<i64>::new());
+    }
+    assert_eq!((bench.file().as_str(), configuration.current().version), ("global\n  bad\n", 3));
+    drop(configuration);
+    bench.reload.requested.lock().unwrap().clear();
+    let configuration = bench.open().await;
+    assert!(configuration.trouble().is_some());
+    assert_eq!(*bench.reload.requested.lock().unwrap(), Vec::<i64>::new(), "HAProxy would refuse it");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_trouble_for_as_long_as_that_lasts() {
+    let mut bench = Bench::new(TEXT);
+    bench.settings.unfinished = Duration::from_millis(100);
+    let configuration = bench.open().await;
+    let watch = tokio::spawn(configuration.clone().watch(CancellationToken::new()));
+    let aside = bench.folder.path().join("aside");
+    let said = |words: &str| configuration.trouble().is_some_and(|error| error.message().contains(words));
+    std::fs::rename(&bench.settings.file, &aside).unwrap();
+    until("gone", || said("is gone")).await;
+    std::fs::create_dir(&bench.settings.file).unwrap();
+    until("a folder", || said("a folder stands in its place")).await;
+    let error = put(&configuration, 1, "b2").await.unwrap_err();
+    assert_eq!(error.reason(), Reason::FileUnusable);
+    assert!(error.message().contains("a folder stands in its place"), "{error}");
+    std::fs::remove_dir(&bench.settings.file).unwrap();
+    std::fs::rename(&aside, &bench.settings.file).unwrap();
+    until("in order", || configuration.trouble().is_none()).await;
+    assert_eq!((configuration.current().version, bench.file().as_str()), (1, TEXT));
+    watch.abort();
+}
+
+#[tokio::test]
+async fn a_version_that_ends_all_numbers_is_not_taken_from_a_file() {
+    for words in ["9007199254740991", "9007199254740992", "9223372036854775807", "99999999999999999999", "0", "-3"] {
+        let text = format!("# _version={words}\nglobal\n");
+        for trust in [false, true] {
+            let mut bench = Bench::new(&text);
+            bench.settings.trust_file_version = trust;
+            let configuration = bench.open().await;
+            assert_eq!(configuration.current().version, 1, "{words}");
+            assert_eq!(put(&configuration, 1, "b2").await.unwrap().version, 2);
+            bench.write(&text);
+            assert!(matches!(configuration.external_change().await.unwrap(), External::Taken(3)), "{words}");
+            assert_eq!(bench.file(), "# _version=3\nglobal\n");
+            drop(configuration);
+            bench.write(&text.replace("global", "defaults"));
+            let counts_anew = trust && ["0", "-3", "9007199254740991"].contains(&words);
+            let expected = if counts_anew { 1 } else { 4 };
+            let configuration = bench.open().await;
+            assert_eq!(configuration.current().version, expected, "{words} {trust}");
+            assert_eq!(put(&configuration, expected, "b2").await.unwrap().version, expected + 1);
+        }
+    }
+    let bench = Bench::new(TEXT);
+    let configuration = bench.open().await;
+    bench.write("# _version=70\nglobal\n");
+    assert!(matches!(configuration.external_change().await.unwrap(), External::Taken(71)), "a higher one counts");
 }
 
 #[tokio::test]
@@ -90,9 +267,10 @@ async fn a_change_never_overwrites_an_edit_that_was_not_seen_yet() {
 
     bench.write("global\n  bad\n");
     let error = put(&configuration, 3, "b3").await.unwrap_err();
-    assert_eq!(error.reason(), Reason::ConfigurationRejected);
-    assert!(error.message().contains("changed by someone else"), "{}", error.message());
-    assert_eq!(bench.file(), "global\n  bad\n");
+    assert_eq!(error.reason(), Reason::VersionMismatch);
+    let said = "given version is 3; the file was changed by someone else: bad word";
+    assert!(error.message().ends_with(said), "{error}");
+    assert_eq!((bench.file().as_str(), configuration.current().version), ("global\n  bad\n", 4));
 }
 
 #[tokio::test]
@@ -124,20 +302,62 @@ async fn an_edit_while_nothing_ran_counts_as_a_new_version() {
 }
 
 #[tokio::test]
-async fn a_broken_edit_while_nothing_ran_leaves_the_last_good_one_served() {
+async fn a_broken_edit_while_nothing_ran_is_served_as_it_stands() {
     let bench = Bench::new(TEXT);
     let configuration = bench.open().await;
     put(&configuration, 1, "b2").await.unwrap();
     bench.reload.listener().accepted(2).await;
     drop(configuration);
-    bench.write("global\n  bad\n");
+    let broken = "# _version=2\nglobal\n  bad\n";
+    bench.write(broken);
+    // Also when nobody repairs it before the next start.
+    for _ in 0..2 {
+        let configuration = bench.open().await;
+        assert_eq!(configuration.trouble().unwrap().message(), "bad word");
+        let current = configuration.current();
+        assert_eq!((current.version, current.document.to_bytes(), bench.file()), (3, broken.into(), broken.into()));
+        assert_eq!(put(&configuration, 3, "b3").await.unwrap_err().reason(), Reason::ConfigurationRejected);
+    }
     let configuration = bench.open().await;
-    assert!(configuration.trouble().is_some());
-    assert_eq!(configuration.current().version, 2);
-    assert!(has(&configuration.current().document, "b2"));
-    assert_eq!(put(&configuration, 2, "b3").await.unwrap_err().reason(), Reason::ConfigurationRejected);
+    assert_eq!(set(&configuration, 3, "global\n").await.unwrap().version, 4);
+    assert_eq!(bench.file(), "# _version=4\nglobal\n");
+    assert!(configuration.trouble().is_none());
+    drop(configuration);
+    assert!(bench.open().await.trouble().is_none());
+}
+
+#[tokio::test]
+async fn a_first_start_says_what_haproxy_refuses() {
+    let bench = Bench::new("global\n  bad\n");
+    let configuration = bench.open().await;
+    assert_eq!(configuration.trouble().unwrap().message(), "bad word");
+    assert_eq!((configuration.current().version, bench.file().as_str()), (1, "global\n  bad\n"));
+    assert!(!bench.state("last-good.cfg").try_exists().unwrap());
+    drop(configuration);
     bench.write("global\n");
-    assert!(matches!(configuration.external_change().await.unwrap(), External::Taken(3)));
+    let configuration = bench.open().await;
+    assert_eq!((configuration.trouble().is_none(), configuration.current().version), (true, 2));
+}
+
+#[tokio::test]
+async fn a_start_waits_for_an_edit_that_is_under_way() {
+    let mut bench = Bench::new(TEXT);
+    bench.settings.unfinished = Duration::from_mins(1);
+    drop(bench.open().await);
+    bench.write("global\n  dae");
+    let settings = bench.settings.clone();
+    let opening = tokio::spawn(Configuration::open(settings, bench.check.clone(), bench.reload.clone()));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    bench.write("global\n  daemon\n");
+    let configuration = opening.await.unwrap().unwrap();
+    assert_eq!(configuration.current().document.to_bytes(), b"global\n  daemon\n");
+    drop(configuration);
+
+    bench.settings.unfinished = Duration::from_millis(50);
+    bench.write("");
+    let configuration = bench.open().await;
+    assert_eq!(configuration.trouble().unwrap().message(), "the configuration file is empty");
+    assert_eq!((configuration.current().version, configuration.current().document.to_bytes()), (3, Vec::new()));
 }
 
 #[tokio::test]

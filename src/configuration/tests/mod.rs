@@ -2,13 +2,14 @@
 
 mod changes;
 mod crash;
+mod disks;
 mod external;
 mod raw;
 mod reloads;
 mod transactions;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub(super) const TEXT: &str = "global\n  daemon\n\nbackend b1\n  mode http\n";
 #[derive(Default)]
 pub(super) struct WordCheck {
     pub(super) checked: AtomicUsize,
+    /// Nothing can be checked while it is set.
+    pub(super) away: AtomicBool,
     /// When set, checks wait here for one another.
     pub(super) barrier: Mutex<Option<Arc<tokio::sync::Barrier>>>,
 }
@@ -31,6 +34,9 @@ impl Check for WordCheck {
     fn check<'a>(&'a self, candidate: &'a [u8], _label: &'a str) -> Pending<'a, Result<()>> {
         Box::pin(async move {
             self.checked.fetch_add(1, Ordering::SeqCst);
+            if self.away.load(Ordering::SeqCst) {
+                return Err(Error::new(Reason::Internal, "no check"));
+            }
             let barrier = self.barrier.lock().unwrap().clone();
             if let Some(barrier) = barrier {
                 barrier.wait().await;

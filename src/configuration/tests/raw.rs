@@ -17,7 +17,8 @@ async fn a_text_replaces_the_file_byte_by_byte_but_for_its_version() {
     let odd = b"# _version=7\n# note\r\nglobal\t\n  maxconn 5 # x\n\n\nno such section\n  y";
     let outcome = configuration.replace_raw(odd, at(1)).await.unwrap();
     assert_eq!((outcome.version, outcome.reload_id), (2, Some("r2".into())));
-    assert_eq!(bench.file(), "# _version=2\r\n# note\r\nglobal\t\n  maxconn 5 # x\n\n\nno such section\n  y");
+    // HAProxy refuses a file whose last line has no ending.
+    assert_eq!(bench.file(), "# _version=2\r\n# note\r\nglobal\t\n  maxconn 5 # x\n\n\nno such section\n  y\r\n");
     let raw = configuration.raw_text(RawSource::Current).await.unwrap();
     assert_eq!((raw.version, raw.text), (Some(2), bench.file().into_bytes()));
 }
@@ -68,6 +69,52 @@ async fn skip_version_keeps_the_number_of_the_text_or_the_present_one() {
 }
 
 #[tokio::test]
+async fn a_version_that_clients_cannot_give_back_is_refused() {
+    let bench = Bench::new(TEXT);
+    let configuration = bench.open().await;
+    let skip = RawOptions { skip_version: true, ..RawOptions::default() };
+    let only = RawOptions { only_validate: true, ..RawOptions::default() };
+    for words in ["9007199254740992", "9223372036854775807", "99999999999999999999"] {
+        let text = format!("# _version={words}\nglobal\n");
+        for options in [skip, only, at(1)] {
+            let error = configuration.replace_raw(text.as_bytes(), options).await.unwrap_err();
+            assert_eq!(error.reason(), Reason::InvalidValue, "{words}");
+        }
+    }
+    assert_eq!((bench.file().as_str(), configuration.current().version), (TEXT, 1));
+    // Numbers that are none count as no version line, and the highest one is followed by the first.
+    for words in ["0", "-7", "x"] {
+        let text = format!("# _version={words}\nglobal\n");
+        assert_eq!(configuration.replace_raw(text.as_bytes(), skip).await.unwrap().version, 1, "{words}");
+    }
+    let highest = configuration.replace_raw(b"# _version=9007199254740991\nglobal\n", skip).await.unwrap().version;
+    assert_eq!(highest, 9_007_199_254_740_991);
+    for version in [1, 2] {
+        let before = configuration.current().version;
+        assert_eq!(put(&configuration, before, &format!("b{version}")).await.unwrap().version, version);
+    }
+    drop(configuration);
+    assert_eq!(bench.open().await.current().version, 2);
+}
+
+#[tokio::test]
+async fn every_write_ends_the_file_with_a_line_feed() {
+    let bench = Bench::new("global\n  daemon");
+    let configuration = bench.open().await;
+    let edit = |text: &'static str| move |_: &Document| Ok((Document::parse(text.as_bytes()), ()));
+    let changed = configuration.change(Target::Version(1), ChangeOptions::default(), edit("global\n  nbthread 1"));
+    changed.await.unwrap();
+    assert_eq!(bench.file(), "# _version=2\nglobal\n  nbthread 1\n");
+    let id = configuration.begin(2).await.unwrap().id;
+    let changed = configuration.change(Target::Transaction(&id), ChangeOptions::default(), edit("global\n  b"));
+    changed.await.unwrap();
+    configuration.commit(&id, false).await.unwrap();
+    assert_eq!(bench.file(), "# _version=3\nglobal\n  b\n");
+    configuration.replace_raw(b"global\n  c", at(3)).await.unwrap();
+    assert_eq!(bench.file(), "# _version=4\nglobal\n  c\n");
+}
+
+#[tokio::test]
 async fn a_transaction_does_not_overwrite_another_text_with_the_same_number() {
     let bench = Bench::new(TEXT);
     let configuration = bench.open().await;
@@ -102,19 +149,21 @@ async fn force_and_skip_reload_are_heard() {
 }
 
 #[tokio::test]
-async fn a_raw_text_is_the_way_out_of_a_broken_file() {
+async fn a_raw_text_never_replaces_an_edit_that_its_caller_has_not_seen() {
     let bench = Bench::new(TEXT);
     let configuration = bench.open().await;
+    for (edit, version) in [("global\n  bad\n", 2), ("global\n  daemon\n", 3)] {
+        bench.write(edit);
+        let error = configuration.replace_raw(BODY, at(version - 1)).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::VersionMismatch, "{edit}");
+        assert_eq!((bench.file().contains(edit), configuration.current().version), (true, version));
+    }
+    assert_eq!(configuration.replace_raw(BODY, at(3)).await.unwrap().version, 4);
+    // Who asks for no version means whatever is there; it is kept.
     bench.write("global\n  bad\n");
-    assert_eq!(configuration.replace_raw(BODY, at(1)).await.unwrap().version, 2);
+    let skip = RawOptions { skip_version: true, ..RawOptions::default() };
+    assert_eq!(configuration.replace_raw(BODY, skip).await.unwrap().version, 4);
     assert_eq!(std::fs::read_to_string(bench.state("overwritten.cfg")).unwrap(), "global\n  bad\n");
-    assert_eq!(bench.file(), "# _version=2\nglobal\n  maxconn 5\n");
-    bench.write("");
-    assert_eq!(configuration.replace_raw(BODY, at(2)).await.unwrap().version, 3);
-    // An edit that HAProxy accepts is no such case: it counts as the version before.
-    bench.write("global\n  daemon\n");
-    assert_eq!(configuration.replace_raw(BODY, at(3)).await.unwrap_err().reason(), Reason::VersionMismatch);
-    assert_eq!(bench.file(), "# _version=4\nglobal\n  daemon\n");
 }
 
 #[tokio::test]

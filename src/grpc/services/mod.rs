@@ -3,6 +3,7 @@
 
 mod acl_files;
 mod aggregations;
+mod changes;
 mod cluster;
 mod discovery;
 mod filter;
@@ -34,6 +35,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::changes::Change;
 pub use self::map_names::MapNames;
 use self::registry::Handler;
 use super::call::{Answer, Api, Call, Transport};
@@ -151,6 +153,20 @@ impl Api for Services {
     }
 
     fn call(&self, call: Call) -> Pending<'_, Result<Answer>> {
+        let tables = &self.rooms.schema.tables;
+        match Change::of(tables, &call) {
+            None => self.answer(call),
+            Some(change) => Box::pin(async move {
+                let answer = self.answer(call).await?;
+                change.tell(tables, &answer);
+                Ok(answer)
+            }),
+        }
+    }
+}
+
+impl Services {
+    fn answer(&self, call: Call) -> Pending<'_, Result<Answer>> {
         if let Some(plan) = &self.plans[call.method] {
             return Box::pin(resources::call(&self.rooms, plan, call));
         }

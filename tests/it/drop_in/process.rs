@@ -61,7 +61,8 @@ async fn each_signal_does_what_it_should() {
     assert!(info().await.contains("hostname"));
     std::fs::write(bench.path("d.yaml"), "haproxy:\n  reload:\n    reload_delay: soon\n").unwrap();
     bench.signal(Signal::HUP);
-    bench.logged("the settings stay as they were: haproxy.reload.reload_delay (line 3)");
+    let yaml = bench.path("d.yaml").display().to_string();
+    bench.logged(&format!("the settings stay as they were: {yaml}: haproxy.reload.reload_delay (line 3)"));
     assert!(info().await.contains("hostname"));
 
     assert_eq!(bench.end(Signal::TERM), Some(0));
