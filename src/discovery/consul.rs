@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 use http::{HeaderValue, Request};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -84,20 +84,27 @@ impl Agent {
         format!("consul-backend-{}-{}-", self.address, self.port)
     }
 
-    /// All services that are wanted, with the instances that take traffic.
+    /// All services that are wanted, with the instances that take traffic. One that the agent does not tell of is left out,
+    /// unless it tells of none.
     pub(super) async fn ask(&self, client: &Client, memory: &mut Memory) -> Result<Vec<Service>, Trouble> {
         let answer = self.get(client, &self.catalog(), PATIENCE).await?;
         let names = self.wanted(&answer.body)?;
         memory.index = index(&answer);
         let services = stream::iter(names).map(|name| self.service(client, name)).buffered(PARALLEL);
-        services.try_collect().await
+        let services: Vec<Service> = services.collect().await;
+        match services.first().and_then(|first| first.left_out.clone()) {
+            Some(why) if services.iter().all(|service| service.left_out.is_some()) => Err(Trouble(why)),
+            _ => Ok(services),
+        }
     }
 
-    async fn service(&self, client: &Client, name: String) -> Result<Service, Trouble> {
+    async fn service(&self, client: &Client, name: String) -> Service {
         let path = format!("/v1/health/service/{}", encoded(&name));
-        let answer = self.get(client, &self.question(&path, &[]), PATIENCE).await?;
-        let endpoints = self.healthy(&answer.body)?;
-        Ok(Service { name, endpoints })
+        let answer = self.get(client, &self.question(&path, &[]), PATIENCE).await;
+        match answer.and_then(|answer| self.healthy(&answer.body)) {
+            Ok(endpoints) => Service { name, endpoints, left_out: None },
+            Err(trouble) => Service { name, left_out: Some(trouble.0), ..Service::default() },
+        }
     }
 
     /// Waits until the list of services changes or the time is over, whichever is first. Agents that do not keep questions open

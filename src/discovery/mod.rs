@@ -12,6 +12,7 @@ pub(crate) mod client;
 mod consul;
 mod directory;
 mod files;
+mod guilty;
 mod instance;
 mod pace;
 mod plan;

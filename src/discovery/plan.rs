@@ -32,10 +32,12 @@ pub(super) struct Endpoint {
 }
 
 /// A service with the instances that take traffic.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Service {
     pub(super) name: String,
     pub(super) endpoints: Vec<Endpoint>,
+    /// Why its backend stays as it is: nothing is known of its instances, or HAProxy refuses them.
+    pub(super) left_out: Option<String>,
 }
 
 /// What a search wants of the configuration.
@@ -60,6 +62,8 @@ pub(super) struct Planned {
     pub(super) document: Option<Document>,
     /// The services that have a backend.
     pub(super) services: Vec<Discovered>,
+    /// Backends of services that were left out.
+    pub(super) left_out: Vec<String>,
     /// What was left out, and why.
     pub(super) problems: Vec<String>,
 }
@@ -104,11 +108,16 @@ impl Planner {
             return Err(Error::new(Reason::InvalidValue, text));
         }
         let mut changed = None;
-        let mut planned = Planned { document: None, services: Vec::new(), problems: Vec::new() };
+        let mut planned = Planned { document: None, services: Vec::new(), left_out: Vec::new(), problems: Vec::new() };
         let mut kept = HashSet::new();
         for service in wish.services {
             let backend = format!("{}{}", wish.prefix, service.name);
             kept.insert(backend.clone());
+            if let Some(why) = &service.left_out {
+                planned.problems.push(format!("service {} is left out: {why}", service.name));
+                planned.left_out.push(backend);
+                continue;
+            }
             let endpoints = usable(service, &mut planned.problems);
             let present = changed.as_ref().unwrap_or(document);
             match self.backend(present, &backend, &endpoints, wish, names) {

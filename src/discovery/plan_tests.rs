@@ -35,6 +35,7 @@ impl Bench {
         let service = |(name, ports): &(&str, &[i64])| Service {
             name: (*name).to_owned(),
             endpoints: ports.iter().map(endpoint).collect(),
+            left_out: None,
         };
         let services: Vec<Service> = services.iter().map(service).collect();
         let wish = Wish {
@@ -155,12 +156,13 @@ fn backends_of_others_are_not_touched() {
 fn what_haproxy_does_not_take_is_left_out_and_told() {
     let mut bench = Bench::new(BASE);
     let services = [
-        Service { name: "a b\nbackend x".into(), endpoints: vec![] },
+        Service { name: "a b\nbackend x".into(), ..Service::default() },
         Service {
             name: "web".into(),
             endpoints: [("10.0.0.1", 0), ("10.0.0.1", 70_000), ("", 1), ("10.0.0.1 ssl", 1), ("::1", 5)]
                 .map(|(address, port)| Endpoint { address: address.into(), port })
                 .to_vec(),
+            left_out: None,
         },
     ];
     let wish = Wish {

@@ -14,12 +14,14 @@ use tokio_util::sync::CancellationToken;
 use super::aws;
 use super::client::{Client, Trouble};
 use super::consul;
+use super::guilty::{self, Refused};
 use super::instance::{Settings, Source};
 use super::pace;
 use super::plan::{Planned, Planner, Service, Wish};
 use super::status::{State, Status};
 use super::surroundings::Surroundings;
 use crate::configuration::plan::Live;
+use crate::configuration::ports::Pending;
 use crate::configuration::{ChangeOptions, Configuration, Target};
 use crate::error::{Error, Reason};
 
@@ -54,6 +56,7 @@ struct Memory {
     client: Option<Client>,
     consul: consul::Memory,
     aws: aws::Memory,
+    refused: Refused,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -134,7 +137,7 @@ impl Search {
 
     async fn attempt(&self, memory: &mut Memory) -> Result<Planned, Trouble> {
         let services = self.ask(memory).await?;
-        self.write(&services).await.map_err(|error| {
+        self.write(services, &mut memory.refused).await.map_err(|error| {
             let more = [error.detail_text(), error.context_text()].into_iter().flatten().next();
             Trouble(more.map_or_else(|| error.to_string(), |more| format!("{error}: {}", more.trim())))
         })
@@ -167,8 +170,38 @@ impl Search {
         }
     }
 
-    /// Makes the configuration hold these services, if it does not yet.
-    async fn write(&self, services: &[Service]) -> Result<Planned, Error> {
+    /// Makes the configuration hold these services, if it does not yet: all but those that HAProxy refuses.
+    async fn write(&self, mut services: Vec<Service>, refused: &mut Refused) -> Result<Planned, Error> {
+        refused.leave_out(&mut services);
+        let _one = self.shared.writes.lock().await;
+        let mut tries = 0;
+        loop {
+            match self.change(&services, false).await {
+                Ok(planned) => {
+                    let backends = planned.services.iter().map(|service| service.backend.clone());
+                    self.shared.claim(&self.id, backends.chain(planned.left_out.iter().cloned()));
+                    return Ok(planned);
+                }
+                // Somebody else was first.
+                Err(error) if error.reason() == Reason::VersionMismatch && tries < TRIES => tries += 1,
+                Err(error) if error.reason() == Reason::ConfigurationRejected => {
+                    let try_out = |services: Vec<Service>| -> Pending<'_, Result<(), Error>> {
+                        Box::pin(async move { self.change(&services, true).await.map(drop) })
+                    };
+                    let Some(found) = guilty::find(&services, &self.settings.prefix, &error, &try_out).await? else {
+                        return Err(error);
+                    };
+                    let Some(service) = services.get_mut(found) else { return Err(error) };
+                    tracing::warn!(id = self.id, service = service.name, %error, "a service is left out");
+                    service.left_out = Some(refused.note(service, &error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes what has to change for these services, or only lets HAProxy check it.
+    async fn change(&self, services: &[Service], validate_only: bool) -> Result<Planned, Error> {
         let shared = &self.shared;
         let wish = Wish {
             services,
@@ -178,30 +211,20 @@ impl Search {
             owner: &|backend| shared.owner(&self.id, backend),
             left_over: &|backend| shared.is_left_over(&self.id, backend),
         };
-        let _one = shared.writes.lock().await;
-        let mut tries = 0;
-        loop {
-            let current = shared.configuration.current();
-            let planned = shared.planner.plan(&current.document, &wish, &mut slot_name)?;
-            if let Some(document) = planned.document.clone() {
-                let options = ChangeOptions { live: Live::Everything, ..ChangeOptions::default() };
-                let target = Target::Version(current.version);
-                match shared.configuration.change(target, options, |_| Ok((document, ()))).await {
-                    Ok(((), outcome)) => {
-                        let reload = outcome.reload_id.as_deref().unwrap_or_default();
-                        tracing::info!(id = self.id, version = outcome.version, reload, "services have changed");
-                    }
-                    // Somebody else was first.
-                    Err(error) if error.reason() == Reason::VersionMismatch && tries < TRIES => {
-                        tries += 1;
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                }
+        let current = shared.configuration.current();
+        let planned = shared.planner.plan(&current.document, &wish, &mut slot_name)?;
+        // Without a change there is nothing to be written, but what is there can be checked.
+        let wanted = planned.document.clone().or_else(|| validate_only.then(|| current.document.clone()));
+        if let Some(document) = wanted {
+            let options = ChangeOptions { live: Live::Everything, validate_only, ..ChangeOptions::default() };
+            let target = Target::Version(current.version);
+            let ((), outcome) = shared.configuration.change(target, options, |_| Ok((document, ()))).await?;
+            if !validate_only {
+                let reload = outcome.reload_id.as_deref().unwrap_or_default();
+                tracing::info!(id = self.id, version = outcome.version, reload, "services have changed");
             }
-            shared.claim(&self.id, planned.services.iter().map(|service| service.backend.clone()));
-            return Ok(planned);
         }
+        Ok(planned)
     }
 
     /// Notes how an attempt went, and returns how many have failed in a row.

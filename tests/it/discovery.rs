@@ -137,14 +137,14 @@ async fn consul_agents(world: &mut World) {
 }
 
 /// A running agent, a running backstay that asks it, and the backend of its service `web`.
-struct Bench {
-    world: World,
-    consul: Consul,
+pub(crate) struct Bench {
+    pub(crate) world: World,
+    pub(crate) consul: Consul,
     id: String,
 }
 
 impl Bench {
-    async fn new(more: Json) -> Bench {
+    pub(crate) async fn new(more: Json) -> Bench {
         // A reload that is not wanted is seen by its worker.
         let world = World::start(Transport::Grpc, &[]);
         let consul = Consul::start().await;
@@ -159,7 +159,7 @@ impl Bench {
     }
 
     /// Ports of the servers that take traffic, and the number of all, as HAProxy runs them.
-    fn running(&self, service: &str) -> (Vec<u16>, usize) {
+    pub(crate) fn running(&self, service: &str) -> (Vec<u16>, usize) {
         let state =
             self.world.backstay.ask(&format!("show servers state {}", self.backend(service))).unwrap_or_default();
         let mut ports = Vec::new();
@@ -179,7 +179,7 @@ impl Bench {
     }
 
     /// Waits until HAProxy runs a service like this.
-    async fn runs(&self, service: &str, ports: &[u16], all: usize) {
+    pub(crate) async fn runs(&self, service: &str, ports: &[u16], all: usize) {
         let mut last = (Vec::new(), 0);
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while std::time::Instant::now() < deadline {
@@ -192,7 +192,7 @@ impl Bench {
         panic!("{service} runs as {last:?}, not {ports:?} of {all}\n{}", self.world.backstay.text());
     }
 
-    async fn status(&self) -> Json {
+    pub(crate) async fn status(&self) -> Json {
         self.world.ok("ConsulService.GetConsul", json!({"id": self.id})).await["consul"]["status"].clone()
     }
 
@@ -204,7 +204,7 @@ impl Bench {
     }
 }
 
-const UP: &[&str] = &["passing"];
+pub(crate) const UP: &[&str] = &["passing"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_come_change_and_go() {

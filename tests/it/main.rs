@@ -12,6 +12,7 @@ mod contract;
 mod coverage;
 mod digest;
 mod discovery;
+mod discovery_faults;
 mod disk;
 mod drop_in;
 mod edits;

@@ -139,7 +139,7 @@ impl Region {
             let endpoint = Endpoint { address: address.clone(), port: own.parse().unwrap_or_default() };
             services.entry(format!("{name}-{port}")).or_default().push(endpoint);
         }
-        services.into_iter().map(|(name, endpoints)| Service { name, endpoints }).collect()
+        services.into_iter().map(|(name, endpoints)| Service { name, endpoints, left_out: None }).collect()
     }
 }
 

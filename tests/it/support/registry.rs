@@ -1,6 +1,6 @@
 //! A server that imitates registries of services: a Consul agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -33,10 +33,14 @@ pub(crate) struct Consul {
     questions: Arc<Mutex<Vec<Question>>>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Content {
     index: u64,
     services: BTreeMap<String, Vec<Instance>>,
+    /// Addresses of services that are not here.
+    elsewhere: BTreeMap<String, String>,
+    /// Services of which it says nothing but an error.
+    secret: BTreeSet<String>,
     broken: bool,
 }
 
@@ -70,7 +74,7 @@ impl Consul {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a socket");
         let consul = Consul {
             address: listener.local_addr().expect("an address"),
-            content: Arc::new(watch::Sender::new(Content { index: 1, services: BTreeMap::new(), broken: false })),
+            content: Arc::new(watch::Sender::new(Content { index: 1, ..Content::default() })),
             questions: Arc::default(),
         };
         let server = consul.clone();
@@ -100,6 +104,22 @@ impl Consul {
     /// From now on a service has these instances.
     pub(crate) fn set(&self, name: &str, instances: &[Instance]) {
         self.change(|content| drop(content.services.insert(name.to_owned(), instances.to_vec())));
+    }
+
+    /// From now on the instances of a service have this address.
+    pub(crate) fn place(&self, name: &str, address: &str) {
+        self.change(|content| drop(content.elsewhere.insert(name.to_owned(), address.to_owned())));
+    }
+
+    /// Whether questions for a service are answered with an error.
+    pub(crate) fn hide(&self, name: &str, on: bool) {
+        self.change(|content| {
+            if on {
+                content.secret.insert(name.to_owned());
+            } else {
+                content.secret.remove(name);
+            }
+        });
     }
 
     /// A service is gone.
@@ -140,13 +160,18 @@ impl Consul {
             drop(tokio::time::timeout(Duration::from_secs(wait), changed).await);
         }
         let content = contents.borrow().clone();
-        if content.broken {
+        let service = path.strip_prefix("/v1/health/service/");
+        if content.broken || service.is_some_and(|name| content.secret.contains(name)) {
             let mut response = Response::new(Full::from(format!("no leader for {token}")));
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             return response;
         }
-        let body = match path.strip_prefix("/v1/health/service/") {
-            Some(name) => Json::Array(content.services.get(name).into_iter().flatten().map(entry).collect()),
+        let body = match service {
+            Some(name) => {
+                let address = content.elsewhere.get(name).map_or("", String::as_str);
+                let instances = content.services.get(name).into_iter().flatten();
+                Json::Array(instances.map(|instance| entry(instance, address)).collect())
+            }
             None if path == "/v1/catalog/services" => {
                 let names = content.services.keys().cloned().chain(["consul".to_owned()]);
                 Json::Object(names.map(|name| (name, json!([]))).collect())
@@ -160,11 +185,11 @@ impl Consul {
     }
 }
 
-fn entry((port, checks): &Instance) -> Json {
+fn entry((port, checks): &Instance, address: &str) -> Json {
     let checks: Vec<Json> = checks.iter().map(|status| json!({"Status": status, "CheckID": "c"})).collect();
     json!({
         "Node": {"Node": "n1", "Address": "127.0.0.1"},
-        "Service": {"ID": format!("i{port}"), "Address": "", "Port": port, "Tags": []},
+        "Service": {"ID": format!("i{port}"), "Address": address, "Port": port, "Tags": []},
         "Checks": checks,
     })
 }
