@@ -1,6 +1,7 @@
 //! The command line: what each subcommand does.
 
 mod check;
+mod keys;
 pub mod listen;
 pub mod log;
 mod owner;

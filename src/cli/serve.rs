@@ -117,7 +117,7 @@ pub async fn run(
     ];
     owner::change(&settings, &folders.map(PathBuf::as_path), &lasting.sockets.files().collect::<Vec<_>>())?;
 
-    let (check, runtime) = super::check::checker(&settings, &engine)?;
+    let (check, runtime, weakness) = super::check::checker(&settings, &engine)?;
 
     let reloader = Arc::new(LateReloader::default());
     let options = ReloadOptions {
@@ -132,7 +132,6 @@ pub async fn run(
     let flushed = Flushed { map_sync: Arc::clone(&map_sync), runtime: runtime.clone(), reloader: reloader.clone() };
     let reloads = ReloadQueue::new(options, Arc::new(flushed));
     let configuration = Configuration::open_claimed(claim, check.clone(), reloads.clone()).await.map_err(shown)?;
-    // The state folder is ours alone from here on.
     check.sweep();
     let presence = presence(&settings, standalone.as_ref(), &engine, &configuration);
 
@@ -140,8 +139,10 @@ pub async fn run(
     let hub = Hub::new(Poll::new(runtime.clone()));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let push = Arc::new(Push::new(hub.clone(), settings.peer_name.clone(), host).over_tls(tls.clone()));
-    let certificates = FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?.read_only(settings.read_only);
-    let general = FileStore::general(&settings.general_storage_dir).map_err(shown)?.read_only(settings.read_only);
+    let readers = super::keys::readers(engine.clone(), Arc::clone(&configuration), settings.stats_socket.clone());
+    let shared = |store: FileStore| store.key_readers(readers.clone()).read_only(settings.read_only);
+    let certificates = shared(FileStore::certificates(&settings.ssl_certs_dir).map_err(shown)?);
+    let general = shared(FileStore::general(&settings.general_storage_dir).map_err(shown)?);
     let max_open = settings.max_open_transactions.unwrap_or(0);
     let spoe = SpoeStore::open(&settings.spoe_dir, &settings.spoe_transaction_dir, max_open, configuration.clone());
     let spoe = spoe.map_err(shown)?.read_only(settings.read_only);
@@ -158,7 +159,8 @@ pub async fn run(
     follower.follow_users(&configuration.current().document)?;
 
     let in_order = configuration.trouble().is_none();
-    let (how, child, remarks) = how(&settings, &version, standalone.as_ref(), in_order).await?;
+    let (how, child, mut remarks) = how(&settings, &version, standalone.as_ref(), in_order).await?;
+    remarks.extend(weakness);
     let mut strategy = Strategy::new(how, presence.clone());
     strategy.patience = settings.reload_timeout;
     strategy.trust_exit_status = settings.profile == Profile::DropIn;
@@ -453,7 +455,7 @@ impl Follower {
                 _ = reconnect.recv() => {
                     // Where HAProxy listens is the same, but who answers there may be another one.
                     drop(self.runtime.look().await);
-                    tracing::info!("reload callback completed, runtime API reconfigured");
+                    tracing::info!("connections to haproxy are made anew, runtime API reconfigured");
                     continue;
                 }
                 _ = reread.recv() => {

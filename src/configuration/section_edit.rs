@@ -242,6 +242,14 @@ impl Engine {
         sockets.filter_map(|line| line.words.get(2).map(|word| word.trim_matches(['"', '\'']).to_owned())).collect()
     }
 
+    /// The group that HAProxy runs as: what the first `group` or `gid` line of the global sections says, a name or a number.
+    pub fn process_group(&self, document: &Document) -> Option<String> {
+        let globals = document.find_all("global", "");
+        let mut lines = globals.iter().filter_map(|at| document.section(*at)).flat_map(|section| said(section));
+        let line = lines.find(|line| matches!(line.words.first(), Some(&"group" | &"gid")))?;
+        line.words.get(1).map(|word| word.trim_matches(['"', '\'']).to_owned())
+    }
+
     /// True when each item of the field at a path is a line of its own.
     fn is_list(&self, resource: MessageId, path: &[FieldIndex]) -> bool {
         let mut message = resource;

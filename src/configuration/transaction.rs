@@ -120,7 +120,12 @@ impl Transactions {
         let mut bases = HashMap::from([(current.hash, current.document.clone())]);
         let names = std::fs::read_dir(&table.folder).map_err(|error| disk::failed("read", &table.folder, &error))?;
         for name in names {
-            let path = name.map_err(|error| disk::failed("read", &table.folder, &error))?.path();
+            let entry = name.map_err(|error| disk::failed("read", &table.folder, &error))?;
+            // None of ours is a link: it would lead to the file of somebody else.
+            if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                continue;
+            }
+            let path = entry.path();
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("log") => table.load_one(&path, committed, &mut bases)?,
                 Some("backstay-tmp") => disk::remove(&path)?,

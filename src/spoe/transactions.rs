@@ -51,7 +51,7 @@ impl Transactions {
         let (open, outdated) = (Folder::open(path)?, Folder::open(path.join("outdated"))?);
         let mut found = Vec::new();
         for (folder, status) in [(&open, Status::InProgress), (&outdated, Status::Outdated)] {
-            found.extend(left(folder.path(), status)?);
+            found.extend(left(folder, status)?);
         }
         // The oldest was last changed first, which is as near as one can come.
         found.sort_by_key(|(changed, _)| *changed);
@@ -137,14 +137,17 @@ impl Transactions {
 }
 
 /// What a folder holds, with the time of the last change.
-fn left(path: &Path, status: Status) -> Result<Vec<(std::time::SystemTime, Entry)>> {
+fn left(folder: &Folder, status: Status) -> Result<Vec<(std::time::SystemTime, Entry)>> {
+    let path = folder.path();
     let failed = |error: std::io::Error| Error::of_file("read", path, &error);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        // Other files are somebody else's.
-        let Some((spoe, id)) = name.rsplit_once('.').filter(|(_, id)| uuid::Uuid::try_parse(id).is_ok()) else {
+        // Other files are somebody else's, and so are links: none of ours is one.
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let Some((spoe, id)) = name.rsplit_once('.').filter(|(_, id)| is_file && uuid::Uuid::try_parse(id).is_ok())
+        else {
             continue;
         };
         let file = SpoeFile::parse(&std::fs::read(entry.path()).map_err(failed)?);

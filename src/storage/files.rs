@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::folder::{Contents, Folder, Writer};
+use super::folder::{Contents, Folder, KeyReaders, Writer};
 use crate::error::{Error, Reason, Result};
 
 /// A stored file.
@@ -67,6 +67,12 @@ impl FileStore {
     #[must_use]
     pub fn read_only(self, on: bool) -> Self {
         FileStore { folder: self.folder.read_only(on), ..self }
+    }
+
+    /// The same files, of which these may read new private keys.
+    #[must_use]
+    pub fn key_readers(self, readers: KeyReaders) -> Self {
+        FileStore { folder: self.folder.key_readers(readers), ..self }
     }
 
     /// The folder itself.

@@ -1,19 +1,21 @@
 //! A folder of files that are read in pieces and replaced as a whole.
 
+use std::fmt;
 use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt as _, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::Errno;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
+use super::beneath;
 use crate::error::{Error, Reason, Result};
 
 /// Files that are being written. No stored file may look like that.
@@ -21,6 +23,30 @@ const TEMPORARY: &str = ".backstay-";
 /// A whole file, while its text is written into one of the name behind this that cannot be exchanged.
 const WHOLE: &str = ".backstay-whole-";
 const CHUNK: usize = 64 * 1024;
+
+/// What the text of a private key holds, of whatever kind and form.
+const KEY: &[u8] = b"PRIVATE KEY-----";
+/// Modes of new files: for everybody to read; for us alone; for us and a group.
+const PUBLIC: u32 = 0o644;
+const PRIVATE: u32 = 0o600;
+const SHARED: u32 = 0o640;
+
+/// Says as which group HAProxy reads private keys, if not as root or as our own user. Asked for each new key.
+#[derive(Clone)]
+pub struct KeyReaders(Arc<dyn Fn() -> Option<u32> + Send + Sync>);
+
+impl KeyReaders {
+    /// Asks this function, which may block.
+    pub fn new(group: impl Fn() -> Option<u32> + Send + Sync + 'static) -> Self {
+        KeyReaders(Arc::new(group))
+    }
+}
+
+impl fmt::Debug for KeyReaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyReaders")
+    }
+}
 
 /// A folder that this process alone writes to. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -33,6 +59,7 @@ struct Inner {
     path: PathBuf,
     /// Every change is refused.
     read_only: bool,
+    readers: Option<KeyReaders>,
     /// Held from the last look at the target to the rename.
     commits: Mutex<()>,
     counter: AtomicU64,
@@ -66,18 +93,24 @@ impl Folder {
                 tracing::warn!(path = %entry.path().display(), %error, "what an earlier run left behind stays");
             }
         }
-        Ok(Folder::new(path, false))
+        Ok(Folder::new(path, false, None))
     }
 
-    fn new(path: PathBuf, read_only: bool) -> Self {
+    fn new(path: PathBuf, read_only: bool, readers: Option<KeyReaders>) -> Self {
         let (commits, counter) = (Mutex::new(()), AtomicU64::new(0));
-        Folder { inner: Arc::new(Inner { path, read_only, commits, counter }) }
+        Folder { inner: Arc::new(Inner { path, read_only, readers, commits, counter }) }
     }
 
     /// The same folder, in which nothing can be changed if `on`.
     #[must_use]
     pub fn read_only(self, on: bool) -> Self {
-        Folder::new(self.inner.path.clone(), on)
+        Folder::new(self.inner.path.clone(), on, self.inner.readers.clone())
+    }
+
+    /// The same folder, in which these may read new private keys.
+    #[must_use]
+    pub fn key_readers(self, readers: KeyReaders) -> Self {
+        Folder::new(self.inner.path.clone(), self.inner.read_only, Some(readers))
     }
 
     /// Fails with `UNSUPPORTED` when nothing can be changed.
@@ -94,20 +127,25 @@ impl Folder {
         &self.inner.path
     }
 
-    /// Names and sizes of the regular files in it, sorted; hidden ones are left out.
+    /// Names and sizes of the regular files in it, sorted; hidden ones are left out, and links that lead out of it.
     pub async fn list(&self) -> Result<Vec<(String, u64)>> {
-        let mut entries = tokio::fs::read_dir(self.path()).await.map_err(|error| self.failed(self.path(), &error))?;
-        let mut files = Vec::new();
-        while let Some(entry) = entries.next_entry().await.map_err(|error| self.failed(self.path(), &error))? {
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            // A file may be gone by now.
-            let Ok(metadata) = tokio::fs::metadata(entry.path()).await else { continue };
-            if metadata.is_file() && !name.starts_with('.') {
-                files.push((name, metadata.len()));
+        let path = self.path().to_owned();
+        let listed = blocking(move || {
+            let mut files = Vec::new();
+            for entry in std::fs::read_dir(&path)? {
+                let Ok(name) = entry?.file_name().into_string() else { continue };
+                if name.starts_with('.') {
+                    continue;
+                }
+                // A file may be gone by now.
+                if let Ok(Some(stat)) = beneath::stat(&path, &name) {
+                    files.push((name, u64::try_from(stat.st_size).unwrap_or_default()));
+                }
             }
-        }
-        files.sort_unstable();
-        Ok(files)
+            files.sort_unstable();
+            Ok(files)
+        });
+        listed.await.map_err(|error| self.failed(self.path(), &error))
     }
 
     /// Path of a name in the folder; nothing for names that are no single, visible path component.
@@ -118,22 +156,29 @@ impl Folder {
 
     /// Size of a regular file, if there is one of that name.
     pub async fn size(&self, name: &str) -> Result<Option<u64>> {
-        let Some(path) = self.file(name) else { return Ok(None) };
-        match tokio::fs::metadata(&path).await {
-            Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed(&path, &error)),
-        }
+        let found = self.look(name, beneath::stat).await?;
+        Ok(found.map(|stat| u64::try_from(stat.st_size).unwrap_or_default()))
     }
 
     /// Reads a file in pieces. `OBJECT_NOT_FOUND`.
     pub async fn read(&self, name: &str) -> Result<Contents> {
-        let path = self.file(name).ok_or_else(|| no_file(name))?;
-        match File::open(&path).await {
-            Ok(file) => Ok(Contents { file, path, _temporary: None }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_file(name)),
-            Err(error) => Err(self.failed(&path, &error)),
-        }
+        let (file, path) = (self.open_file(name).await?, self.path().join(name));
+        Ok(Contents { file: file.ok_or_else(|| no_file(name))?, path, _temporary: None })
+    }
+
+    /// Opens a file to read it, if there is one of that name.
+    pub(super) async fn open_file(&self, name: &str) -> Result<Option<File>> {
+        Ok(self.look(name, beneath::open).await?.map(File::from_std))
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        name: &str,
+        look: fn(&Path, &str) -> io::Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let Some(path) = self.file(name) else { return Ok(None) };
+        let (folder, name) = (self.path().to_owned(), name.to_owned());
+        blocking(move || look(&folder, &name)).await.map_err(|error| self.failed(&path, &error))
     }
 
     /// Starts writing a file, which takes its place with [`Writer::commit`]. `INVALID_VALUE` for an unusable name.
@@ -148,7 +193,7 @@ impl Folder {
         })?;
         let number = self.inner.counter.fetch_add(1, Ordering::Relaxed);
         let path = self.path().join(format!("{TEMPORARY}{}-{number}", std::process::id()));
-        let file = File::options().write(true).create_new(true).open(&path).await;
+        let file = File::options().write(true).create_new(true).mode(PRIVATE).open(&path).await;
         let file = file.map_err(|error| self.failed(&path, &error))?;
         Ok(Writer {
             folder: self.clone(),
@@ -159,6 +204,8 @@ impl Folder {
             create,
             left: limit,
             limit,
+            is_key: false,
+            tail: Vec::new(),
         })
     }
 
@@ -189,7 +236,9 @@ impl Folder {
 /// Writes the text of one file into another. Blocks.
 fn write_in_place(from: &Path, to: &Path) -> io::Result<()> {
     let mut source = std::fs::File::open(from)?;
-    let mut target = std::fs::OpenOptions::new().write(true).open(to)?;
+    // What is mounted is no link, and a link would lead elsewhere.
+    let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+    let mut target = std::fs::OpenOptions::new().write(true).custom_flags(no_link).open(to)?;
     let size = source.metadata()?.len();
     // Where there is no room, the old text stays.
     if let Err(error @ (Errno::NOSPC | Errno::DQUOT)) = fallocate(&target, FallocateFlags::KEEP_SIZE, 0, size) {
@@ -198,6 +247,11 @@ fn write_in_place(from: &Path, to: &Path) -> io::Result<()> {
     let length = io::copy(&mut source, &mut target)?;
     target.set_len(length)?;
     target.sync_all()
+}
+
+/// Runs work that blocks beside the tasks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 fn no_file(name: &str) -> Error {
@@ -248,6 +302,10 @@ pub struct Writer {
     create: bool,
     left: u64,
     limit: u64,
+    /// A private key has been pushed.
+    is_key: bool,
+    /// The last bytes, in which a key may have begun.
+    tail: Vec<u8>,
 }
 
 impl Writer {
@@ -257,7 +315,17 @@ impl Writer {
             let message = format!("file '{}': larger than {} bytes", self.name, self.limit);
             Error::new(Reason::TooLarge, message).with("limit", self.limit)
         })?;
+        self.look_for_key(bytes);
         self.file.write_all(bytes).await.map_err(|error| self.failed(&error))
+    }
+
+    fn look_for_key(&mut self, bytes: &[u8]) {
+        let find = |text: &[u8]| memchr::memmem::find(text, KEY).is_some();
+        // What is cut in two stands in the end of the one and the beginning of the other.
+        self.tail.extend_from_slice(bytes.get(..KEY.len()).unwrap_or(bytes));
+        self.is_key = self.is_key || find(&self.tail) || find(bytes);
+        let kept = if bytes.len() > KEY.len() { bytes } else { &self.tail };
+        self.tail = kept[kept.len().saturating_sub(KEY.len())..].to_vec();
     }
 
     /// Where the bytes lie until the file takes its place. They are all there after [`Writer::settle`].
@@ -287,19 +355,39 @@ impl Writer {
         self.limit - self.left
     }
 
-    /// Puts the file in its place, durably, with mode 0644. Returns its size.
+    /// Puts the file in its place, durably. Returns its size.
+    ///
+    /// Mode and owner of a file that is replaced stay. A new one has mode 0644; with a private key in it 0600, or 0640
+    /// with the group of those who may read it.
     pub async fn commit(mut self) -> Result<u64> {
-        let written = async {
-            self.file.flush().await?;
-            self.file.set_permissions(Permissions::from_mode(0o644)).await?;
-            self.file.sync_all().await
-        };
-        written.await.map_err(|error| self.failed(&error))?;
-        let folder = self.folder.clone();
-        let _alone = folder.inner.commits.lock().await;
-        if self.create && tokio::fs::try_exists(&self.target).await.map_err(|error| self.failed(&error))? {
+        self.file.flush().await.map_err(|error| self.failed(&error))?;
+        let held = self.folder.clone();
+        let _alone = held.inner.commits.lock().await;
+        if self.create && tokio::fs::symlink_metadata(&self.target).await.is_ok() {
             return Err(Error::new(Reason::ObjectExists, format!("file '{}' exists already", self.name)));
         }
+        let file = self.file.try_clone().await.map_err(|error| self.failed(&error))?.into_std().await;
+        let readers = self.folder.inner.readers.clone().filter(|_| self.is_key);
+        let (folder, name, is_key) = (self.folder.path().to_owned(), self.name.clone(), self.is_key);
+        let ready = blocking(move || {
+            let mode = match beneath::stat(&folder, &name)? {
+                Some(old) => {
+                    if let Err(error) = fchown(&file, Some(old.st_uid), Some(old.st_gid)) {
+                        // Only root may give files away; the file then belongs to us, as with any editor.
+                        tracing::debug!(name, %error, "cannot keep the owner of the file");
+                    }
+                    old.st_mode & 0o7777
+                }
+                None if !is_key => PUBLIC,
+                None => match readers.and_then(|readers| (readers.0)()) {
+                    Some(group) if fchown(&file, None, Some(group)).is_ok() => SHARED,
+                    _ => PRIVATE,
+                },
+            };
+            file.set_permissions(Permissions::from_mode(mode))?;
+            file.sync_all()
+        });
+        ready.await.map_err(|error| self.failed(&error))?;
         match tokio::fs::rename(&self.temporary.0, &self.target).await {
             // A single file that is mounted there cannot be exchanged.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => self.overwrite().await?,
@@ -403,6 +491,53 @@ mod tests {
         Folder::open(folder.path()).unwrap();
         assert_eq!(std::fs::read_to_string(&mounted).unwrap(), "short\n");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn private_keys_are_private_and_modes_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let facts = |name: &str| {
+            use std::os::unix::fs::MetadataExt as _;
+            let facts = std::fs::metadata(dir.path().join(name)).unwrap();
+            (facts.mode() & 0o7777, facts.gid())
+        };
+        let put = async |folder: &Folder, name: &str, pieces: &[&str]| {
+            let mut writer = folder.write(name, false, 1000).await.unwrap();
+            for piece in pieces {
+                writer.push(piece.as_bytes()).await.unwrap();
+            }
+            writer.commit().await.unwrap();
+        };
+        let (key, group) = ("-----BEGIN EC PRIVATE KEY-----\n", rustix::process::getegid().as_raw());
+        put(&folder, "public", &["-----BEGIN PUBLIC KEY-----\n"]).await;
+        put(&folder, "whole", &["x", key]).await;
+        let letters: Vec<String> = key.chars().map(String::from).collect();
+        put(&folder, "letters", &letters.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        put(&folder, "cut", &[&key[..20], &key[20..]]).await;
+        assert_eq!(["public", "whole", "letters", "cut"].map(|name| facts(name).0), [0o644, 0o600, 0o600, 0o600]);
+        put(&folder.clone().key_readers(KeyReaders::new(move || Some(group))), "group", &[key]).await;
+        assert_eq!(facts("group"), (0o640, group));
+        for mode in [0o644, 0o604, 0o400] {
+            std::fs::set_permissions(dir.path().join("whole"), Permissions::from_mode(mode)).unwrap();
+            put(&folder, "whole", &[key]).await;
+            assert_eq!(facts("whole").0, mode);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_that_leads_out_is_no_file_and_keeps_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), "s").unwrap();
+        let folder = Folder::open(dir.path().join("maps")).unwrap();
+        std::os::unix::fs::symlink("../secret", folder.path().join("link")).unwrap();
+        assert_eq!((folder.list().await.unwrap(), folder.size("link").await.unwrap()), (vec![], None));
+        assert_eq!(content(&folder, "link").await.unwrap_err().reason(), Reason::ObjectNotFound);
+        let writer = folder.write("link", true, 9).await.unwrap();
+        assert_eq!(writer.commit().await.unwrap_err().reason(), Reason::ObjectExists);
+        folder.write("link", false, 9).await.unwrap().commit().await.unwrap();
+        assert_eq!(std::fs::read(dir.path().join("secret")).unwrap(), b"s");
+        assert_eq!(folder.size("link").await.unwrap(), Some(0));
     }
 
     #[tokio::test]

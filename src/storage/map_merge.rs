@@ -37,11 +37,7 @@ pub(super) struct Merge<'a> {
 impl<'a> Merge<'a> {
     /// Opens the file `name` of the folder; one that is not there is empty.
     pub(super) async fn open(folder: &'a Folder, name: &'a str, path: &'a Path) -> Result<Self> {
-        let reader = match File::open(path).await {
-            Ok(file) => Some(BufReader::with_capacity(BLOCK, file)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(path, &error)),
-        };
+        let reader = folder.open_file(name).await?.map(|file| BufReader::with_capacity(BLOCK, file));
         let writer = match reader {
             Some(_) => None,
             None => Some(folder.write(name, false, u64::MAX).await?),

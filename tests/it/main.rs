@@ -38,6 +38,7 @@ mod runtime_speed;
 mod runtime_workers;
 mod sections;
 mod stored;
+mod stored_rights;
 mod support;
 mod sweep;
 mod table_writes;
