@@ -145,7 +145,7 @@ fn kind(reason: Reason) -> &'static str {
     }
 }
 
-/// The `message` of an error body: the kind, the sentence, and what HAProxy printed.
+/// The `message` of an error body: the kind, the sentence, and what HAProxy printed unless the sentence says it.
 pub fn message(error: &Error) -> String {
     let prefix = kind(error.reason());
     let mut text = String::with_capacity(prefix.len() + error.message().len());
@@ -153,7 +153,8 @@ pub fn message(error: &Error) -> String {
         text.push_str(prefix);
     }
     text.push_str(error.message());
-    if let Some(detail) = error.detail_text().filter(|detail| !detail.is_empty()) {
+    let said = |detail: &&str| error.message().contains(detail.trim());
+    if let Some(detail) = error.detail_text().filter(|detail| !said(detail)) {
         text.push_str(": ");
         text.push_str(detail);
     }
@@ -426,6 +427,14 @@ mod tests {
         let transactions = "/v2/services/haproxy/transactions/{id}";
         assert_eq!(status(HttpMethod::PUT, transactions, Reason::TransactionNotFound), (404, false));
         assert_eq!(status(HttpMethod::PUT, transactions, Reason::TransactionOutdated), (406, false));
+    }
+
+    #[test]
+    fn a_message_says_each_sentence_once() {
+        let error = |detail: &str| Error::new(Reason::ReloadFailed, "refused: exit status 1, oops").detail(detail);
+        assert_eq!(message(&error("exit status 1, oops\n")), "refused: exit status 1, oops");
+        assert_eq!(message(&error("line 3")), "refused: exit status 1, oops: line 3");
+        assert_eq!(message(&error("")), "refused: exit status 1, oops");
     }
 
     #[test]

@@ -42,13 +42,12 @@ impl Runtime {
         self.lines(Command::new("show table").arg("table", table)?).await
     }
 
-    /// The entry of a key. `OBJECT_NOT_FOUND` without table or entry, `RUNTIME_REJECTED` for binary tables: HAProxy
-    /// does not look up their keys, only their listing has them.
-    pub async fn table_entry(&self, table: &str, key: &str) -> Result<TableEntry> {
+    /// The entry of a key, if there is one. `OBJECT_NOT_FOUND` without such a table, `RUNTIME_REJECTED` for binary tables:
+    /// HAProxy does not look up their keys, only their listing has them.
+    pub async fn table_entry(&self, table: &str, key: &str) -> Result<Option<TableEntry>> {
         let command = Command::new("show table").arg("table", table)?.words("key").arg("key", key)?;
         let answer = self.short(command).await?;
-        let found = answer.lines().find_map(|line| parse_table_entry(line.as_bytes()));
-        found.ok_or_else(|| Error::new(Reason::ObjectNotFound, format!("no entry with key '{key}' in table '{table}'")))
+        Ok(answer.lines().find_map(|line| parse_table_entry(line.as_bytes())))
     }
 
     /// Creates an entry or updates the given data of it.
@@ -97,11 +96,7 @@ impl Runtime {
         self.on_one(|one, _| async move {
             let (info, known) = tokio::join!(one.table(table), one.table_entry(table, key));
             check_table_key(info?.kind, key)?;
-            let known = match known {
-                Ok(entry) => Some(entry),
-                Err(error) if error.reason() == Reason::ObjectNotFound => None,
-                Err(error) => return Err(error),
-            };
+            let known = known?;
             let sum = |(kind, amount): &(DataType, i64)| {
                 let before = known.as_ref().and_then(|entry| entry.number(kind)).unwrap_or(0);
                 (kind.clone(), before.saturating_add_signed(*amount).min(kind.largest()))
@@ -110,7 +105,11 @@ impl Runtime {
             let set = one.set_table_entry_checked(table, key, &sums).await;
             // A worker that goes may have taught the next one what it counted, so nothing is added again from here on.
             match set {
-                Ok(()) => Ok(one.table_entry(table, key).await.map_err(|error| counted(&error))),
+                Ok(()) => {
+                    let entry = one.table_entry(table, key).await.map_err(|error| counted(&error));
+                    // It may have been cleared meanwhile.
+                    Ok(entry.and_then(|entry| entry.ok_or_else(|| no_entry(table, key))))
+                }
                 Err(error) if error.reason() == Reason::OutcomeUnknown => Ok(Err(error)),
                 Err(error) => Err(error),
             }
@@ -183,6 +182,10 @@ fn counted(error: &Error) -> Error {
         Reason::RuntimeUnavailable => unknown(error),
         _ => error.clone(),
     }
+}
+
+fn no_entry(table: &str, key: &str) -> Error {
+    Error::new(Reason::ObjectNotFound, format!("no entry with key '{key}' in table '{table}'"))
 }
 
 fn no_table(name: &str) -> Error {

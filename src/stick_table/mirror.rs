@@ -19,12 +19,13 @@ use super::rows::Rows;
 use crate::runtime::{Datum, DatumValue, RawTableEntry, number, unescape};
 
 /// Where in the history of a table something is. Numbers grow strictly within an epoch; an epoch ends when continuity
-/// is lost (HAProxy was away, the table stores other data, this process was restarted).
+/// is lost (HAProxy was away, the table stores other data, this process was restarted). By default it is none: nothing can
+/// be resumed from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Revision {
-    /// Differs for each stretch of unbroken history.
+    /// Differs for each stretch of unbroken history; 0 for none.
     pub epoch: u64,
-    /// Number of the last change that is included; 0 when nothing can be resumed from here.
+    /// Number of the last change that is included; 0 before the first one.
     pub number: u64,
 }
 

@@ -199,13 +199,13 @@ impl Watch {
             match self.place {
                 Place::Ended => return Ok(()),
                 Place::Snapshot { base: known, .. } | Place::Live(known) if known.epoch != current.epoch => {
-                    self.resync(current);
+                    self.resync();
                     return Ok(());
                 }
                 Place::Start { .. } if !mirror.is_complete() => return Ok(()),
                 Place::Start { resume, entries } => {
                     self.view.check(&mirror)?;
-                    let known = resume.filter(|known| known.epoch == current.epoch && known.number > 0);
+                    let known = resume.filter(|known| known.epoch == current.epoch);
                     if let Some(known) = known.filter(|known| self.view.resume(&mirror, known.number, now)) {
                         self.place = Place::Live(known);
                     } else if entries {
@@ -220,7 +220,7 @@ impl Watch {
                 }
                 Place::Snapshot { base, from } => {
                     let (entries, next) = self.view.snapshot(&mirror, from, now, CHUNK);
-                    let revision = if next.is_none() { base } else { Revision { number: 0, ..base } };
+                    let revision = if next.is_none() { base } else { Revision::default() };
                     self.place = match next {
                         Some(from) => Place::Snapshot { base, from },
                         None => Place::Live(base),
@@ -242,13 +242,13 @@ impl Watch {
                             }
                             Next::Alone(view) => (self.group, self.view) = (None, view),
                             Next::Lost => {
-                                self.resync(current);
+                                self.resync();
                                 return Ok(());
                             }
                         }
                     }
                     let Some((changes, number)) = self.view.changes(&mirror, known.number, now, CHUNK) else {
-                        self.resync(current);
+                        self.resync();
                         return Ok(());
                     };
                     self.queue.extend(messages(&table, known.epoch, changes));
@@ -266,9 +266,9 @@ impl Watch {
         }
     }
 
-    fn resync(&mut self, current: Revision) {
+    fn resync(&mut self) {
         self.group = None;
-        self.push(Revision { number: 0, ..current }, Event::Resync);
+        self.push(Revision::default(), Event::Resync);
         self.place = Place::Start { resume: None, entries: true };
     }
 
@@ -288,8 +288,7 @@ impl Watch {
     fn progress(&mut self) {
         let revision = match self.place {
             Place::Live(revision) => revision,
-            Place::Snapshot { base, .. } => Revision { number: 0, ..base },
-            Place::Start { .. } | Place::Ended => Revision::default(),
+            Place::Snapshot { .. } | Place::Start { .. } | Place::Ended => Revision::default(),
         };
         self.push(revision, Event::Progress);
     }

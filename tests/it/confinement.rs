@@ -4,10 +4,13 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::Signal;
+
 use crate::drop_in::Bench;
 use crate::support::backstay::Backstay;
 use crate::support::client::{Client, Http, Transport, request};
 use crate::support::haproxy::{Haproxy, binary, eventually, free_port, version};
+use crate::support::world::until;
 
 const SECRET: &str = "never-to-be-told-1";
 const LISTENER: &str = "frontend checked\n    mode http\n    timeout client 1s\n    bind 127.0.0.1:1\n";
@@ -219,4 +222,26 @@ async fn an_own_command_is_not_confined_and_tells_nothing_either() {
     let answer = validate(&bench.client(Transport::Rest), LISTENER).await;
     assert!(bench.path("asked").try_exists().unwrap());
     assert!(answer.text().contains("no: ${OF_BOTH}"), "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_that_hang_keep_nobody_waiting_and_leave_nothing() {
+    let mut bench = Bench::running();
+    bench.script("check", "grep -q hang \"$DATAPLANEAPI_TRANSACTION_FILE\" || exit 0; exec sleep 25");
+    bench.start(&["--validate-cmd=check"]);
+    let client = bench.client(Transport::Rest);
+    let hang = format!("# hang\n{LISTENER}");
+    let left = |bench: &Bench| listing(&bench.path("tr")).iter().filter(|(name, _)| name.starts_with(".check")).count();
+    let good = async {
+        until("all of them hang", async || left(&bench) >= 2).await;
+        validate(&client, LISTENER).await
+    };
+    tokio::select! {
+        _ = futures_util::future::join_all((0..4).map(|_| validate(&client, &hang))) => panic!("they should hang"),
+        answer = good => assert_eq!(answer.status, VALID, "{}", answer.text()),
+    }
+    assert!(left(&bench) > 0);
+    bench.end(Signal::KILL);
+    bench.start(&[]);
+    assert_eq!(left(&bench), 0, "what a killed process left goes at the next start");
 }

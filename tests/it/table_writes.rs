@@ -89,7 +89,7 @@ async fn additions_at_the_same_time_add_up() {
     stop.store(true, Ordering::Relaxed);
     load.await.unwrap();
     let counts = async |key| {
-        let entry = live.runtime.table_entry("pushed", key).await.unwrap();
+        let entry = live.runtime.table_entry("pushed", key).await.unwrap().unwrap();
         [&DataType::Gpc(0), &DataType::HttpReqCnt].map(|kind| entry.number(kind).unwrap())
     };
     assert_eq!(counts("busy").await, [200_000, sent.load(Ordering::Relaxed)]);
@@ -114,7 +114,7 @@ async fn additions_stop_at_the_ends_and_reach_arrays_where_haproxy_can() {
             assert!(data.contains(&(DataType::Gpc(2), DatumValue::Number(4))), "{data:?}");
             let set = [(DataType::Gpt(1), DatumValue::Number(9)), (DataType::Gpc(0), DatumValue::Number(8))];
             live.runtime.set_table_entry("arrays", "x", &set).await.unwrap();
-            let entry = live.runtime.table_entry("arrays", "x").await.unwrap();
+            let entry = live.runtime.table_entry("arrays", "x").await.unwrap().unwrap();
             assert_eq!(entry.number(&DataType::Gpt(1)), Some(9));
             assert_eq!(entry.number(&DataType::Gpc(0)), Some(8));
             live.runtime.clear_table("arrays", &["gpc2 gt 3".parse().unwrap()]).await.unwrap();

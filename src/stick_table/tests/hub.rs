@@ -210,8 +210,9 @@ async fn an_absent_haproxy_keeps_watches_open_and_then_resyncs() {
     fake.set("b", 1);
     let resync = next(&mut watch).await;
     assert_eq!(resync.event, Event::Resync);
-    assert!(resync.revision.epoch > first.revision.epoch);
-    assert_eq!(keys(&next(&mut watch).await.event), ["a", "b"]);
+    let fresh = next(&mut watch).await;
+    assert!(fresh.revision.epoch > first.revision.epoch);
+    assert_eq!(keys(&fresh.event), ["a", "b"]);
     hub.reloaded();
     assert_eq!(next(&mut watch).await.event, Event::Resync);
     assert_eq!(keys(&next(&mut watch).await.event), ["a", "b"]);
@@ -279,13 +280,26 @@ async fn a_watch_resumes_where_it_was_or_starts_anew() {
     let older = Revision { epoch: 99, ..seen };
     let mut other = hub.watch("t", resume(older));
     assert_eq!(keys(&next(&mut other).await.event), ["a", "b"]);
-    let nothing = Revision { number: 0, ..seen };
-    other = hub.watch("t", resume(nothing));
+    other = hub.watch("t", resume(Revision::default()));
     assert!(matches!(next(&mut other).await.event, Event::Snapshot { last: true, .. }));
     drop((again, other));
     sleep(Duration::from_secs(61)).await;
     let mut late = hub.watch("t", resume(update.revision));
     assert!(matches!(next(&mut late).await.event, Event::Snapshot { .. }), "the mirror is gone after a while");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_an_empty_table_can_be_resumed() {
+    let fake = Fake::default();
+    let hub = fake.hub();
+    let first = next(&mut hub.watch("t", every(100))).await;
+    assert!(matches!(first.event, Event::Snapshot { last: true, .. }));
+    assert_eq!(first.revision.number, 0);
+    let mut again = hub.watch("t", WatchOptions { resume: Some(first.revision), ..every(100) });
+    fake.set("a", 1);
+    let told = next(&mut again).await;
+    assert_eq!((keys(&told.event), told.revision.number), (vec!["a"], 1));
+    assert!(matches!(told.event, Event::Changed(_)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,7 +316,7 @@ async fn large_snapshots_come_in_parts_and_only_the_last_can_be_resumed_from() {
         let Event::Snapshot { entries, last } = update.event else { panic!("a snapshot") };
         parts += 1;
         count += entries.len();
-        assert_eq!(update.revision.number == 0, !last);
+        assert_eq!(update.revision == Revision::default(), !last);
         if last {
             break;
         }

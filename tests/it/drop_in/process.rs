@@ -48,6 +48,7 @@ async fn each_signal_does_what_it_should() {
     // SIGUSR1: connections to HAProxy are made anew.
     bench.signal(Signal::USR1);
     bench.logged("runtime API reconfigured");
+    assert!(!bench.log().contains("reload callback completed"), "nothing moved: {}", bench.log());
     let servers = json!({"backend": "be"});
     assert!(changed.call("RuntimeServerService.ListRuntimeServers", &servers).await.is_ok());
 

@@ -111,13 +111,9 @@ pub(in super::super) async fn entries(
 
 async fn entry_of_key(context: &Context, table: &str, key: &str) -> Result<pb::ListStickTableEntriesResponse> {
     let mut answer = pb::ListStickTableEntriesResponse::default();
-    match context.runtime.table_entry(table, key).await {
-        Ok(entry) => {
-            answer.fields = fields(Some(&entry.data));
-            answer.entries.push(message(entry));
-        }
-        Err(error) if error.reason() == Reason::ObjectNotFound && error.message().starts_with("no entry") => {}
-        Err(error) => return Err(error),
+    if let Some(entry) = context.runtime.table_entry(table, key).await? {
+        answer.fields = fields(Some(&entry.data));
+        answer.entries.push(message(entry));
     }
     Ok(answer)
 }

@@ -139,8 +139,9 @@ fn event(update: Update) -> pb::WatchStickTableResponse {
         SourceKind::Push => pb::WatchSource::Push,
     };
     let Revision { epoch, number } = update.revision;
+    let can_resume = update.revision != Revision::default();
     pb::WatchStickTableResponse {
-        resume_token: if number == 0 { String::new() } else { format!("{epoch}.{number}") },
+        resume_token: if can_resume { format!("{epoch}.{number}") } else { String::new() },
         revision: i64::try_from(number).unwrap_or(i64::MAX),
         source: source.into(),
         staleness_ms: i64::try_from(update.staleness.as_millis()).unwrap_or(i64::MAX),
