@@ -17,7 +17,7 @@ use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::discovery::client::Client;
+use crate::discovery::client::{Client, Trouble, Unopened};
 use crate::runtime::DataType;
 
 /// Between two attempts to reach the API.
@@ -168,10 +168,16 @@ async fn follow(url: &http::Uri, authorization: &str, output: &mut Output, told:
         .header(ACCEPT, "application/x-ndjson")
         .body(Full::default())
         .map_err(|error| Ended::Refused(error.to_string()))?;
-    let response = client.open(request).await.map_err(|error| {
-        let error = error.to_string();
+    let response = client.open(request).await.map_err(|unopened| {
         // The rest is the URL, which is known.
-        Ended::Away(error.split_once("client error (Connect): ").map_or(&*error, |(_, why)| why).to_owned())
+        let why = |error: Trouble| {
+            let error = error.to_string();
+            error.split_once("client error (Connect): ").map_or(&*error, |(_, why)| why).to_owned()
+        };
+        match unopened {
+            Unopened::Untrusted(error) => Ended::Refused(why(error)),
+            Unopened::Away(error) => Ended::Away(why(error)),
+        }
     })?;
     let status = response.status();
     if !status.is_success() {

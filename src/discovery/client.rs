@@ -32,6 +32,15 @@ impl fmt::Display for Trouble {
     }
 }
 
+/// Why a request has no answer that goes on.
+#[derive(Debug)]
+pub(crate) enum Unopened {
+    /// The two do not agree on TLS: on a certificate, mostly. Another attempt leads to the same.
+    Untrusted(Trouble),
+    /// Nobody answers just now.
+    Away(Trouble),
+}
+
 /// An answer.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -82,9 +91,12 @@ impl Client {
     }
 
     /// Sends a request; its answer may go on for ever.
-    pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Trouble> {
+    pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unopened> {
         let target = shown(request.uri());
-        self.inner.request(request).await.map_err(|error| Trouble(format!("{target}: {}", causes(&error))))
+        self.inner.request(request).await.map_err(|error| {
+            let trouble = Trouble(format!("{target}: {}", causes(&error)));
+            if is_of_tls(&error) { Unopened::Untrusted(trouble) } else { Unopened::Away(trouble) }
+        })
     }
 
     /// Sends a request and reads the whole answer.
@@ -115,6 +127,15 @@ impl Client {
 fn shown(uri: &http::Uri) -> String {
     let authority = uri.authority().map_or("", http::uri::Authority::as_str);
     format!("{authority}{}", uri.path())
+}
+
+/// Whether TLS itself is what failed, and not the connection below it.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    // An I/O error does not name what it wraps among its sources.
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<tokio_rustls::rustls::Error>()
+        || wrapped.is_some_and(|wrapped| is_of_tls(wrapped))
+        || error.source().is_some_and(is_of_tls)
 }
 
 /// An error with what caused it.

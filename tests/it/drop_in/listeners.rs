@@ -177,3 +177,35 @@ fn what_cannot_be_listened_on_ends_the_start() {
     bench.logged("file cannot be read as certificates");
     eventually("nothing is left open", || std::net::TcpListener::bind(bench.api).is_ok());
 }
+
+/// `backstay watch` tries again where nobody answers, but not what another attempt cannot mend.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_ends_where_tls_itself_fails() {
+    let on = secure(&[]);
+    let other = on.bench.path("other.crt");
+    std::fs::write(&other, Authority::new("other").pem()).unwrap();
+    let (ours, plain) = (on.bench.path("ca.crt"), on.bench.api.port());
+    for (port, trusted, words) in
+        [(on.port, &other, "certificate"), (plain, &ours, "https"), (on.port, &ours, "the API answers 401")]
+    {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_backstay"));
+        command.args(["watch", "be", "--server", &format!("https://localhost:{port}")]);
+        command.env("BACKSTAY_PASSWORD", "wrong").env("SSL_CERT_FILE", trusted);
+        let log = on.bench.path("watch.log");
+        command.stdout(std::process::Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
+        let mut child = command.spawn().unwrap();
+        let said = || std::fs::read_to_string(&log).unwrap();
+        let mut ended = None;
+        for _ in 0..2000 {
+            ended = child.try_wait().unwrap();
+            if ended.is_some() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        drop(child.kill());
+        child.wait().unwrap();
+        assert!(ended.is_some_and(|status| !status.success()), "it goes on: {}", said());
+        assert!(words == "https" || said().contains(words), "{}", said());
+    }
+}

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
+use super::WRITERS;
+use super::writer::NAMES;
 use crate::support::client::{Client, Transport};
 use crate::support::haproxy::{binary, eventually};
 
@@ -28,11 +30,13 @@ userlist controller
     user admin insecure-password adminpwd
 frontend web
     bind unix@{dir}/web.sock
+    http-request deny if { path,map({dir}/maps/live.map) -m str never }
     http-request return status 200
 backend app
     balance roundrobin
 backend raw
     balance roundrobin
+backend live
 ";
 
 /// How backstay reloads HAProxy.
@@ -63,8 +67,12 @@ impl Ground {
         let mut dir = tempfile::Builder::new().prefix("kill").tempdir().expect("a folder");
         dir.disable_cleanup(std::env::var_os("BACKSTAY_KILL_KEEP").is_some());
         let ground = Ground { dir, master: None, backstay: None, api: ([127, 0, 0, 1], 0).into(), starts: 0 };
-        ground.write("haproxy.cfg", &ground.filled(CONFIGURATION));
-        ground.write("reload", "");
+        // Servers whose states are written, for each writer.
+        let names = (0..WRITERS).flat_map(|writer| (0..NAMES).map(move |at| format!("w{writer}n{at}")));
+        let servers = names.fold(String::new(), |text, name| text + &format!("    server {name} 127.0.0.1:1\n"));
+        ground.write("haproxy.cfg", &(ground.filled(CONFIGURATION) + &servers));
+        std::fs::create_dir(ground.path("maps")).expect("a folder");
+        ground.write("maps/live.map", "/never never\n");
         std::fs::create_dir(ground.path("spoe")).expect("a folder");
         ground.write("spoe/kill.cfg", "[kill]\nspoe-message m\n    args ip=src\n    event on-client-session\n");
         ground

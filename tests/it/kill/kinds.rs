@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
+use super::Promise;
 use super::ground::Ground;
 use crate::support::client::{Client, Refusal};
 
@@ -13,6 +14,9 @@ const CHAIN: &str = include_str!("../../data/certificates/chain.pem");
 /// The SPOE file and its scope that agents are written to.
 pub(super) const SPOE_FILE: &str = "kill.cfg";
 const SPOE_SCOPE: &str = "[kill]";
+
+/// States of a server, by number.
+const STATES: [&str; 3] = ["ready", "drain", "maint"];
 
 /// A content that nobody has written.
 const TORN: u32 = u32::MAX;
@@ -40,15 +44,21 @@ enum Address {
     Index,
     /// A name that it was given, which is looked up.
     Id,
+    /// Its own name, in the field of ids.
+    Key,
 }
 
 /// A kind of things.
 pub(super) struct Kind {
     pub(super) name: &'static str,
     pub(super) guard: Guard,
+    /// What is promised of it besides.
+    pub(super) promise: Promise,
+    /// How many contents there are; those of others are numbered without end.
+    pub(super) contents: Option<u32>,
     service: &'static str,
-    /// The end of method names, in the singular.
-    noun: &'static str,
+    /// The end of method names, in the singular and in the plural.
+    nouns: [&'static str; 2],
     /// The field of lists that has the objects.
     list: &'static str,
     /// What all requests have in common.
@@ -66,12 +76,14 @@ pub(super) struct Kind {
 }
 
 /// All kinds.
-pub(super) const KINDS: [Kind; 12] = [
+pub(super) const KINDS: [Kind; 14] = [
     Kind {
         name: "backends",
         guard: Guard::Configuration,
+        promise: Promise::Stored,
+        contents: None,
         service: "BackendService",
-        noun: "Backend",
+        nouns: ["Backend", "Backends"],
         list: "backends",
         parent: &[],
         field: "backend",
@@ -104,8 +116,10 @@ pub(super) const KINDS: [Kind; 12] = [
     Kind {
         name: "rules",
         guard: Guard::Configuration,
+        promise: Promise::Stored,
+        contents: None,
         service: "HttpAfterResponseRuleService",
-        noun: "HttpAfterResponseRule",
+        nouns: ["HttpAfterResponseRule", "HttpAfterResponseRules"],
         list: "http_after_response_rules",
         parent: &[("parent_type", "frontend"), ("parent_name", "web")],
         field: "http_after_response_rule",
@@ -127,8 +141,10 @@ pub(super) const KINDS: [Kind; 12] = [
     Kind {
         name: "acls",
         guard: Guard::Configuration,
+        promise: Promise::Stored,
+        contents: None,
         service: "AclService",
-        noun: "Acl",
+        nouns: ["Acl", "Acls"],
         list: "acls",
         parent: &[("parent_type", "frontend"), ("parent_name", "web")],
         field: "acl",
@@ -146,8 +162,10 @@ pub(super) const KINDS: [Kind; 12] = [
     Kind {
         name: "maps",
         guard: Guard::Nothing,
+        promise: Promise::Stored,
+        contents: None,
         service: "StorageMapService",
-        noun: "StorageMap",
+        nouns: ["StorageMap", "StorageMaps"],
         list: "maps",
         parent: &[],
         field: "",
@@ -160,8 +178,10 @@ pub(super) const KINDS: [Kind; 12] = [
     Kind {
         name: "general files",
         guard: Guard::Nothing,
+        promise: Promise::Stored,
+        contents: None,
         service: "StorageGeneralFileService",
-        noun: "StorageGeneralFile",
+        nouns: ["StorageGeneralFile", "StorageGeneralFiles"],
         list: "files",
         parent: &[],
         field: "",
@@ -174,8 +194,10 @@ pub(super) const KINDS: [Kind; 12] = [
     Kind {
         name: "certificates",
         guard: Guard::Nothing,
+        promise: Promise::Stored,
+        contents: None,
         service: "StorageCertificateService",
-        noun: "StorageCertificate",
+        nouns: ["StorageCertificate", "StorageCertificates"],
         list: "certificates",
         parent: &[],
         field: "",
@@ -197,8 +219,10 @@ pub(super) const KINDS: [Kind; 12] = [
     Kind {
         name: "SPOE agents",
         guard: Guard::Spoe,
+        promise: Promise::Stored,
+        contents: None,
         service: "SpoeAgentService",
-        noun: "SpoeAgent",
+        nouns: ["SpoeAgent", "SpoeAgents"],
         list: "spoe_agents",
         parent: &[("spoe", SPOE_FILE), ("scope", SPOE_SCOPE)],
         field: "spoe_agent",
@@ -219,8 +243,10 @@ pub(super) const KINDS: [Kind; 12] = [
     Kind {
         name: "aggregations",
         guard: Guard::Nothing,
+        promise: Promise::Stored,
+        contents: None,
         service: "AggregationService",
-        noun: "Aggregation",
+        nouns: ["Aggregation", "Aggregations"],
         list: "aggregations",
         parent: &[],
         field: "aggregation",
@@ -239,8 +265,10 @@ pub(super) const KINDS: [Kind; 12] = [
     Kind {
         name: "Consul agents",
         guard: Guard::Nothing,
+        promise: Promise::Stored,
+        contents: None,
         service: "ConsulService",
-        noun: "Consul",
+        nouns: ["Consul", "Consuls"],
         list: "consuls",
         parent: &[],
         field: "consul",
@@ -256,8 +284,10 @@ pub(super) const KINDS: [Kind; 12] = [
     Kind {
         name: "AWS regions",
         guard: Guard::Nothing,
+        promise: Promise::Stored,
+        contents: None,
         service: "AwsRegionService",
-        noun: "AwsRegion",
+        nouns: ["AwsRegion", "AwsRegions"],
         list: "regions",
         parent: &[],
         field: "region",
@@ -270,6 +300,58 @@ pub(super) const KINDS: [Kind; 12] = [
         stored: None,
         running: None,
     },
+    Kind {
+        name: "map entries",
+        guard: Guard::Nothing,
+        promise: Promise::Runtime,
+        contents: None,
+        service: "MapEntryService",
+        nouns: ["MapEntry", "MapEntries"],
+        list: "entries",
+        parent: &[("map", "live.map")],
+        field: "entry",
+        address: Address::Key,
+        object: |name, value| json!({"key": name, "value": value.to_string()}),
+        shown: |object| Some((text(&object["key"]), text(&object["value"]).parse().ok()?)),
+        stored: None,
+        running: Some(|ground| {
+            let shown = ground.ask(&format!("show map {}", ground.path("maps/live.map").display()));
+            let words = |line: &str| Some((line.split(' ').nth(1)?.to_owned(), line.split(' ').nth(2)?.parse().ok()?));
+            shown.lines().filter_map(words).collect()
+        }),
+    },
+    // Those of `backend live` are always there; one that is ready counts as none.
+    Kind {
+        name: "server states",
+        guard: Guard::Nothing,
+        promise: Promise::Runtime,
+        contents: Some(2),
+        service: "RuntimeServerService",
+        nouns: ["RuntimeServer", "RuntimeServers"],
+        list: "servers",
+        parent: &[("backend", "live")],
+        field: "server",
+        address: Address::Name,
+        object: |_, value| json!({"admin_state": STATES[value as usize]}),
+        shown: |object| {
+            let state = STATES.iter().position(|state| object["admin_state"] == *state).filter(|state| *state > 0)?;
+            Some((text(&object["name"]), u32::try_from(state).ok()?))
+        },
+        stored: None,
+        running: Some(|ground| {
+            let shown = ground.ask("show servers state live");
+            let state = |line: &str| {
+                let words: Vec<_> = line.split(' ').collect();
+                // Bits of `srv_admin_state`: forced maintenance, forced drain.
+                match words.get(6)?.parse::<u32>().ok()? & 9 {
+                    0 => None,
+                    8 => Some((words[3].to_owned(), 1)),
+                    _ => Some((words[3].to_owned(), 2)),
+                }
+            };
+            shown.lines().filter_map(state).collect()
+        }),
+    },
 ];
 
 const fn server(
@@ -281,8 +363,10 @@ const fn server(
     Kind {
         name,
         guard: Guard::Configuration,
+        promise: Promise::Stored,
+        contents: None,
         service: "ServerService",
-        noun: "Server",
+        nouns: ["Server", "Servers"],
         list: "servers",
         parent,
         field: "server",
@@ -304,8 +388,8 @@ impl Kind {
         request
     }
 
-    fn method(&self, verb: &str, end: &str) -> String {
-        format!("{}.{verb}{}{end}", self.service, self.noun)
+    fn method(&self, verb: &str) -> String {
+        format!("{}.{verb}{}", self.service, self.nouns[usize::from(verb == "List")])
     }
 
     /// Writes a thing: `old` becomes `new`. The target is the version or the transaction that the change is made in,
@@ -318,9 +402,16 @@ impl Kind {
     ) -> Result<Json, Refusal> {
         let mut request = self.request(target);
         let mut object = new.map_or(json!({}), |value| (self.object)(name, value));
+        if self.contents.is_some() {
+            // It is set, whatever it was.
+            request["name"] = json!(name);
+            request[self.field] = (self.object)(name, new.unwrap_or(0));
+            return client.call(&self.method("Set"), &request).await.map(|success| success.message);
+        }
         if old.is_some() {
             match self.address {
                 Address::Name => request["name"] = json!(name),
+                Address::Key => request["id"] = json!(name),
                 Address::Index | Address::Id => {
                     let (field, at) = self.locate(client, name, target).await?;
                     if new.is_some() {
@@ -340,7 +431,7 @@ impl Kind {
             (_, Some(_)) => "Replace",
             (_, None) => "Delete",
         };
-        client.call(&self.method(verb, ""), &request).await.map(|success| success.message)
+        client.call(&self.method(verb), &request).await.map(|success| success.message)
     }
 
     /// Where an object stands in the list.
@@ -359,13 +450,13 @@ impl Kind {
     }
 
     async fn list(&self, client: &Client, target: &Json) -> Result<Vec<Json>, Refusal> {
-        let answer = client.call(&self.method("List", "s"), &self.request(target)).await?.message;
+        let answer = client.call(&self.method("List"), &self.request(target)).await?.message;
         let mut objects = answer[self.list].as_array().cloned().unwrap_or_default();
         if self.field.is_empty() {
             // These lists have names only.
             for object in &mut objects {
                 let name = text(&object["storage_name"]);
-                let got = client.call(&self.method("Get", ""), &json!({"name": name})).await?.message;
+                let got = client.call(&self.method("Get"), &json!({"name": name})).await?.message;
                 *object = if got["certificate"].is_object() { got["certificate"].clone() } else { got };
                 object["storage_name"] = json!(name);
             }

@@ -74,6 +74,14 @@ impl Ledger {
         }
     }
 
+    /// Whether all that was acknowledged is there, as far as it is not in doubt.
+    pub(super) fn agrees(&self, found: &Found) -> bool {
+        self.acknowledged
+            .keys()
+            .chain(found.keys())
+            .all(|key| self.is_doubtful(key) || self.value(key) == found.get(key).copied())
+    }
+
     /// Compares with what is there, which is taken for right afterwards. Returns what must not be.
     pub(super) fn settle(&mut self, found: &Found) -> Vec<String> {
         let mut faults = Vec::new();

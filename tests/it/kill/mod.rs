@@ -30,6 +30,8 @@ enum Promise {
     Stored,
     /// The running HAProxy has them once no reload is pending.
     Running,
+    /// What only the running HAProxy holds comes back in the next one.
+    Runtime,
 }
 
 /// The promises that are kept. `BACKSTAY_KILL_ALL` looks at the others as well.
@@ -159,19 +161,12 @@ fn restart(ground: &mut Ground, random: &mut StdRng) -> Option<Reloading> {
 /// Compares what was acknowledged with the API, the API with files and with the running HAProxy. Returns the faults.
 async fn settle(ground: &Ground, writers: &mut [Writer]) -> Vec<String> {
     let client = ground.client(Transport::Grpc);
-    let mut faults = match agreed(ground, &client).await {
-        Ok(faults) => faults,
+    let (mut faults, found) = match agreed(ground, &client, writers).await {
+        Ok(agreed) => agreed,
         Err(refusal) => return vec![format!("backstay does not answer: {refusal:?}")],
     };
-    let mut found = Found::new();
-    for kind in &KINDS {
-        for (name, value) in kind.memory(&client).await.unwrap_or_default() {
-            found.insert(Key { kind: kind.name, name }, value);
-        }
-    }
     for writer in &mut *writers {
-        let own = found.iter().filter(|(key, _)| writer.owns(&key.name)).map(|(key, value)| (key.clone(), *value));
-        faults.extend(writer.ledger.settle(&own.collect()));
+        faults.extend(writer.ledger.settle(&writer.share(&found)));
         faults.append(&mut writer.faults);
     }
     match transactions(&client, writers).await {
@@ -181,30 +176,34 @@ async fn settle(ground: &Ground, writers: &mut [Writer]) -> Vec<String> {
     faults
 }
 
-/// Waits until no reload is pending, and files and HAProxy have what the API shows. Returns what never agreed.
-async fn agreed(ground: &Ground, client: &Client) -> Result<Vec<String>, Refusal> {
+/// Waits until no reload is pending, files and HAProxy have what the API shows, and that is what was acknowledged.
+/// Returns what never agreed, and what the API shows.
+async fn agreed(ground: &Ground, client: &Client, writers: &[Writer]) -> Result<(Vec<String>, Found), Refusal> {
     let deadline = Instant::now() + AGREEMENT;
     loop {
-        let mut faults = Vec::new();
+        let (mut faults, mut found) = (Vec::new(), Found::new());
         let reloads = client.call("ReloadService.ListReloads", &json!({})).await?.message;
         let pending = |reload: &serde_json::Value| reload["status"] == "in_progress";
         if reloads["reloads"].as_array().is_some_and(|reloads| reloads.iter().any(pending)) {
             faults.push(format!("a reload never ends: {reloads}"));
         }
-        for kind in &KINDS {
-            let memory = kind.memory(client).await?;
+        for kind in KINDS.iter().filter(|kind| looks_at(kind.promise)) {
+            let memory = own(&kind.memory(client).await?);
             for (promise, place, things) in [
                 (Promise::Stored, "the file", kind.stored(ground)),
                 (Promise::Running, "HAProxy", kind.running(ground)),
             ] {
-                if let Some(things) = things.filter(|things| looks_at(promise) && own(things) != own(&memory)) {
-                    let (things, memory) = (own(&things), own(&memory));
+                let things = things.filter(|_| looks_at(promise)).map(|things| own(&things));
+                if let Some(things) = things.filter(|things| *things != memory) {
                     faults.push(format!("{} of {place}: {things:?}\n    but the API shows {memory:?}", kind.name));
                 }
             }
+            found.extend(memory.into_iter().map(|(name, value)| (Key { kind: kind.name, name }, value)));
         }
-        if faults.is_empty() || Instant::now() > deadline {
-            return Ok(faults);
+        // What was written at run time is brought back soon, but not before reads are answered.
+        let complete = writers.iter().all(|writer| writer.ledger.agrees(&writer.share(&found)));
+        if faults.is_empty() && complete || Instant::now() > deadline {
+            return Ok((faults, found));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

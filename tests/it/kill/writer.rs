@@ -9,14 +9,18 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value as Json, json};
 
 use super::kinds::{Guard, KINDS, Kind, SPOE_FILE, server_line};
-use super::ledger::{Change, Key, Ledger};
+use super::ledger::{Change, Found, Key, Ledger};
+use super::{Promise, looks_at};
 use crate::support::client::{Client, Refusal, Success};
 
 /// How many things of each kind a writer has.
-const NAMES: usize = 3;
+pub(super) const NAMES: usize = 3;
 
 /// A call that is not answered within this is given up.
 const PATIENCE: Duration = Duration::from_secs(12);
+
+/// The gRPC code.
+const UNAVAILABLE: i64 = 14;
 
 /// Nothing is answered any more.
 struct Gone;
@@ -52,9 +56,12 @@ impl Writer {
         Writer { number, random, serial: 1, ledger, faults: Vec::new(), version: 0, open: Vec::new() }
     }
 
-    /// Whether a thing of this name is its own.
-    pub(super) fn owns(&self, name: &str) -> bool {
-        name.strip_prefix('w').and_then(|rest| rest.split_once('n')?.0.parse().ok()) == Some(self.number)
+    /// Those things that are its own.
+    pub(super) fn share(&self, found: &Found) -> Found {
+        let own = |name: &str| {
+            name.strip_prefix('w').and_then(|rest| rest.split_once('n')?.0.parse().ok()) == Some(self.number)
+        };
+        found.iter().filter(|(key, _)| own(&key.name)).map(|(key, value)| (key.clone(), *value)).collect()
     }
 
     /// Writes until it is told to end, or nobody answers.
@@ -84,12 +91,16 @@ impl Writer {
         }
         self.serial += 1;
         let keeps = self.ledger.value(&key).is_none() || self.random.random_bool(0.7);
-        Some((key, keeps.then_some(self.serial)))
+        let content = kind.contents.map_or(self.serial, |contents| 1 + self.serial % contents);
+        Some((key, keeps.then_some(content)))
     }
 
     /// One change, by itself.
     async fn single(&mut self, client: &Client) -> Result<(), Gone> {
         let kind = &KINDS[self.random.random_range(0..KINDS.len())];
+        if !looks_at(kind.promise) {
+            return Ok(());
+        }
         let Some((key, new)) = self.next(kind) else { return Ok(()) };
         let old = self.ledger.value(&key);
         let mut target = json!({});
@@ -101,7 +112,17 @@ impl Writer {
             target["force_reload"] = json!(true);
         }
         let what = (&*key.name, old, new);
-        let answer = self.answer(kind.name, patiently(kind.write(client, what, &target)).await);
+        let result = patiently(kind.write(client, what, &target)).await;
+        let answer = match result {
+            // Nobody is there to ask, or nobody knows.
+            Err(refusal)
+                if kind.promise == Promise::Runtime
+                    && (refusal.status == 500 || refusal.code == UNAVAILABLE && !refusal.reason.is_empty()) =>
+            {
+                Answer::Doubtful(format!("{refusal:?}"))
+            }
+            result => self.answer(kind.name, result),
+        };
         self.note(vec![(key, new)], answer, &format!("{:?}, {target}", client.transport))
     }
 

@@ -71,12 +71,12 @@ impl Drop for Running {
     }
 }
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// What `deploy/tools.sh clients` brings.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     std::env::var_os("BACKSTAY_CACHE").map_or_else(|| root().join(".cache"), PathBuf::from)
 }
 
