@@ -69,7 +69,9 @@ impl Place {
         let line = target.lines().take_while(|line| line.starts_with('\t')).last().expect("its last line").trim();
         let (frontend, port) = (self.address("127.0.0.1:8080"), self.port());
         let binary = binary().into_string().expect("a path");
-        self.start(&format!("exec {line} --port {port} --frontend-addr {frontend} --haproxy-bin {binary}"));
+        self.start(&format!(
+            "exec {line} --port {port} --frontend-addr {frontend} --haproxy-bin {binary} --reload-delay 10m"
+        ));
         let ready = || std::net::TcpStream::connect(self.address("127.0.0.1:8080")).is_ok();
         eventually("haproxy serves", ready);
     }
