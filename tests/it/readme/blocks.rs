@@ -83,7 +83,7 @@ const CHANGES: [(&str, &str); 17] = [
     (r"(?m)^127\.0\.0\.1( +\d+)+$", "ROW"),
     (r"(?m)^key( +\S+)+$", "HEAD"),
     // HAProxy says it in other words in each version.
-    (r#"line \d+ in backend blue: .*"#, "WORDS"),
+    (r"line \d+ in backend blue: .*", "WORDS"),
     (r"unix@\S*/\.backstay/", "unix@FOLDER/"),
     (r"(?m)^( +server) (yourhost|HOSTNAME)$", "$1 HOST"),
     // How many of the requests were answered before the nodes knew of each other's.
