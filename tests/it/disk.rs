@@ -9,7 +9,7 @@ use serde_json::json;
 use backstay::error::Reason;
 
 use crate::support::backstay::Backstay;
-use crate::support::client::{Client, Transport};
+use crate::support::client::{Client, Transport, request};
 use crate::support::haproxy::{binary, eventually};
 use crate::support::world::{World, done, holds, over_both, refused, refused_saying, until};
 
@@ -45,6 +45,12 @@ async fn refused_by_haproxy(world: &mut World) {
         let health = world.ok("HealthService.GetHealth", json!({})).await.to_string();
         assert!(health.contains("no-such-keyword"), "{health}");
         assert!(world.backstay.log().contains("no-such-keyword"));
+        if world.is_rest() {
+            let path = "/v2/services/haproxy/configuration/version";
+            let answer = world.client.send(request("GET", path, "application/json", String::new())).await;
+            let warning = answer.headers.get("warning").and_then(|value| value.to_str().ok()).unwrap_or_default();
+            assert!(warning.contains("no-such-keyword"), "{:?}", answer.headers);
+        }
         let other = json!({"backend": {"name": format!("other{at_start}"), "mode": "http"}});
         let said = refused_saying(Reason::ConfigurationRejected, "no-such-keyword");
         let refusal = world.refused("BackendService.CreateBackend", other.clone(), said).await;

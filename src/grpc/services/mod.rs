@@ -149,7 +149,8 @@ impl Services {
 
 impl Api for Services {
     fn warnings(&self) -> Vec<String> {
-        self.rooms.reloads.warning().into_iter().collect()
+        let trouble = self.rooms.configuration.trouble().map(|error| error.to_string());
+        trouble.into_iter().chain(self.rooms.reloads.warning()).collect()
     }
 
     fn call(&self, call: Call) -> Pending<'_, Result<Answer>> {
