@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::crash::{self, Step};
 use super::in_place;
@@ -88,6 +89,15 @@ pub(super) fn remove(path: &Path) -> Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, &error)),
         _ => Ok(()),
     }
+}
+
+/// How long a file has been as it is; nothing, when that cannot be told.
+pub(super) fn at_rest(path: &Path) -> Duration {
+    let Ok(data) = fs::metadata(path) else { return Duration::ZERO };
+    // Not the time of its content, which who writes it may set.
+    let changed = u64::try_from(data.ctime()).ok().zip(u32::try_from(data.ctime_nsec()).ok());
+    let changed = changed.map(|(seconds, nanos)| SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos));
+    changed.and_then(|changed| changed.elapsed().ok()).unwrap_or_default()
 }
 
 /// Creates a folder with mode 0750, and those above it.

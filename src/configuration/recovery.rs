@@ -168,7 +168,7 @@ fn complete(settings: &StoreSettings, file: &Path, is_known: impl Fn(Hash) -> bo
         match read {
             Some((identity, text)) if is_known(Hash::of(&text)) => return Ok((identity, text)),
             Some((identity, text)) => {
-                std::thread::sleep(settings.settle);
+                std::thread::sleep(settings.settle.saturating_sub(disk::at_rest(file)));
                 if late || (is_whole(&text) && Identity::of(file)? == Some(identity)) {
                     return Ok((identity, text));
                 }
