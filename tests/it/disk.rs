@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -10,7 +11,7 @@ use backstay::error::Reason;
 
 use crate::support::backstay::Backstay;
 use crate::support::client::{Client, Transport, request};
-use crate::support::haproxy::{binary, eventually};
+use crate::support::haproxy::binary;
 use crate::support::world::{World, done, holds, over_both, refused, refused_saying, until};
 
 const BROKEN: &str = "\nbackend broken\n    no-such-keyword\n";
@@ -123,6 +124,15 @@ async fn ends_and_numbers(world: &mut World) {
             holds(json!({"version": version + 4})),
         )])
         .await;
+}
+
+/// Waits longer than a busy machine takes to start a program.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// A file that is mounted over another one, as containers do it, until it is dropped.
