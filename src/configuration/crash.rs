@@ -66,6 +66,8 @@ steps! {
     EditWritten = "edit-written",
     /// An edit is synced.
     EditSynced = "edit-synced",
+    /// A text is in the file only to be tried.
+    OnTrial = "on-trial",
     /// The last good file is replaced, the journal does not say so yet.
     GoodWritten = "good-written",
     /// The journal names the new last good version.

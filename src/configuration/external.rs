@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::change_log::Change;
 use super::disk::{self, Identity};
 use super::frame::Hash;
 use super::header;
@@ -121,8 +122,13 @@ impl Configuration {
             {
                 tracing::warn!(%error, "the text before a change by hand is not kept");
             }
+            let before = shared.current.load_full();
+            let (from, to) = ((&before.document, before.hash), (&document, hash));
+            let at = (shared.settings.clock)();
+            writer.changes.append(&Change::between(from, to, version, Origin::External, at)?)?;
             writer.journal.append(&Record::Adopted(Mark { version, hash }), true)?;
             writer.identity = Some(identity);
+            shared.refused_edit.store(None);
             let trouble = trouble.map(Arc::new);
             shared.publish(Arc::new(Snapshot { document, version, hash }), trouble.clone());
             let Some(error) = trouble else {

@@ -84,6 +84,18 @@ pub(super) enum Record {
     Adopted(Mark),
     /// A reload loaded this version.
     Good(Mark),
+    /// The file is about to hold a text that is only tried, or the configuration again.
+    OnTrial {
+        /// Hash of that text.
+        hash: Hash,
+    },
+    /// The file holds the configuration again.
+    TrialsOver,
+    /// HAProxy runs all but what this version, which stays in the file, brought.
+    Left {
+        /// The version.
+        version: i64,
+    },
 }
 
 /// What all records of a journal add up to.
@@ -112,6 +124,9 @@ pub(super) struct State {
     /// An intent that is neither done nor undone.
     #[serde(default)]
     pub(super) open: Option<Intent>,
+    /// Hashes of the texts on trial that the file may hold instead of the configuration: the last two.
+    #[serde(default)]
+    pub(super) on_trial: Vec<Hash>,
 }
 
 impl State {
@@ -127,6 +142,7 @@ impl State {
             reload_wanted: None,
             committed: Vec::new(),
             open: None,
+            on_trial: Vec::new(),
         }
     }
 
@@ -183,12 +199,24 @@ impl State {
                     self.reload_wanted = None;
                 }
             }
+            Record::OnTrial { hash } => {
+                let kept = self.on_trial.len().saturating_sub(1);
+                self.on_trial.drain(..kept);
+                self.on_trial.push(*hash);
+            }
+            Record::TrialsOver => self.on_trial.clear(),
+            Record::Left { version } => {
+                self.on_trial.clear();
+                self.unproven = vec![*version];
+                self.reload_wanted = Some(*version);
+            }
         }
     }
 
     fn finish(&mut self, intent: Intent) {
         self.version = intent.new_version;
         self.hash = intent.new_hash;
+        self.on_trial.clear();
         if intent.renumber {
             self.highest = intent.new_version;
         }

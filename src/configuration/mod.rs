@@ -3,12 +3,17 @@
 //! `engine` turns a document and a request into the next document. `store` serves reads and takes changes, `write` is
 //! the one way to the file (`in_place` where it cannot be exchanged), `recovery` comes back from any kill in the middle of
 //! it, `lock` keeps others out, `transaction` holds changes that are not committed yet, `raw` handles the whole text,
-//! `look` sees what others write and `external` takes it over, `reloads` goes back when HAProxy refuses. `journal`, `transaction_log` and `frame` are pure: they say what the bytes
-//! in the state folder mean.
+//! `look` sees what others write and `external` takes it over, `reloads` hears of results; `blame` finds the change that
+//! HAProxy refuses among those of `change_log`, with `search` and `carry`, and takes it back. `journal`,
+//! `transaction_log` and `frame` are pure: they say what the bytes in the state folder mean.
 
 pub mod address;
 mod any_line;
+mod aside;
 pub mod audience;
+mod blame;
+mod carry;
+mod change_log;
 pub mod crash;
 mod disk;
 pub mod engine;
@@ -30,6 +35,7 @@ pub mod ports;
 mod raw;
 mod recovery;
 mod reloads;
+mod search;
 mod section_edit;
 mod site;
 mod store;

@@ -114,9 +114,19 @@ impl StoreSettings {
         self.state_dir.join("last-good.cfg")
     }
 
-    /// Where a text goes that is taken out of use without its author knowing.
-    pub(super) fn set_aside(&self, what: &str) -> PathBuf {
-        self.state_dir.join(format!("{what}.cfg"))
+    /// Where texts go that are taken out of use without their authors knowing.
+    pub(super) fn aside(&self) -> PathBuf {
+        self.state_dir.join("aside")
+    }
+
+    /// The changes one by one.
+    pub(super) fn changes(&self) -> PathBuf {
+        self.state_dir.join("changes")
+    }
+
+    /// The configuration, while the file holds a text on trial.
+    pub(super) fn on_trial(&self) -> PathBuf {
+        self.state_dir.join("on-trial.cfg")
     }
 
     pub(super) fn transactions(&self) -> PathBuf {

@@ -317,39 +317,6 @@ fn frontend(before: &Section, after: &Section, changes: &mut Vec<Change>) -> Opt
     Some(())
 }
 
-/// Makes the change from `old` to `new` in another state of the file: lines that differ between them are exchanged
-/// where they stand. `None` when they do not stand there.
-pub(super) fn carried(base: &Document, old: &Document, new: &Document) -> Option<Document> {
-    let mut result = base.clone();
-    for (before, after) in old.sections().iter().zip(new.sections()) {
-        if before.text() == after.text() {
-            continue;
-        }
-        let at = result.find(after.kind(), after.name())?;
-        let mut section = Section::clone(result.section(at)?);
-        let text = |line: LineRef<'_>| line.text().map(str::to_owned);
-        let (olds, news): (Vec<_>, Vec<_>) = (before.lines().map(text).collect(), after.lines().map(text).collect());
-        let head = olds.iter().zip(&news).take_while(|(a, b)| a == b).count();
-        let rest = olds.get(head..)?.iter().rev().zip(news.get(head..)?.iter().rev());
-        let tail = rest.take_while(|(a, b)| a == b).count();
-        let (gone, come) = (olds.get(head..olds.len() - tail)?, news.get(head..news.len() - tail)?);
-        let come: Vec<&str> = come.iter().map(|line| line.as_deref()).collect::<Option<_>>()?;
-        let position = if gone.is_empty() {
-            // Behind the line it was put behind, else to the end.
-            let behind = head.checked_sub(1).and_then(|at| olds.get(at));
-            behind
-                .and_then(|line| section.lines().position(|other| text(other) == *line))
-                .map_or_else(|| section.end_of_content(), |at| at + 1)
-        } else {
-            let all: Vec<_> = section.lines().map(text).collect();
-            all.windows(gone.len()).position(|window| window == gone)?
-        };
-        section.splice(position..position + gone.len(), &come).ok()?;
-        result = result.with_section(at, section);
-    }
-    Some(result)
-}
-
 /// Lines that say something, `.if` and its like included.
 fn lines(section: &Section) -> impl Iterator<Item = LineRef<'_>> {
     section.lines().filter(|line| !matches!(line.kind(), LineKind::Blank | LineKind::Comment))

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use super::super::carry::carried;
 use super::*;
 use crate::schema::Schema;
 

@@ -71,7 +71,55 @@ pub trait ReloadListener: Send + Sync {
     /// nothing against it, or cannot be asked.
     fn refusal(&self, version: i64) -> Pending<'_, Option<String>>;
 
-    /// HAProxy refused `version`: file and memory go back to the last good state under a new version.
-    /// Returns the versions that were taken back.
-    fn refused(&self, version: i64, message: String) -> Pending<'_, Vec<i64>>;
+    /// HAProxy refused `version`: the guilty change is found by real loads and taken back, all others stay, under a new
+    /// version.
+    fn refused<'a>(&'a self, version: i64, refusal: Refusal, loads: &'a dyn Load) -> Pending<'a, Blame>;
+}
+
+/// What HAProxy says when it refuses to load.
+#[derive(Debug, Clone, Default)]
+pub struct Refusal {
+    /// Its words.
+    pub message: String,
+    /// What they point at.
+    pub places: Vec<Place>,
+}
+
+/// A place in the configuration that HAProxy complains about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Line of the file, from 1.
+    pub line: Option<usize>,
+    /// Name of a section.
+    pub section: Option<String>,
+}
+
+/// Makes HAProxy load the file as it is, and waits for the result.
+pub trait Load: Send + Sync {
+    /// Loads it.
+    fn load(&self) -> Pending<'_, Verdict>;
+}
+
+/// What HAProxy makes of a file.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// It runs it.
+    Loaded,
+    /// It refuses it.
+    Refused(Refusal),
+    /// It did not load it, for other reasons.
+    Unknown(String),
+}
+
+/// What was done about a configuration that HAProxy refused to load.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Blame {
+    /// Versions that were taken back: the guilty one, and those that could not stand without it.
+    pub taken_back: Vec<i64>,
+    /// HAProxy runs all that was not refused.
+    pub loaded: bool,
+    /// An edit by hand that is guilty: it stays in the file.
+    pub edit: Option<i64>,
+    /// Why nothing was taken back: no change is to blame. The reload is to be tried again.
+    pub pending: Option<String>,
 }

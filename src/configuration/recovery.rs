@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use super::blame;
+use super::change_log::ChangeLog;
 use super::disk::{self, Identity, Journal};
 use super::external::{is_whole, verdict};
 use super::frame::Hash;
@@ -104,7 +106,7 @@ impl Configuration {
 
 /// Reads everything and settles the last intent. Blocks.
 fn find(claim: Claim) -> Result<Found> {
-    let Claim { settings, lock, .. } = claim;
+    let Claim { settings, mut lock, .. } = claim;
     disk::create_folder(&settings.state_dir)?;
     let folder = FolderLock::take(&settings.state_dir)?;
     if let Some(backups) = &settings.backups_dir {
@@ -122,23 +124,26 @@ fn find(claim: Claim) -> Result<Found> {
     let mut journal = Journal::load(&path)?;
     let known = journal.as_ref().map(|journal| journal.state().clone());
     let is_known = |hash: Hash| {
-        known
-            .as_ref()
-            .is_some_and(|state| state.hash == hash || state.open.as_ref().is_some_and(|open| open.new_hash == hash))
+        known.as_ref().is_some_and(|state| {
+            state.hash == hash
+                || state.open.as_ref().is_some_and(|open| open.new_hash == hash)
+                || state.on_trial.contains(&hash)
+        })
     };
     let (identity, bytes) = complete(&settings, &file, is_known)?;
-    let document = Document::parse(&bytes);
-    let hash = Hash::of(&bytes);
     let mut journal = match journal.take() {
         Some(journal) => journal,
-        None => Journal::create(&path, State::fresh(header::version(&document), hash))?,
+        None => Journal::create(&path, State::fresh(header::version(&Document::parse(&bytes)), Hash::of(&bytes)))?,
     };
-    if let Some(open) = journal.state().open.clone() {
+    let (open, found) = (journal.state().open.clone(), Hash::of(&bytes));
+    if let Some(open) = open {
         let sequence = open.sequence;
-        let finished = hash == open.new_hash;
+        let finished = found == open.new_hash;
         tracing::info!(version = open.new_version, finished, "the last run stopped in the middle of a change");
         journal.append(&if finished { Record::Done { sequence } } else { Record::Undone { sequence } }, true)?;
     }
+    let (identity, bytes) = blame::recover(&settings, &mut journal, lock.as_mut(), (identity, bytes))?;
+    let (document, hash) = (Document::parse(&bytes), Hash::of(&bytes));
     let good = read_good(&settings, journal.state())?;
     Ok(Found { folder, lock, journal, identity: Some(identity), document, bytes, hash, good })
 }
@@ -230,7 +235,8 @@ fn assemble(
     let is_known = known.is_some();
     // Without a known one, and for a text that someone put there for HAProxy to start with, this is what to go back to.
     let good = known.unwrap_or_else(|| current.clone());
-    let mut writer = Writer { journal, identity, good, lock, _folder: folder };
+    let changes = ChangeLog::open(&settings.changes())?;
+    let mut writer = Writer { journal, changes, identity, good, lock, _folder: folder };
     if !is_known && accepted {
         writer.keep_good(&settings, &current)?;
     } else {
@@ -252,6 +258,7 @@ fn assemble(
         trouble: ArcSwapOption::new(trouble),
         unfinished: Mutex::default(),
         checked,
+        refused_edit: ArcSwapOption::empty(),
         changes,
     }))
 }

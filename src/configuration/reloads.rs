@@ -1,12 +1,9 @@
-//! What the results of reloads do to the configuration: the last good state, and the way back to it.
+//! What the results of reloads do to the configuration: the last good state, or the way back (`blame.rs`).
 
 use std::sync::{Arc, Weak};
 
-use super::disk::{self, Steps};
-use super::journal::Origin;
-use super::ports::{Pending, ReloadListener};
+use super::ports::{Blame, Load, Pending, Refusal, ReloadListener};
 use super::store::{Shared, blocking};
-use super::write::{Over, Write};
 use crate::error::{Reason, Result};
 
 /// Hears of reloads. Does not keep the configuration alive: the reload queue lives as long as it does.
@@ -43,16 +40,13 @@ impl ReloadListener for Listener {
         })
     }
 
-    fn refused(&self, version: i64, message: String) -> Pending<'_, Vec<i64>> {
+    fn refused<'a>(&'a self, version: i64, refusal: Refusal, loads: &'a dyn Load) -> Pending<'a, Blame> {
         Box::pin(async move {
-            let Some(shared) = self.0.upgrade() else { return Vec::new() };
-            shared.refused(version, &message).await.unwrap_or_else(|error| {
-                tracing::error!(
-                    version,
-                    context = error.context_text(),
-                    "cannot go back to the last good configuration"
-                );
-                Vec::new()
+            let Some(shared) = self.0.upgrade() else { return Blame::default() };
+            let message = refusal.message.clone();
+            shared.blame(version, refusal, loads).await.unwrap_or_else(|error| {
+                tracing::error!(version, context = error.context_text(), %error, "cannot take back what HAProxy refuses");
+                Blame { pending: Some(message), ..Blame::default() }
             })
         })
     }
@@ -67,6 +61,7 @@ impl Shared {
             let known = self.recent().find(version).or((current.version == version).then_some(current));
             if let Some(snapshot) = &known {
                 self.loaded.store(snapshot.clone());
+                self.refused_edit.store(None);
             }
             if state.version != version && !state.unproven.contains(&version) {
                 return Ok(());
@@ -81,28 +76,5 @@ impl Shared {
             }
         })
         .await
-    }
-
-    /// Goes back to the last good state, with every version since then: the newer ones stand on the refused one.
-    async fn refused(self: Arc<Self>, version: i64, message: &str) -> Result<Vec<i64>> {
-        let mut writer = self.writer.clone().lock_owned().await;
-        let (taken, now) = blocking(move || {
-            let taken = writer.journal.state().unproven.clone();
-            // What someone wrote by hand, and HAProxy refuses, is not ours to take back.
-            if !taken.contains(&version) || self.trouble.load().is_some() {
-                return Ok((Vec::new(), version));
-            }
-            let refused = self.current.load_full();
-            disk::replace(&self.settings.set_aside("refused"), &refused.document.to_bytes(), 0o600, &Steps::NONE)?;
-            let write = Write::new(Origin::Rollback, writer.good.document.clone()).over(Over::Anything);
-            let Some((snapshot, _)) = self.write_file(&mut writer, write)? else { return Ok((Vec::new(), version)) };
-            writer.keep_good(&self.settings, &snapshot)?;
-            Ok((taken, snapshot.version))
-        })
-        .await?;
-        if !taken.is_empty() {
-            tracing::error!(refused = version, version = now, taken_back = ?taken, message, "HAProxy refused to load, the last good configuration is back");
-        }
-        Ok(taken)
     }
 }

@@ -10,6 +10,8 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{OwnedMutexGuard, watch};
 
+use super::aside;
+use super::change_log::ChangeLog;
 use super::crash::{self, Step};
 use super::disk::{Appender, Identity, Journal};
 use super::header;
@@ -47,12 +49,14 @@ pub(super) struct Shared {
     pub(super) unfinished: Mutex<Option<Instant>>,
     /// Whether HAProxy was asked at the start what it says to the file.
     pub(super) checked: bool,
+    pub(super) refused_edit: ArcSwapOption<String>,
     pub(super) changes: watch::Sender<i64>,
 }
 
 /// What only the one who writes may touch.
 pub(super) struct Writer {
     pub(super) journal: Journal,
+    pub(super) changes: ChangeLog,
     /// The file as we know it; `None` when it holds another text, or may.
     pub(super) identity: Option<Identity>,
     /// The last state that a reload accepted.
@@ -148,6 +152,11 @@ impl Configuration {
     /// checked. `None` when all is well.
     pub fn trouble(&self) -> Option<Arc<Error>> {
         self.shared.trouble.load_full()
+    }
+
+    /// That HAProxy refuses to load an edit by hand, which stays in the file all the same. `None` when all is well.
+    pub fn refused_edit(&self) -> Option<String> {
+        self.shared.refused_edit.load_full().map(|told| String::clone(&told))
     }
 
     /// Changes the configuration or a transaction: `edit` makes a new document of the present one, and may refuse.
@@ -396,9 +405,8 @@ impl Shared {
         match over {
             Over::Nothing | Over::Text(_) => Ok(false),
             Over::Anything => {
-                let aside = self.settings.set_aside("overwritten");
+                let aside = aside::keep(&self.settings, "overwritten", &text)?;
                 tracing::warn!(kept = %aside.display(), "the file was changed by someone else and is overwritten");
-                disk::replace(&aside, &text, 0o600, &disk::Steps::NONE)?;
                 Ok(true)
             }
         }

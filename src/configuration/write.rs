@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
 
+use super::change_log::Change;
 use super::crash::{self, Step};
 use super::disk::{self, Appender, Exchange, Identity, Steps};
 use super::frame::Hash;
@@ -158,7 +159,7 @@ impl Shared {
                 return writer.keep_good(&shared.settings, &after);
             }
             // Should HAProxy refuse the others, this change stays.
-            let Some(document) = super::plan::carried(&writer.good.document, &before.document, &after.document) else {
+            let Some(document) = super::carry::carried(&writer.good.document, &before.document, &after.document) else {
                 tracing::warn!(version = after.version, "a change made at run time goes with those before it");
                 return Ok(());
             };
@@ -202,6 +203,9 @@ impl Shared {
             transaction: write.transaction.as_ref().map(|(id, _)| id.clone()),
         };
         let sequence = intent.sequence;
+        let before = self.current.load_full();
+        let (from, to) = ((&before.document, before.hash), (&document, hash));
+        writer.changes.append(&Change::between(from, to, version, write.origin, (self.settings.clock)())?)?;
         writer.journal.append(&Record::Intent(intent), true)?;
         if let Err(error) = self.keep_backup().and_then(|()| {
             // What someone else wrote may stand as it is.
@@ -216,6 +220,9 @@ impl Shared {
         let snapshot = Arc::new(Snapshot { document, version, hash });
         // Unknown, if this fails: the next write then compares the text.
         writer.identity = Identity::of(&self.settings.file).unwrap_or_default();
+        if write.origin == Origin::External {
+            self.refused_edit.store(None);
+        }
         self.publish(snapshot.clone(), None);
         crash::at(Step::Published);
         let reload_id = (write.wish == Wish::Request).then(|| self.reload.request(version));
@@ -262,7 +269,8 @@ impl Shared {
         disk::remove(&self.settings.backup(outgoing.version.saturating_sub(keep)))
     }
 
-    fn replace_file(&self, bytes: &[u8], writer: &mut Writer) -> Result<()> {
+    /// Exchanges the text of the file. Blocks.
+    pub(super) fn replace_file(&self, bytes: &[u8], writer: &mut Writer) -> Result<()> {
         let steps =
             Steps { written: Some(Step::TempWritten), synced: Some(Step::TempSynced), renamed: Some(Step::Renamed) };
         let (keep, lock) = (self.settings.in_place(), writer.lock.as_mut());
@@ -287,6 +295,8 @@ impl Writer {
         self.journal.append(&Record::Good(Mark { version: snapshot.version, hash: snapshot.hash }), true)?;
         crash::at(Step::GoodNoted);
         self.good = snapshot.clone();
+        let state = self.journal.state();
+        self.changes.compact(state.hash, &state.unproven)?;
         keep_beside(settings, &bytes);
         Ok(())
     }

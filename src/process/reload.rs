@@ -13,7 +13,7 @@ use super::numbers::Numbers;
 use super::report;
 use super::strategy::{Outcome, Reloader};
 use super::timeline::{AWAY_LIMIT, FAILING_LIMIT, Now, Record, Status, Timeline, number_of};
-use crate::configuration::ports::{Pending, Reload, ReloadListener};
+use crate::configuration::ports::{Blame, Load, Pending, Refusal, Reload, ReloadListener, Verdict};
 use crate::error::{Error, Reason, Result};
 
 /// Results that a slow subscriber may be behind before it misses some.
@@ -203,21 +203,41 @@ impl ReloadQueue {
     }
 
     async fn refused(&self, version: i64, id: &str, message: String) -> Error {
-        let taken_back = match self.listener.get() {
-            Some(listener) => listener.refused(version, message.clone()).await,
-            None => Vec::new(),
+        let blame = match self.listener.get() {
+            Some(listener) => {
+                self.under_way.store(true, Ordering::SeqCst);
+                let blame = listener.refused(version, refusal(message.clone()), &Loads(&*self.reloader)).await;
+                self.under_way.store(false, Ordering::SeqCst);
+                blame
+            }
+            None => Blame::default(),
         };
-        let versions = taken_back.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
-        let response =
-            if versions.is_empty() { message.clone() } else { format!("{message}\nversions taken back: {versions}") };
-        let record = self.timeline().fail(self.now(), response, taken_back);
+        if let Some(why) = blame.pending {
+            return self.put_off(why, FAILING_LIMIT);
+        }
+        let versions = blame.taken_back.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+        let rest = blame.loaded.then(|| self.timeline().request(self.now(), &today()));
+        let told = [
+            Some(message.clone()),
+            (!versions.is_empty()).then(|| format!("versions taken back: {versions}")),
+            blame.edit.map(|edit| format!("the edit by hand that is version {edit} stays in the file")),
+            rest.as_ref().map(|rest| format!("the rest is loaded by reload {rest}")),
+        ];
+        let response = told.into_iter().flatten().collect::<Vec<_>>().join("\n");
+        let record = self.timeline().fail(self.now(), response, blame.taken_back);
         self.tell(record);
+        if rest.is_some() {
+            self.timeline().start(self.now());
+            let record = self.timeline().succeed(format!("loaded after reload {id} was refused"));
+            self.tell(record);
+        }
         let words = report::first_alert(&message, "")
             .map_or_else(|| message.lines().next().unwrap_or_default().to_owned(), |fault| fault.message);
         Error::new(Reason::ReloadFailed, format!("haproxy refused at the reload: {words}"))
             .detail(message)
             .with("versions_taken_back", versions)
             .with("reload_id", id)
+            .with("rest_reload_id", rest.unwrap_or_default())
     }
 
     /// The changes stay, and the reload is tried again.
@@ -254,6 +274,25 @@ impl ReloadQueue {
 
     fn now(&self) -> Now {
         Now { since: self.started.elapsed(), unix: jiff::Timestamp::now().as_second() }
+    }
+}
+
+fn refusal(message: String) -> Refusal {
+    Refusal { places: report::places(&message), message }
+}
+
+/// Real loads, for the search for a guilty change.
+struct Loads<'a>(&'a dyn Reloader);
+
+impl Load for Loads<'_> {
+    fn load(&self) -> Pending<'_, Verdict> {
+        Box::pin(async {
+            match self.0.reload().await {
+                Outcome::Done(_) | Outcome::Unseen(_) => Verdict::Loaded,
+                Outcome::Refused(message) => Verdict::Refused(refusal(message)),
+                Outcome::NotDone(why) | Outcome::Unreachable(why) => Verdict::Unknown(why),
+            }
+        })
     }
 }
 

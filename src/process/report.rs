@@ -1,5 +1,7 @@
 //! What HAProxy prints when it refuses a configuration, in plain words. Pure.
 
+use crate::configuration::ports::Place;
+
 /// Words that begin a section; the same set for every version, a few of them newer than 2.6.
 pub(super) const SECTIONS: &[&str] = &[
     "acme",
@@ -71,6 +73,35 @@ fn said(line: &str, severity: &str, file: &str) -> Option<Fault> {
     let before = before.trim().trim_end_matches("parsing").trim();
     let message = if before.is_empty() { after.to_owned() } else { format!("{before} {after}") };
     Some(Fault { line: number, message })
+}
+
+/// What the alerts point at: lines of a file and names of sections.
+pub fn places(output: &str) -> Vec<Place> {
+    let mut found = Vec::new();
+    for alert in output.lines().filter(|line| is_alert(line)) {
+        let place = Place { line: line_of(alert), section: section_of(alert) };
+        if (place.line.is_some() || place.section.is_some()) && !found.contains(&place) {
+            found.push(place);
+        }
+    }
+    found
+}
+
+/// The line of `[FILE:LINE]`; addresses are written alike.
+fn line_of(alert: &str) -> Option<usize> {
+    alert.split('[').skip(1).find_map(|rest| {
+        let (file, line) = rest.split_once(']')?.0.rsplit_once(':')?;
+        let is_file = file.contains('/') || std::path::Path::new(file).extension().is_some_and(|kind| kind == "cfg");
+        line.parse().ok().filter(|_| is_file)
+    })
+}
+
+/// The name behind the keyword of a section.
+fn section_of(alert: &str) -> Option<String> {
+    let mut words = alert.split_ascii_whitespace();
+    words.find(|word| SECTIONS.contains(word) || matches!(*word, "proxy" | "Proxy"))?;
+    let name = words.next()?.trim_matches([':', ',', '\'', '"', '.']);
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// The part of the output that says why: alerts first, then warnings, with the lines that continue them, without notices,
@@ -183,6 +214,23 @@ mod tests {
         assert!(text.ends_with("[WARNING]  (1) : config : odd"), "{text}");
         assert!(!text.contains("/t/x") && !text.contains("NOTICE"));
         assert_eq!(detail("plain words of a validator\n", "/t/x", "tx1"), "plain words of a validator");
+    }
+
+    #[test]
+    fn alerts_point_at_lines_and_sections() {
+        let place = |line, section: Option<&str>| Place { line, section: section.map(ToOwned::to_owned) };
+        let cases = [
+            (
+                "[ALERT] (1) : Binding [/x/h.cfg:12] for frontend f2: in use for [127.0.0.1:80]",
+                Some(place(Some(12), Some("f2"))),
+            ),
+            ("[ALERT] (1) : Starting proxy p: cannot bind UNIX socket [/run/x.sock]", Some(place(None, Some("p")))),
+            ("[ALERT] (1) : Some protocols failed to start their listeners! Exiting.", None),
+            ("[WARNING] (1) : [/x/h.cfg:3] odd", None),
+        ];
+        for (line, wanted) in cases {
+            assert_eq!(places(line), wanted.into_iter().collect::<Vec<_>>(), "{line}");
+        }
     }
 
     #[test]

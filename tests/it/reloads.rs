@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use crate::drop_in::Bench;
 use crate::support::client::{Client, Refusal, Success, Transport};
 use crate::support::haproxy::{binary, eventually};
-use crate::support::world::until;
+use crate::support::world::{World, holds, until};
 
 /// Reloads as a script of the operator does without a master: a new process tells the old one to finish.
 const SF: &str = "old=$(cat {dir}/pid); {haproxy} -D -p {dir}/pid -f {dir}/haproxy.cfg -sf $old";
@@ -219,4 +219,84 @@ async fn a_stats_socket_may_move_or_appear_where_there_is_no_master() {
     add(&client, "after", false).await.unwrap();
     until("it is reloaded", async || reloads(&client).await.iter().all(|reload| reload["status"] == "succeeded")).await;
     assert!(worker(&bench).is_some());
+}
+
+/// Adds a text at the end of the file by hand, and waits until it is taken over.
+async fn edit_by_hand(world: &World, added: &str) -> i64 {
+    let before = world.version().await;
+    let fresh = world.backstay.folder().join("haproxy.cfg.theirs");
+    std::fs::write(&fresh, format!("{}\n{added}", world.backstay.text())).unwrap();
+    std::fs::rename(&fresh, world.backstay.config()).unwrap();
+    until("the edit is taken over", async || world.version().await > before).await;
+    world.version().await
+}
+
+/// The first reload that failed.
+async fn failed(world: &World) -> Json {
+    let found = async || {
+        let answer = world.ok("ReloadService.ListReloads", json!({})).await;
+        let reloads = answer["reloads"].as_array().cloned().unwrap_or_default();
+        reloads.into_iter().find(|reload| reload["status"] == "failed")
+    };
+    until("a reload has failed", async || found().await.is_some()).await;
+    found().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_change_that_haproxy_refuses_is_taken_back() {
+    let world = World::start(Transport::Rest, &["--reload-delay", "1500ms"]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    world.ok("BackendService.CreateBackend", json!({"backend": {"name": "before", "mode": "http"}})).await;
+    let bind = json!({"frontend": "main", "bind": {"name": "taken", "address": "127.0.0.1", "port": port}});
+    world.ok("BindService.CreateBind", bind).await;
+    let guilty = world.version().await;
+    edit_by_hand(&world, "backend theirs\n    mode http\n").await;
+    world.ok("BackendService.CreateBackend", json!({"backend": {"name": "after", "mode": "http"}})).await;
+
+    let record = failed(&world).await;
+    let said = record["response"].as_str().unwrap();
+    assert!(said.contains("cannot bind socket") || crate::support::haproxy::version() == (2, 6), "{said}");
+    assert!(said.contains(&format!("\nversions taken back: {guilty}\n")), "{said}");
+    let rest = said.rsplit_once("the rest is loaded by reload ").unwrap().1;
+    world
+        .cases([("ReloadService.GetReload", json!({"id": rest}), holds(json!({"reload": {"status": "succeeded"}})))])
+        .await;
+    let (text, runs) = (world.backstay.text(), world.backstay.ask("show stat").unwrap());
+    assert!(!text.contains(&port.to_string()), "{text}");
+    for name in ["before", "theirs", "after"] {
+        assert!(
+            text.contains(&format!("backend {name}\n")) && runs.contains(&format!("{name},BACKEND")),
+            "{name}: {text}"
+        );
+    }
+    assert!(world.version().await > guilty + 2, "under a new version");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_by_hand_that_haproxy_refuses_stays_and_every_answer_says_so() {
+    let mut world = World::start(Transport::Rest, &[]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let edit = edit_by_hand(&world, &format!("frontend theirs\n    mode http\n    bind 127.0.0.1:{port}\n")).await;
+    world.ok("BackendService.CreateBackend", json!({"backend": {"name": "ours", "mode": "http"}})).await;
+    failed(&world).await;
+    let told = async |world: &World| {
+        let health = world.ok("HealthService.GetHealth", json!({})).await["detail"].to_string();
+        health.contains("refuses the edit of the configuration file by hand")
+    };
+    assert!(told(&world).await);
+    let path = "/v2/services/haproxy/configuration/backends";
+    let answer =
+        world.client.send(crate::support::client::request("GET", path, "application/json", String::new())).await;
+    let warning = answer.headers["warning"].to_str().unwrap();
+    assert!(warning.contains(&format!("version {edit}")), "{warning}");
+    let text = world.backstay.text();
+    assert!(text.contains(&format!("bind 127.0.0.1:{port}")) && text.contains("backend ours"), "{text}");
+    assert!(world.backstay.ask("show stat").unwrap().contains("ours,BACKEND"), "the rest runs");
+    // So it is after a restart, where HAProxy can start: not with this text.
+    drop(taken);
+    world.restart();
+    until("it is loaded as soon as it can be", async || !told(&world).await).await;
+    until("it runs", async || world.backstay.ask("show stat").is_ok_and(|stat| stat.contains("theirs,FRONTEND"))).await;
 }

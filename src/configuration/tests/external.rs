@@ -194,7 +194,7 @@ async fn a_refused_reload_never_drops_an_edit_by_hand() {
     bench.write("global\n  bad\n");
     assert!(matches!(configuration.external_change().await.unwrap(), External::Troubled(3, _)));
     for version in [2, 3] {
-        assert_eq!(bench.reload.listener().refused(version, "no".into()).await, Vec::<i64>::new());
+        assert_eq!(bench.refuse(version, &[]).await.0.taken_back, Vec::<i64>::new());
     }
     assert_eq!((bench.file().as_str(), configuration.current().version), ("global\n  bad\n", 3));
     drop(configuration);
@@ -297,7 +297,7 @@ async fn an_edit_while_nothing_ran_counts_as_a_new_version() {
     assert_eq!(configuration.commit(&id, false).await.unwrap_err().reason(), Reason::VersionMismatch);
     assert_eq!(put(&configuration, 3, "b2").await.unwrap().version, 4);
     // The edited text is what HAProxy was started with: it is the one to go back to.
-    assert_eq!(bench.reload.listener().refused(4, "no".into()).await, [4]);
+    assert_eq!(bench.refuse(4, &[]).await.0.taken_back, [4]);
     assert_eq!(bench.file(), "# _version=5\nglobal\n  maxconn 5\n");
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::ports::{Check, Pending, Reload, ReloadListener};
+use super::ports::{Blame, Check, Load, Pending, Refusal, Reload, ReloadListener, Verdict};
 use super::{ChangeOptions, Configuration, Outcome, StoreSettings, Target};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
@@ -77,7 +77,8 @@ impl Reload for NotedReload {
             let answer = *self.answer.lock().unwrap();
             match answer {
                 "refused" => {
-                    let taken = self.listener().refused(version, "no".into()).await;
+                    let refusal = Refusal { message: "no".into(), places: Vec::new() };
+                    let taken = self.listener().refused(version, refusal, &AllLoad).await.taken_back;
                     Err(Error::new(Reason::ReloadFailed, format!("refused, took back {taken:?}")))
                 }
                 "never" => std::future::pending().await,
@@ -92,6 +93,34 @@ impl Reload for NotedReload {
 
     fn listen(&self, listener: Arc<dyn ReloadListener>) {
         *self.listener.lock().unwrap() = Some(listener);
+    }
+}
+
+/// Loads every text.
+pub(super) struct AllLoad;
+
+impl Load for AllLoad {
+    fn load(&self) -> Pending<'_, Verdict> {
+        Box::pin(std::future::ready(Verdict::Loaded))
+    }
+}
+
+/// Refuses to load files with one of these words, and counts.
+pub(super) struct Words {
+    pub(super) file: std::path::PathBuf,
+    pub(super) refused: Vec<&'static str>,
+    pub(super) loads: AtomicUsize,
+}
+
+impl Load for Words {
+    fn load(&self) -> Pending<'_, Verdict> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        let text = std::fs::read_to_string(&self.file).unwrap();
+        let found = self.refused.iter().find(|word| text.split_whitespace().any(|other| other == **word));
+        Box::pin(std::future::ready(match found {
+            Some(word) => Verdict::Refused(Refusal { message: format!("no {word}"), places: Vec::new() }),
+            None => Verdict::Loaded,
+        }))
     }
 }
 
@@ -120,6 +149,14 @@ impl Bench {
 
     pub(super) async fn open(&self) -> Arc<Configuration> {
         Configuration::open(self.settings.clone(), self.check.clone(), self.reload.clone()).await.unwrap()
+    }
+
+    /// HAProxy refuses a version, and each text with one of these words. What came of it, and how many loads it took.
+    pub(super) async fn refuse(&self, version: i64, refused: &[&'static str]) -> (Blame, usize) {
+        let loads = Words { file: self.settings.file.clone(), refused: refused.to_vec(), loads: AtomicUsize::new(0) };
+        let refusal = Refusal { message: "no".into(), places: Vec::new() };
+        let blame = self.reload.listener().refused(version, refusal, &loads).await;
+        (blame, loads.loads.load(Ordering::SeqCst))
     }
 
     pub(super) fn file(&self) -> String {

@@ -163,7 +163,7 @@ async fn a_raw_text_never_replaces_an_edit_that_its_caller_has_not_seen() {
     bench.write("global\n  bad\n");
     let skip = RawOptions { skip_version: true, ..RawOptions::default() };
     assert_eq!(configuration.replace_raw(BODY, skip).await.unwrap().version, 4);
-    assert_eq!(std::fs::read_to_string(bench.state("overwritten.cfg")).unwrap(), "global\n  bad\n");
+    assert_eq!(std::fs::read_to_string(bench.state("aside/overwritten-1.cfg")).unwrap(), "global\n  bad\n");
 }
 
 #[tokio::test]

@@ -5,26 +5,115 @@ fn forced() -> ChangeOptions {
 }
 
 #[tokio::test]
-async fn a_refused_reload_takes_back_every_change_since_the_last_good_one() {
+async fn a_refused_reload_takes_back_the_guilty_change_only() {
     let bench = Bench::new(TEXT);
     let configuration = bench.open().await;
     put(&configuration, 1, "good").await.unwrap();
     bench.reload.listener().accepted(2).await;
     put(&configuration, 2, "x3").await.unwrap();
     put(&configuration, 3, "x4").await.unwrap();
-    let taken = bench.reload.listener().refused(4, "cannot bind".into()).await;
-    assert_eq!(taken, [3, 4]);
+    let (blame, _) = bench.refuse(4, &["x3"]).await;
+    assert_eq!(blame, Blame { taken_back: vec![3], loaded: true, ..Blame::default() });
     let current = configuration.current();
     assert_eq!(current.version, 5, "a new number");
-    assert!(has(&current.document, "good") && !has(&current.document, "x3") && !has(&current.document, "x4"));
-    assert_eq!(bench.file(), format!("# _version=5\n{TEXT}\nbackend good\n"));
-    let kept = std::fs::read_to_string(bench.state("refused.cfg")).unwrap();
-    assert!(kept.contains("x4"), "what was refused can be looked at");
-    assert_eq!(bench.reload.listener().refused(4, "again".into()).await, Vec::<i64>::new());
+    assert_eq!(bench.file(), format!("# _version=5\n{TEXT}\nbackend good\n\nbackend x4\n"));
+    assert_eq!(current.document.to_bytes(), bench.file().as_bytes());
+    let kept = std::fs::read_to_string(bench.state("aside/refused-1.cfg")).unwrap();
+    assert!(kept.contains("x3"), "what was refused can be looked at");
+    assert_eq!(bench.refuse(4, &["x3"]).await.0, Blame::default());
     drop(configuration);
     bench.reload.requested.lock().unwrap().clear();
     assert_eq!(bench.open().await.current().version, 5);
     assert_eq!(*bench.reload.requested.lock().unwrap(), Vec::<i64>::new(), "nothing is pending");
+}
+
+#[tokio::test]
+async fn the_guilty_change_is_found_by_halves_also_after_a_restart() {
+    let bench = Bench::new(TEXT);
+    let configuration = bench.open().await;
+    for version in 1..=32 {
+        put(&configuration, version, &format!("x{}", version + 1)).await.unwrap();
+    }
+    drop(configuration);
+    let configuration = bench.open().await;
+    let (blame, loads) = bench.refuse(33, &["x21"]).await;
+    assert_eq!(blame.taken_back, [21]);
+    assert!(loads <= 5 + 2, "{loads}");
+    let kept = |name: &str| has(&configuration.current().document, name);
+    assert!((2..=33).all(|at| kept(&format!("x{at}")) == (at != 21)), "{}", bench.file());
+
+    // Two at once, one of them made after the reload that was refused had begun.
+    for version in 34..=41 {
+        put(&configuration, version, &format!("y{}", version + 1)).await.unwrap();
+    }
+    let (blame, loads) = bench.refuse(38, &["y36", "y41"]).await;
+    assert_eq!(blame.taken_back, [36, 41]);
+    assert!(loads <= 2 * (3 + 2), "{loads}");
+    assert!((35..=42).all(|at| has(&configuration.current().document, &format!("y{at}")) != [36, 41].contains(&at)));
+}
+
+#[tokio::test]
+async fn what_cannot_stand_without_the_guilty_change_goes_with_it() {
+    let bench = Bench::new(TEXT);
+    let configuration = bench.open().await;
+    put(&configuration, 1, "x2").await.unwrap();
+    let inside = |text: &str| text.replace("backend x2\n", "backend x2\n  mode tcp\n");
+    let edit = |document: &Document| {
+        let text = inside(&String::from_utf8(document.to_bytes()).unwrap());
+        Ok((Document::parse(text.as_bytes()), ()))
+    };
+    configuration.change(Target::Version(2), ChangeOptions::default(), edit).await.unwrap();
+    put(&configuration, 3, "x4").await.unwrap();
+    let (blame, loads) = bench.refuse(4, &["x2"]).await;
+    assert_eq!(blame.taken_back, [2, 3]);
+    assert!(loads <= 4, "{loads}");
+    assert_eq!(bench.file(), format!("# _version=5\n{TEXT}\nbackend x4\n"));
+}
+
+#[tokio::test]
+async fn an_edit_by_hand_is_never_dropped() {
+    let bench = Bench::new(TEXT);
+    let configuration = bench.open().await;
+    put(&configuration, 1, "x2").await.unwrap();
+    bench.write(&format!("{}\nbackend theirs\n", bench.file()));
+    configuration.external_change().await.unwrap();
+    put(&configuration, 3, "x4").await.unwrap();
+    let before = bench.file();
+    let (blame, _) = bench.refuse(4, &["theirs"]).await;
+    assert_eq!(blame, Blame { loaded: true, edit: Some(3), ..Blame::default() });
+    assert_eq!((bench.file(), configuration.current().version), (before.clone(), 4));
+    let told = configuration.refused_edit().unwrap();
+    assert!(told.contains("edit of the configuration file by hand that is version 3"), "{told}");
+    // A later change that is guilty is still told from it, and the others stay.
+    put(&configuration, 4, "x5").await.unwrap();
+    put(&configuration, 5, "x6").await.unwrap();
+    let (blame, _) = bench.refuse(6, &["theirs", "x5"]).await;
+    assert_eq!((blame.taken_back.as_slice(), blame.edit.is_some()), (&[5_i64][..], true));
+    assert!(["x2", "theirs", "x4", "x6"].iter().all(|name| has(&configuration.current().document, name)));
+    assert!(!bench.file().contains("x5"));
+    drop(configuration);
+    bench.reload.requested.lock().unwrap().clear();
+    let configuration = bench.open().await;
+    assert_eq!(*bench.reload.requested.lock().unwrap(), [7], "it is tried again");
+    bench.reload.listener().version();
+    bench.reload.listener().accepted(7).await;
+    assert_eq!(configuration.refused_edit(), None);
+}
+
+#[tokio::test]
+async fn nothing_is_taken_back_when_no_change_is_to_blame() {
+    let bench = Bench::new(TEXT);
+    let configuration = bench.open().await;
+    for version in 1..=8 {
+        put(&configuration, version, &format!("x{}", version + 1)).await.unwrap();
+    }
+    let before = bench.file();
+    let (blame, loads) = bench.refuse(9, &["global"]).await;
+    assert!(blame.pending.unwrap().contains("also the configuration that it loaded before"));
+    assert!(loads <= 6, "{loads}");
+    assert_eq!((bench.file(), configuration.current().version), (before, 9));
+    let unproven = bench.refuse(9, &["x5"]).await.0.taken_back;
+    assert_eq!(unproven, [5], "it can still be found");
 }
 
 #[tokio::test]
@@ -34,7 +123,7 @@ async fn the_first_reload_that_is_refused_goes_back_to_the_file_of_the_start() {
     put(&configuration, 1, "x2").await.unwrap();
     drop(configuration);
     let configuration = bench.open().await;
-    assert_eq!(bench.reload.listener().refused(2, "no".into()).await, [2]);
+    assert_eq!(bench.refuse(2, &["x2"]).await.0.taken_back, [2]);
     assert_eq!(bench.file(), format!("# _version=3\n{TEXT}"));
     assert_eq!(configuration.current().version, 3);
 }
@@ -49,9 +138,10 @@ async fn a_good_version_is_what_was_loaded_and_not_what_came_meanwhile() {
         put(&configuration, version, &format!("x{}", version + 1)).await.unwrap();
     }
     bench.reload.listener().accepted(2).await;
-    let taken = bench.reload.listener().refused(40, "no".into()).await;
-    assert_eq!(taken, (3..=40).collect::<Vec<_>>());
-    assert_eq!(bench.file(), format!("# _version=41\n{TEXT}\nbackend x2\n"));
+    let good = std::fs::read_to_string(bench.state("last-good.cfg")).unwrap();
+    assert_eq!(good, format!("# _version=2\n{TEXT}\nbackend x2\n"));
+    assert_eq!(bench.refuse(40, &["x3"]).await.0.taken_back, [3]);
+    assert!(has(&configuration.current().document, "x40"));
 }
 
 #[tokio::test]
@@ -119,7 +209,7 @@ async fn the_listener_does_not_keep_the_configuration_alive() {
     drop(configuration);
     assert_eq!(bench.reload.listener().version(), 0);
     bench.reload.listener().accepted(1).await;
-    assert_eq!(bench.reload.listener().refused(1, String::new()).await, Vec::<i64>::new());
+    assert_eq!(bench.refuse(1, &[]).await.0, Blame::default());
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ async fn standing(context: &Context) -> Standing {
 fn concerns(rooms: &Rooms) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(rooms.configuration.trouble().map(|error| error.to_string()));
+    found.extend(rooms.configuration.refused_edit());
     found.extend(rooms.reloads.concerns());
     found.extend(rooms.remarks.iter().cloned());
     found

@@ -150,7 +150,8 @@ impl Services {
 impl Api for Services {
     fn warnings(&self) -> Vec<String> {
         let trouble = self.rooms.configuration.trouble().map(|error| error.to_string());
-        trouble.into_iter().chain(self.rooms.reloads.warning()).collect()
+        let edit = self.rooms.configuration.refused_edit();
+        trouble.into_iter().chain(edit).chain(self.rooms.reloads.warning()).collect()
     }
 
     fn call(&self, call: Call) -> Pending<'_, Result<Answer>> {

@@ -15,13 +15,7 @@ fn message(record: Record) -> pb::Reload {
         Status::Succeeded => pb::ReloadStatus::Succeeded,
         Status::Failed => pb::ReloadStatus::Failed,
     };
-    let mut response = record.response;
-    if !record.taken_back.is_empty() {
-        let versions: Vec<String> = record.taken_back.iter().map(ToString::to_string).collect();
-        let said = response.unwrap_or_default();
-        response = Some(format!("{said}\nversions taken back: {}", versions.join(", ")));
-    }
-    pb::Reload { id: record.id, status: status.into(), reload_timestamp: record.timestamp, response }
+    pb::Reload { id: record.id, status: status.into(), reload_timestamp: record.timestamp, response: record.response }
 }
 
 pub(super) async fn list(context: Context, _: pb::ListReloadsRequest) -> Result<pb::ListReloadsResponse> {

@@ -42,9 +42,10 @@ impl ReloadListener for Store {
         let said = self.bad.lock().unwrap().contains(&version).then(|| "the check refuses it".to_owned());
         Box::pin(std::future::ready(said))
     }
-    fn refused(&self, version: i64, _message: String) -> Pending<'_, Vec<i64>> {
+    fn refused<'a>(&'a self, version: i64, _refusal: Refusal, _loads: &'a dyn Load) -> Pending<'a, Blame> {
         self.refused.lock().unwrap().push(version);
-        Box::pin(std::future::ready(vec![version - 1, version]))
+        let taken_back = vec![version - 1, version];
+        Box::pin(std::future::ready(Blame { taken_back, loaded: true, ..Blame::default() }))
     }
 }
 
@@ -165,7 +166,10 @@ async fn a_refusal_takes_versions_back_and_says_which() {
     pass(1100).await;
     let record = bench.queue.get(&id).unwrap();
     assert_eq!((record.status, record.taken_back.as_slice()), (Status::Failed, [7, 8].as_slice()));
-    assert!(record.response.unwrap().ends_with("versions taken back: 7,8"));
+    let response = record.response.unwrap();
+    let (said, rest) = response.split_once("\nthe rest is loaded by reload ").unwrap();
+    assert!(said.ends_with("versions taken back: 7,8"), "{said}");
+    assert_eq!(bench.queue.get(rest).unwrap().status, Status::Succeeded);
     assert_eq!(*bench.store.refused.lock().unwrap(), [8]);
     let error = bench.queue.force(8).await.unwrap_err();
     assert_eq!(error.reason(), Reason::ReloadFailed);
