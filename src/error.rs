@@ -127,6 +127,8 @@ reasons! {
     OutcomeUnknown = "OUTCOME_UNKNOWN", Unavailable, 500;
     /// The server is stopping; call again in a moment.
     Stopping = "STOPPING", Unavailable, 503;
+    /// More is asked at once than there is room for: passwords to check, or memory for requests; call again in a moment.
+    Overloaded = "OVERLOADED", ResourceExhausted, 503;
     /// A web page sends it, and pages of its origin are not allowed to, or call by a name that is not ours.
     ForeignOrigin = "FOREIGN_ORIGIN", PermissionDenied, 403;
     /// The disk or the quota of the server is full; free some space and retry.

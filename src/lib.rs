@@ -30,7 +30,7 @@
 //! | [`aggregation`] | stick tables brought together over several HAProxys: contributions, what is taught, the resource | how it is asked for |
 //! | [`spoe`] | SPOE files: scopes, sections, transactions | requests |
 //! | [`discovery`] | Consul agents and regions of AWS that are searched for services: instances, their files, the loop | requests |
-//! | [`auth`] | users, passwords, a cache of verified ones | transports: it takes the bytes of a header |
+//! | [`auth`] | users, passwords, what was verified and who guesses | transports: it takes the bytes of a header |
 //! | [`grpc`] | one handler for every method; `services/` for the few methods written by hand; health, reflection | REST |
 //! | [`gateway`] | REST /v2 from the method table, and the port that all protocols share; `compat` holds the oddities of /v2 | any resource by name |
 //! | [`cli`] | `serve`: joins the rooms | |

@@ -5,16 +5,16 @@ use std::fmt;
 use crate::error::{Error, Reason, Result};
 
 /// What a user's password is compared with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Password {
     /// The password itself (`insecure-password`).
     Plain(Secret),
-    /// A crypt(3) string: `$1$`, `$5$`, `$6$` with or without `rounds=`, bcrypt, or traditional DES.
+    /// A crypt(3) string: `$1$`, `$5$`, `$6$` with or without `rounds=`, `$y$`, bcrypt, or traditional DES.
     Crypt(Secret),
 }
 
 /// Text that `Debug` does not show.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
 impl Password {

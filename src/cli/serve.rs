@@ -15,8 +15,9 @@ use super::pid_file::PidFile;
 use super::users;
 use super::welcome;
 use crate::aggregation::{Aggregations, Joining};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Wording};
 use crate::configuration::engine::Engine;
+use crate::configuration::look::looks;
 use crate::configuration::ports::Pending;
 use crate::configuration::{Claim, Configuration, HeaderPolicy, StoreSettings};
 use crate::discovery::{Directory, DirectorySettings};
@@ -56,6 +57,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the worker of our own reload is looked for at most, and the pause between two looks.
 const MEET: Duration = Duration::from_millis(200);
 const MEET_PAUSE: Duration = Duration::from_millis(2);
+/// How soon a change of a file with users is noticed.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Looks up an environment variable.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -146,7 +149,8 @@ pub async fn run(
     let max_open = settings.max_open_transactions.unwrap_or(0);
     let spoe = SpoeStore::open(&settings.spoe_dir, &settings.spoe_transaction_dir, max_open, configuration.clone());
     let spoe = spoe.map_err(shown)?.read_only(settings.read_only);
-    let authenticator = Arc::new(Authenticator::new(Vec::new()));
+    let wording = if settings.profile == Profile::DropIn { Wording::Recorded } else { Wording::Same };
+    let authenticator = Arc::new(Authenticator::new(Vec::new(), wording));
     let follower = Follower {
         engine: engine.clone(),
         settings: settings.clone(),
@@ -383,6 +387,7 @@ fn protocols(
         settings: GatewaySettings {
             cors: Cors::of(&settings.cors_origins),
             limits: Limits { body: settings.max_body_size, upload: settings.max_upload_size },
+            version_for_all: settings.profile == Profile::DropIn,
             ..GatewaySettings::default()
         },
         stop,
@@ -449,6 +454,14 @@ impl Follower {
             tracing::error!("signals cannot be received");
             return;
         };
+        // Whoever is no user any more is not to be let in until somebody sends a signal.
+        let looks =
+            |file: &Option<PathBuf>| looks(file.clone().filter(|_| self.settings.watch_file), LOOK, stop.clone());
+        let files = (looks(&self.settings.yaml_file), looks(&self.settings.userlist_file));
+        let (Ok(mut yaml), Ok(mut userlist)) = files else {
+            tracing::error!("files with users cannot be watched");
+            return;
+        };
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -464,6 +477,8 @@ impl Follower {
                     }
                 }
                 changed = changes.changed() => if changed.is_err() { return },
+                Ok(()) = yaml.changed() => {}
+                Ok(()) = userlist.changed() => {}
             }
             let document = &configuration.current().document;
             if configuration.trouble().is_none() {

@@ -5,17 +5,21 @@ use crate::configuration::address::Place;
 use crate::configuration::engine::Engine;
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
-/// Who may call: the users of the settings, else those of the userlist in its file or in `document`.
+/// Who may call: the users of the YAML file as it stands, else those of the userlist in its file or in `document`.
 pub(super) fn all(
     settings: &Settings,
     environment: &dyn Fn(&str) -> Option<String>,
     engine: &Engine,
     document: &Document,
 ) -> Result<Vec<User>> {
-    if !settings.users.is_empty() {
-        return of_settings(settings, environment);
+    let yaml = match &settings.yaml_file {
+        Some(path) => settings::users_of(settings.profile, path)?,
+        None => Vec::new(),
+    };
+    if !yaml.is_empty() {
+        return of_yaml(&yaml, environment);
     }
     let found = match &settings.userlist_file {
         Some(path) => {
@@ -34,9 +38,9 @@ pub(super) fn somebody(settings: &Settings, users: &[User]) -> Result<()> {
     if users.is_empty() && !certified() { Err(nobody(settings)) } else { Ok(()) }
 }
 
-/// Users of the settings, if there are any.
-fn of_settings(settings: &Settings, environment: &dyn Fn(&str) -> Option<String>) -> Result<Vec<User>> {
-    let users = settings.users.iter().map(|user| {
+/// Users of the YAML file.
+fn of_yaml(users: &[settings::User], environment: &dyn Fn(&str) -> Option<String>) -> Result<Vec<User>> {
+    let users = users.iter().map(|user| {
         let text = user.password.expose();
         let password =
             if user.insecure { Password::plain(text, environment) } else { Password::crypt(text, environment) };

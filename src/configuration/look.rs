@@ -23,7 +23,7 @@ const SELDOM: u32 = 20;
 
 /// Tells whenever a file is another one than before, and at first, but not more often than each `every`. Tells nothing
 /// without a file.
-pub(super) fn looks(
+pub(crate) fn looks(
     file: Option<PathBuf>,
     every: Duration,
     stop: CancellationToken,

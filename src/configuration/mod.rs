@@ -27,7 +27,7 @@ mod journal;
 mod laws;
 pub mod layout;
 mod lock;
-mod look;
+pub(crate) mod look;
 mod options;
 mod placing;
 pub mod plan;

@@ -95,7 +95,9 @@ struct Item {
 }
 
 fn items(text: &str, kind: Kind) -> Vec<Item> {
-    let Ok(Node::Mapping(top)) = parse_yaml_with_options(0, text, LoaderOptions::default()) else { return Vec::new() };
+    // A text in quotes is nothing else, whatever it says.
+    let options = LoaderOptions::default().prevent_coercion(true);
+    let Ok(Node::Mapping(top)) = parse_yaml_with_options(0, text, options) else { return Vec::new() };
     let under = |mapping: &MarkedMappingNode, wanted: &str| -> Option<Node> {
         mapping.iter().find(|(key, _)| key.as_str() == wanted).map(|(_, node)| node.clone())
     };
@@ -135,7 +137,7 @@ fn value(field: &Field, node: &Node) -> Option<Json> {
     match node {
         Node::Scalar(scalar) => {
             let text = scalar.as_str();
-            if text.is_empty() || scalar.may_coerce() && matches!(text, "~" | "null") {
+            if text.is_empty() || scalar.may_coerce() && matches!(text, "~" | "null" | "Null" | "NULL") {
                 return None;
             }
             Some(match field.kind {

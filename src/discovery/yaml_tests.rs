@@ -209,3 +209,59 @@ fn lists_of_filters_are_edited_too() {
     assert!(both.starts_with(changed.strip_suffix("  consuls: []\n").unwrap()), "{both}");
     assert_eq!(super::read(&tables, &both).entries.len(), 2);
 }
+
+#[test]
+fn a_text_stays_what_it_is_whatever_yaml_might_take_it_for() {
+    let tables = tables();
+    for text in [
+        "~",
+        "null",
+        "Null",
+        "NULL",
+        "true",
+        "no",
+        "1",
+        "0x1f",
+        "1e3",
+        ".inf",
+        "- x",
+        "#",
+        "a: b",
+        "a #b",
+        "'",
+        "\"",
+        "\\",
+        "!tag",
+        "&a",
+        "*a",
+        "%",
+        "@",
+        "`",
+        "|",
+        ">",
+        "?",
+        "-",
+        "=",
+        "<<",
+        "[]",
+        "{}",
+        " x ",
+        "a\u{85}b",
+        "\u{2028}",
+        "\u{feff}",
+        "\u{7f}",
+        "é",
+        "\u{1f600}",
+        "---",
+        "...",
+    ] {
+        let id = "11111111-1111-4111-8111-111111111111";
+        let mut values = consul(id);
+        values["name"] = json!(text);
+        let object = object(&tables, &values);
+        let written =
+            with(&tables, FILE, Kind::Consul, id, Some(&object)).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+        let read = read(&tables, &written);
+        assert_eq!(shown(&tables, &read.entries[0])["name"], json!(text), "{written}");
+    }
+}

@@ -6,26 +6,32 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use http::{Request, Version};
+use http::header::EXPECT;
+use http::{Request, Response, Version};
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::Names;
-use super::server::{Bounds, Client, Protocols};
-use crate::auth::Certified;
+use super::heads::{Heads, SMALL};
+use super::server::{Bounds, Protocols};
+use crate::auth::Visitor;
+use crate::error::Result;
+use crate::grpc::memory::{Lease, Memory, full};
 use crate::grpc::server::is_grpc;
 
 /// Bytes of the HTTP/2 preface: with so many the version is known.
@@ -36,16 +42,30 @@ const FAR: Duration = Duration::from_hours(24 * 365);
 const TRICKLE: u64 = 4096;
 /// Requests at the same time on one connection of HTTP/2.
 const STREAMS: u32 = 256;
+/// How long after its beginning a connection may still begin its first request though the server stops.
+const YOUNG: Duration = Duration::from_secs(1);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a body that nobody wants is taken and thrown away, so that its client reads the answer.
+const FAREWELL: Duration = Duration::from_secs(30);
 
 /// What is known of the client of a connection, and told with each of its requests.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
-    /// Its address.
-    pub(super) client: Option<Client>,
-    /// It has shown a certificate.
-    pub(super) certified: Option<Certified>,
+    /// Who it is.
+    pub(super) visitor: Arc<Visitor>,
     /// By which names browsers may call.
     pub(super) names: Arc<Names>,
+    /// When it came.
+    pub(super) since: Instant,
+}
+
+impl Told {
+    /// Returns when the server stops, but not before the client had time to begin.
+    pub(super) async fn too_late(&self, stop: &CancellationToken) {
+        stop.cancelled().await;
+        tokio::time::sleep_until(self.since + YOUNG).await;
+    }
 }
 
 /// Serves a connection until it ends, is idle for too long, or `stop` lets its open requests end.
@@ -53,49 +73,30 @@ pub(super) async fn serve<S>(stream: S, told: Told, protocols: Protocols, bounds
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Arc::new(Activity::new());
-    let io = TokioIo::new(Counted { stream, activity: activity.clone() });
+    let activity = Arc::new(Activity::new(protocols.clone(), Arc::clone(&told.visitor)));
+    let io = TokioIo::new(Heads::new(stream, activity.clone()));
     let builder = builder(bounds);
-    let (calls, read) = (activity.clone(), bounds.read);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        let protocols = protocols.clone();
-        let call = calls.begin();
-        // A stream of gRPC may rest; its connection is probed.
-        let patience = read.filter(|_| request.version() != Version::HTTP_2 || !is_grpc(&request));
-        if let Some(certified) = told.certified {
-            request.extensions_mut().insert(certified);
-        }
-        if let Some(client) = told.client {
-            request.extensions_mut().insert(client);
-        }
-        request.extensions_mut().insert(told.names.clone());
-        let request = request.map(|body| match patience {
-            Some(limit) => Body::new(Patient { body, limit, received: 0, waited: Duration::ZERO, waiting: None }),
-            None => Body::new(body),
-        });
-        async move {
-            let response = protocols.serve(request).await;
-            Ok::<_, Infallible>(response.map(|body| Answering { body, _call: call }))
-        }
-    });
+    let since = told.since;
+    let desk = Desk { told, protocols, activity: activity.clone(), read: bounds.read };
+    let service = service_fn(move |request| desk.answer(request));
     let mut served = std::pin::pin!(builder.serve_connection(io, service));
     // The builder waits for ever for the bytes that tell the version; after them its own timers run.
     let mut silence = std::pin::pin!(tokio::time::sleep(bounds.read.unwrap_or(FAR)));
     let idle_after = bounds.idle.unwrap_or(FAR);
     let mut idle = std::pin::pin!(tokio::time::sleep(idle_after));
-    let (mut listening, mut closing) = (true, false);
+    let (mut listening, mut stopping, mut closing) = (true, false, false);
     loop {
         tokio::select! {
+            // What has come is read before anything is closed.
+            biased;
             ended = served.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(error = %error, "connection ended");
                 }
                 return;
             }
-            () = stop.cancelled(), if !closing => {
-                closing = true;
-                served.as_mut().graceful_shutdown();
-            }
+            () = stop.cancelled(), if !stopping => stopping = true,
+            () = tokio::time::sleep(LOOK), if stopping && !closing => {}
             () = silence.as_mut(), if listening => {
                 if activity.received() < PREFACE {
                     return;
@@ -111,6 +112,78 @@ where
                 }
             }
         }
+        // A client that has just come is not sent away unheard.
+        if stopping && !closing && (activity.has_begun() || since.elapsed() >= YOUNG) {
+            closing = true;
+            served.as_mut().graceful_shutdown();
+        }
+    }
+}
+
+/// Where the requests of a connection are taken.
+struct Desk {
+    told: Told,
+    protocols: Protocols,
+    activity: Arc<Activity>,
+    read: Option<Duration>,
+}
+
+impl Desk {
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Answering>, Infallible>> + Send + use<> {
+        let call = self.activity.begin();
+        let head = self.activity.take_lease();
+        let Told { visitor, names, .. } = &self.told;
+        request.extensions_mut().insert(Arc::clone(visitor));
+        request.extensions_mut().insert(Arc::clone(names));
+        // Streams of health and reflection may rest; their connection is probed.
+        let two = request.version() == Version::HTTP_2;
+        let rests = two && is_grpc(&request) && request.uri().path().starts_with("/grpc.");
+        // Over HTTP/2 a body can be refused by itself, and whoever asks before sending one does not send it.
+        let unwanted = (!two && !request.headers().contains_key(EXPECT)).then(Unwanted::default);
+        let (limit, kept) = (self.read.filter(|_| !rests).unwrap_or(FAR), unwanted.clone());
+        let size = head_size(&request);
+        let request = request.map(|body| Patient::new(body, limit, kept));
+        let (protocols, activity) = (self.protocols.clone(), Arc::clone(&self.activity));
+        async move {
+            let response = match activity.room_for(size, head).await {
+                Ok(_room) => protocols.serve(request.map(Body::new)).await,
+                Err(error) => protocols.refuse(&request, &error),
+            };
+            if let Some(body) = unwanted.and_then(|unwanted| unwanted.take()) {
+                tokio::spawn(throw_away(body, Arc::clone(&activity).begin()));
+            }
+            Ok(response.map(|body| Answering { body, _call: call }))
+        }
+    }
+}
+
+/// What a head that has come takes of memory, as far as it has to find room now.
+fn head_size<B>(request: &Request<B>) -> usize {
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    (headers.sum::<usize>() + path).min(SMALL)
+}
+
+/// Takes a body so that its client is not cut off while it sends, and would not read the answer.
+async fn throw_away(mut body: Incoming, _call: InFlight) {
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ended = tokio::time::timeout(FAREWELL, all).await;
+}
+
+/// A body that was not read to its end.
+#[derive(Debug, Clone, Default)]
+struct Unwanted(Arc<Mutex<Option<Incoming>>>);
+
+impl Unwanted {
+    fn keep(&self, body: Incoming) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+    }
+
+    fn take(&self) -> Option<Incoming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -136,30 +209,98 @@ fn builder(bounds: &Bounds) -> auto::Builder<TokioExecutor> {
 
 /// What goes on on a connection. Requests only write to it: whoever woke the connection for each would do so once more
 /// than needed.
-struct Activity {
+pub(super) struct Activity {
     zero: Instant,
     /// Bytes.
     received: AtomicUsize,
+    /// Bytes of the head that has begun, of HTTP/1.1.
+    head: AtomicUsize,
+    /// Room that was found for it.
+    room: Mutex<Option<Lease>>,
+    /// For the request that waits for room.
+    waiting: Semaphore,
     /// Requests whose answers have not ended.
     calls: AtomicUsize,
+    /// There was one.
+    begun: AtomicBool,
     /// When the last of them had ended, in milliseconds after `zero`, and what was received by then.
     quiet: AtomicU64,
     mark: AtomicUsize,
+    protocols: Protocols,
+    visitor: Arc<Visitor>,
 }
 
 impl Activity {
-    fn new() -> Self {
-        let (received, calls, mark) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-        Activity { zero: Instant::now(), received, calls, quiet: AtomicU64::new(0), mark }
+    fn new(protocols: Protocols, visitor: Arc<Visitor>) -> Self {
+        Activity {
+            zero: Instant::now(),
+            received: AtomicUsize::new(0),
+            head: AtomicUsize::new(0),
+            room: Mutex::new(None),
+            waiting: Semaphore::new(1),
+            calls: AtomicUsize::new(0),
+            begun: AtomicBool::new(false),
+            quiet: AtomicU64::new(0),
+            mark: AtomicUsize::new(0),
+            protocols,
+            visitor,
+        }
     }
 
     fn received(&self) -> usize {
         self.received.load(Ordering::Relaxed)
     }
 
+    pub(super) fn receive(&self, bytes: usize) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+        // Over HTTP/1.1 nothing but heads comes between requests.
+        if self.calls.load(Ordering::Relaxed) == 0 {
+            self.head.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes of the head that has begun, of HTTP/1.1.
+    pub(super) fn open_head(&self) -> usize {
+        self.head.load(Ordering::Relaxed)
+    }
+
+    fn memory(&self) -> &Memory {
+        self.protocols.memory(&self.visitor)
+    }
+
+    /// The room that was found for the head that comes.
+    pub(super) fn take_lease(&self) -> Lease {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.take().unwrap_or_else(|| self.memory().lease())
+    }
+
+    pub(super) fn put_lease(&self, lease: Lease) {
+        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease);
+    }
+
+    /// Room for the head of a request that has come. The first one of a connection has it, and a large one found it while
+    /// it came; of many at the same time, which HTTP/2 allows, one may wait.
+    async fn room_for(&self, size: usize, head: Lease) -> Result<Lease> {
+        if head.bytes() > 0 || self.calls.load(Ordering::Relaxed) <= 1 {
+            return Ok(head);
+        }
+        let mut room = self.memory().lease();
+        if !room.try_reach(size) {
+            let _turn = self.waiting.try_acquire().map_err(|_| full())?;
+            room.reach(size).await?;
+        }
+        Ok(room)
+    }
+
     fn begin(self: &Arc<Self>) -> InFlight {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        self.begun.store(true, Ordering::Relaxed);
+        self.head.store(0, Ordering::Relaxed);
         InFlight(self.clone())
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
     }
 
     fn rest(&self) {
@@ -222,11 +363,29 @@ impl http_body::Body for Answering {
 
 /// A request body that is given up when its client is too slow. Only the time counts in which we waited for it.
 struct Patient {
-    body: Incoming,
+    /// There until it is dropped.
+    body: Option<Incoming>,
     limit: Duration,
     received: u64,
     waited: Duration,
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Where it is put when it was not read to its end.
+    unwanted: Option<Unwanted>,
+}
+
+impl Patient {
+    fn new(body: Incoming, limit: Duration, unwanted: Option<Unwanted>) -> Self {
+        Patient { body: Some(body), limit, received: 0, waited: Duration::ZERO, waiting: None, unwanted }
+    }
+}
+
+impl Drop for Patient {
+    fn drop(&mut self) {
+        let left = self.body.take().filter(|body| !http_body::Body::is_end_stream(body));
+        if let (Some(body), Some(unwanted)) = (left, &self.unwanted) {
+            unwanted.keep(body);
+        }
+    }
 }
 
 impl http_body::Body for Patient {
@@ -234,7 +393,8 @@ impl http_body::Body for Patient {
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
             if let Some((since, _)) = self.waiting.take() {
                 self.waited += since.elapsed();
             }
@@ -248,56 +408,19 @@ impl http_body::Body for Patient {
         let allowed = self.limit + Duration::from_millis(self.received * 1000 / TRICKLE);
         let left = allowed.saturating_sub(self.waited);
         let (_, alarm) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(left))));
-        alarm.as_mut().poll(cx).map(|()| Some(Err("the body of the request comes too slowly".into())))
+        alarm.as_mut().poll(cx).map(|()| {
+            // Nobody waits for the rest either.
+            self.unwanted = None;
+            Some(Err("the body of the request comes too slowly".into()))
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A stream that counts what it received.
-struct Counted<S> {
-    stream: S,
-    activity: Arc<Activity>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.activity.received.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.body.as_ref().map(http_body::Body::size_hint).unwrap_or_default()
     }
 }
 

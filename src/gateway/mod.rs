@@ -3,6 +3,7 @@
 //! Routes, parameters, bodies and answers all come from the table; what /v2 does differently from our own API stands in
 //! [`compat`]. No resource is named here.
 
+pub mod access;
 mod actions;
 pub mod compat;
 mod connection;
@@ -10,6 +11,7 @@ mod cors;
 mod discovery;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod heads;
 pub mod listen;
 mod origin;
 pub mod query;
@@ -17,6 +19,7 @@ pub mod request;
 pub mod response;
 pub mod routes;
 pub mod server;
+mod strangers;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -41,11 +44,12 @@ pub use self::request::Limits;
 use self::response::{Facts, JSON, error_response, refusal};
 use self::routes::{BodyField, Found, Route, Routes};
 use self::view::Views;
-use crate::auth::{self, Authenticator, Certified};
+use crate::auth::{Authenticator, Session, Visitor};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Answer, Api, Call, Transport};
 use crate::grpc::health::Health;
-use crate::grpc::stop::until_stopped;
+use crate::grpc::memory::Memory;
+use crate::grpc::stop::until_ended;
 use crate::grpc::warning;
 use crate::schema::check;
 use crate::schema::tables::{Method, Tables, Verb};
@@ -79,6 +83,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Makes unknown JSON fields and parameters errors instead of warnings.
     pub strict: bool,
+    /// Tells the version of the configuration also to those who may not call, as the Data Plane API does.
+    pub version_for_all: bool,
 }
 
 /// What a gateway stands on.
@@ -100,6 +106,8 @@ pub struct Foundation {
     /// Ends watches when cancelled.
     pub stop: CancellationToken,
 }
+
+const VERSION: HeaderName = HeaderName::from_static("configuration-version");
 
 /// Serves REST.
 pub struct Gateway {
@@ -123,24 +131,43 @@ impl Gateway {
     /// The answer to a request that is refused before anything of it is looked at.
     pub fn refuse<B>(&self, request: &Request<B>, error: &Error) -> Response<Body> {
         let mut response = error_response(request.method(), "", error);
-        response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
+        let headers = response.headers_mut();
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+        if self.on.settings.version_for_all {
+            headers.insert(VERSION, (self.on.version)(None).into());
+        }
         response
     }
 
     /// Answers one request. Errors are answers too.
     pub async fn serve(&self, request: Request<Body>) -> Response<Body> {
-        let (head, body) = request.into_parts();
-        let query = head.uri.query().unwrap_or_default();
-        let transaction = query::value(query, "transaction_id").filter(|id| !id.is_empty());
+        let (mut head, body) = request.into_parts();
         let mut response = match self.open_page(&head) {
             Some(response) => response,
-            None => self.routed(&head, body).await,
+            None => self.routed(&mut head, body).await,
         };
-        let headers = response.headers_mut();
-        headers
-            .insert(HeaderName::from_static("configuration-version"), (self.on.version)(transaction.as_deref()).into());
-        headers.append(VARY, HeaderValue::from_static("Origin"));
+        if self.may_know_the_version(&head, response.status()).await {
+            let query = head.uri.query().unwrap_or_default();
+            let transaction = query::value(query, "transaction_id").filter(|id| !id.is_empty());
+            response.headers_mut().insert(VERSION, (self.on.version)(transaction.as_deref()).into());
+        }
+        response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
         response
+    }
+
+    /// Those who may call, also where they need no credentials.
+    async fn may_know_the_version(&self, head: &Parts, status: StatusCode) -> bool {
+        self.on.settings.version_for_all
+            || head.extensions.get::<Session>().is_some()
+            // Who was refused already need not be asked again.
+            || (!matches!(status, StatusCode::UNAUTHORIZED | StatusCode::SERVICE_UNAVAILABLE)
+                && self.admit(head).await.is_ok())
+    }
+
+    async fn admit(&self, head: &Parts) -> Result<Session> {
+        let authorization = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let visitor = head.extensions.get::<Arc<Visitor>>().cloned().unwrap_or_default();
+        self.on.authenticator.admit(&visitor, authorization).await
     }
 
     /// Pages that need no credentials.
@@ -167,7 +194,7 @@ impl Gateway {
         self.on.pages.iter().find(|page| page.path == path || path.strip_suffix('/') == Some(page.path))
     }
 
-    async fn routed(&self, head: &Parts, body: Body) -> Response<Body> {
+    async fn routed(&self, head: &mut Parts, body: Body) -> Response<Body> {
         let path = &*routes::clean(head.uri.path());
         let found = self.routes.find(head.method.as_str(), path);
         let listed = discovery::lists(path);
@@ -185,13 +212,10 @@ impl Gateway {
         if !known.is_empty() && !fixed {
             return not_allowed(&head.method, &known);
         }
-        let authorization = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let certified = head.extensions.get::<Certified>();
-        if let Err(error) = self.on.authenticator.admit(certified, authorization).await {
-            let mut response = error_response(&head.method, "", &error);
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"API\""));
-            return response;
-        }
+        match self.admit(head).await {
+            Ok(session) => head.extensions.insert(session),
+            Err(error) => return unauthenticated(&head.method, &error),
+        };
         match found {
             Found::Route(route, values) => self.call(head, body, route, &values).await,
             _ => match page {
@@ -255,6 +279,7 @@ impl Gateway {
         if !violations.is_empty() {
             return Err(Error::invalid(violations));
         }
+        let mut room = head.extensions.get::<Memory>().cloned().unwrap_or_default().lease();
         let rest = request::read_body(
             tables,
             method,
@@ -263,6 +288,7 @@ impl Gateway {
             settings.limits,
             &head.headers,
             body,
+            &mut room,
             &mut request,
         );
         let rest = rest.await?;
@@ -276,15 +302,18 @@ impl Gateway {
         compat::check_identity(&route.rule.path, tables, method, &request)?;
         let facts = facts(tables, method, route, &head.headers, &request);
         let mirrors = self.views.normalize(method, &mut request);
-        let caller = auth::caller(head.extensions.get(), head.headers.get(AUTHORIZATION));
+        let caller = head.extensions.get().and_then(Session::user).map(Into::into);
         let call = Call { method: route.method, request, transport: Transport::Rest, caller, upload: rest.upload };
         match self.on.api.call(call).await {
             Ok(Answer::Message(mut message)) => {
                 self.views.show(method, mirrors, &mut message);
                 response::respond(tables, method, route, facts, Answer::Message(message)).await
             }
-            Ok(Answer::Stream(messages)) if method.streaming => {
-                let answer = Answer::Stream(until_stopped(messages, &self.on.stop));
+            Ok(Answer::Stream(messages)) => {
+                // What is read from end to end may be read to its end.
+                let stop = if method.streaming { self.on.stop.clone() } else { CancellationToken::new() };
+                let session = head.extensions.get::<Session>().cloned().unwrap_or_default();
+                let answer = Answer::Stream(until_ended(messages, &stop, &session));
                 response::respond(tables, method, route, facts, answer).await
             }
             Ok(answer) => response::respond(tables, method, route, facts, answer).await,
@@ -317,6 +346,14 @@ impl Page {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         response
     }
+}
+
+fn unauthenticated(method: &HttpMethod, error: &Error) -> Response<Body> {
+    let mut response = error_response(method, "", error);
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"API\""));
+    }
+    response
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {

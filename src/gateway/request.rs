@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use super::routes::{BodyField, Route};
 use super::{compat, upload};
 use crate::error::{Error, Reason, Result, Violation};
-use crate::grpc::call::{Upload, collect};
+use crate::grpc::call::{Upload, collect_within};
+use crate::grpc::memory::Lease;
 use crate::schema::json::{self, JsonRules, Reading};
 use crate::schema::tables::{FieldIndex, Kind, Method, Tables};
 use crate::schema::value::{Object, Value};
@@ -117,6 +118,7 @@ pub async fn read_body<B>(
     limits: Limits,
     headers: &HeaderMap,
     body: B,
+    room: &mut Lease,
     request: &mut Object,
 ) -> Result<Rest>
 where
@@ -143,9 +145,14 @@ where
             return Err(data_is_required());
         }
         let chunks = chunks.unwrap_or_else(|| Box::pin(tokio_stream::empty()));
+        if !method.upload {
+            request.set(at, Value::Bytes(collect_within(chunks, 0, room).await?));
+            return Ok(Rest::default());
+        }
         return Ok(Rest { upload: Some(Upload { field: at, chunks }), ..Rest::default() });
     }
-    let data = collect(upload::plain(headers, body, limits.body)?).await?;
+    let expected = upload::declared(headers).map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+    let data = collect_within(upload::plain(headers, body, limits.body)?, expected, room).await?;
     let keys = read_whole(tables, method, target, field, form, rules, data, request)?;
     Ok(Rest { keys, upload: None })
 }
@@ -296,6 +303,7 @@ mod tests {
     use super::*;
     use crate::gateway::fixture;
     use crate::gateway::routes::{Found, Routes};
+    use crate::grpc::memory::Memory;
     use http_body_util::Full;
 
     async fn read(http: &str, path: &str, content_type: &str, body: &'static [u8]) -> Result<String> {
@@ -313,9 +321,10 @@ mod tests {
         let body = Full::new(Bytes::from_static(body));
         let mut request = Object::new();
         let rules = JsonRules::default();
-        let rest = read_body(&tables, method, route, rules, limits, &headers, body, &mut request).await?;
+        let mut room = Memory::default().lease();
+        let rest = read_body(&tables, method, route, rules, limits, &headers, body, &mut room, &mut request).await?;
         if let Some(upload) = rest.upload {
-            request.set(upload.field, Value::Bytes(collect(upload.chunks).await?));
+            request.set(upload.field, Value::Bytes(collect_within(upload.chunks, 0, &mut room).await?));
         }
         Ok(format!("{request:?} {:?}", rest.keys.unknown))
     }

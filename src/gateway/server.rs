@@ -4,42 +4,47 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use http::header::{AUTHORIZATION, HeaderName, REFERER, USER_AGENT};
-use http::{Method, Request, Response, Version};
+use http::{Request, Response};
+use rustix::io::Errno;
 use rustix::net::sockopt;
+use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
+use super::access::Noted;
 use super::connection::{self, Impatient, Told};
 use super::listen::Socket;
 use super::origin;
 use super::response::error_response;
+use super::strangers::Strangers;
 use super::tls::Identity;
 use super::{Gateway, Names};
-use crate::auth::{self, Certified};
+use crate::auth::Visitor;
 use crate::error::Error;
+use crate::grpc::ending::Ending;
 use crate::grpc::handler::refused;
+use crate::grpc::memory::Memory;
 use crate::grpc::server::{GrpcServer, is_grpc};
 
-/// Target of the log events of requests.
-pub const ACCESS: &str = "access";
-
-/// The address of a client, beside its requests.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Client(pub(super) SocketAddr);
+/// Bytes of heads whose senders have not logged in.
+const BEFORE_LOGIN: usize = 16 << 20;
+/// Bytes of heads and bodies of those who have: 256 MiB with the others.
+const AFTER_LOGIN: usize = 240 << 20;
 
 /// Bounds of the connections of one port.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// Connections at the same time, 1024 unless set; more wait in the backlog.
+    /// Connections at the same time, 1024 unless set. For one more the oldest that never logged in has to leave; where
+    /// all have, more wait in the backlog.
     pub connections: Option<usize>,
     /// Time for the head of a request, and for a body that hardly comes; 30 s unless set.
     pub read: Option<Duration>,
@@ -83,26 +88,38 @@ pub struct Port {
 pub struct Protocols {
     grpc: GrpcServer,
     gateway: Arc<Gateway>,
+    before_login: Memory,
+    after_login: Memory,
 }
 
 impl Protocols {
     /// Joins both.
     pub fn new(grpc: GrpcServer, gateway: Gateway) -> Self {
-        Protocols { grpc, gateway: Arc::new(gateway) }
+        let (before_login, after_login) = (Memory::new(BEFORE_LOGIN), Memory::new(AFTER_LOGIN));
+        Protocols { grpc, gateway: Arc::new(gateway), before_login, after_login }
+    }
+
+    /// Where requests of a client find room.
+    pub(super) fn memory(&self, visitor: &Visitor) -> &Memory {
+        if visitor.is_admitted() { &self.after_login } else { &self.before_login }
     }
 
     /// Answers one request of any protocol.
-    pub async fn serve(&self, request: Request<Body>) -> Response<Body> {
+    pub(super) async fn serve(&self, mut request: Request<Body>) -> Response<Body> {
         let cors = self.gateway.cors();
         let allowed = cors.headers(request.headers());
-        let noted = tracing::enabled!(target: ACCESS, tracing::Level::INFO).then(|| Noted::of(&request));
+        let noted = Noted::of(&request);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let grpc = is_grpc(&request);
         let names = request.extensions().get::<Arc<Names>>().cloned().unwrap_or_default();
+        let ending = Ending::default();
+        request.extensions_mut().insert(ending.clone());
+        // What comes after the credentials counts as theirs.
+        request.extensions_mut().insert(self.after_login.clone());
         let answered = async {
             if let Err(error) = origin::judge(&request, cors, &names) {
                 tracing::info!(%method, path, "{error}");
-                return if grpc { self.grpc.refuse(&request, &error) } else { self.gateway.refuse(&request, &error) };
+                return self.refuse(&request, &error);
             }
             match cors.preflight(&request) {
                 Some(response) => response,
@@ -115,72 +132,38 @@ impl Protocols {
             let error = Error::internal(format!("{method} {path} panicked"));
             if grpc { refused(&error) } else { error_response(&method, &path, &error) }
         });
-        if let Some(noted) = noted {
-            noted.log(&response);
-        }
         if let Some(allowed) = allowed {
             response.headers_mut().extend(allowed);
         }
-        response
-    }
-}
-
-/// What is told of a request once it is answered.
-struct Noted {
-    began: Instant,
-    client: String,
-    user: String,
-    method: Method,
-    target: String,
-    version: Version,
-    agent: String,
-    referer: String,
-}
-
-impl Noted {
-    fn of(request: &Request<Body>) -> Self {
-        let header = |name: HeaderName| {
-            let value = request.headers().get(name).and_then(|value| value.to_str().ok());
-            value.unwrap_or_default().to_owned()
-        };
-        let client = request.extensions().get::<Client>();
-        Noted {
-            began: Instant::now(),
-            client: client.map(|Client(address)| address.ip().to_string()).unwrap_or_default(),
-            user: auth::claimed_name(header(AUTHORIZATION).as_bytes()).unwrap_or_default(),
-            method: request.method().clone(),
-            target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
-            version: request.version(),
-            agent: header(USER_AGENT),
-            referer: header(REFERER),
+        match noted {
+            Some(noted) if grpc => noted.follow(response, ending),
+            Some(noted) => {
+                noted.answered(&response);
+                response
+            }
+            None => response,
         }
     }
 
-    fn log(self, response: &Response<Body>) {
-        let Noted { began, client, user, method, target, version, agent, referer } = self;
-        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let bytes = http_body::Body::size_hint(response.body()).exact().map(|bytes| bytes.to_string());
-        let (status, bytes) = (response.status().as_u16(), bytes.unwrap_or_default());
-        tracing::info!(
-            target: ACCESS,
-            client, user, %method, target, ?version, status, bytes, micros, agent, referer,
-            "answered"
-        );
+    /// The answer to a request that is refused before anything of it is looked at.
+    pub(super) fn refuse<B>(&self, request: &Request<B>, error: &Error) -> Response<Body> {
+        if is_grpc(request) { self.grpc.refuse(request, error) } else { self.gateway.refuse(request, error) }
     }
 }
 
 /// Accepts connections on all ports until `stop`, then lets open requests end within the grace time.
 pub async fn serve(ports: Vec<Port>, protocols: Protocols, grace: Duration, stop: CancellationToken) {
-    let tracker = TaskTracker::new();
-    // Ends streams that would never end by themselves.
-    let abort = CancellationToken::new();
-    let mut accepting = Vec::with_capacity(ports.len());
-    for port in ports {
-        let protocols = protocols.clone();
-        let (tracker, stop, abort) = (tracker.clone(), stop.clone(), abort.clone());
-        accepting.push(port.accept(protocols, tracker, stop, abort));
-    }
+    let hall = Hall {
+        protocols,
+        strangers: Arc::default(),
+        tracker: TaskTracker::new(),
+        stop,
+        // Ends streams that would never end by themselves.
+        abort: CancellationToken::new(),
+    };
+    let accepting = ports.into_iter().enumerate().map(|(number, port)| port.accept(number, &hall));
     futures_util::future::join_all(accepting).await;
+    let Hall { tracker, abort, .. } = hall;
     tracker.close();
     if tokio::time::timeout(grace, tracker.wait()).await.is_err() {
         abort.cancel();
@@ -188,44 +171,68 @@ pub async fn serve(ports: Vec<Port>, protocols: Protocols, grace: Duration, stop
     }
 }
 
+/// Where the connections of all ports are.
+struct Hall {
+    protocols: Protocols,
+    strangers: Arc<Strangers>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl Hall {
+    /// A place for a connection that has come, by sending another one away if it must be. `None` at the stop, when nobody
+    /// comes any more.
+    async fn place(&self, port: usize, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        self.strangers.send_one_away(Some(port));
+        tokio::select! {
+            place = places.clone().acquire_owned() => place.ok(),
+            () = self.stop.cancelled() => None,
+        }
+    }
+
+    /// Out of file descriptors, most likely: somebody has to leave, or to end by itself.
+    async fn make_room(&self, error: &io::Error) {
+        let full = [Errno::MFILE, Errno::NFILE].iter().any(|full| error.raw_os_error() == Some(full.raw_os_error()));
+        if full && self.strangers.send_one_away(None) {
+            tracing::debug!(%error, "the oldest connection without a login has to leave");
+            return tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tracing::warn!(%error, "connection not accepted");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 impl Port {
-    async fn accept(
-        self,
-        protocols: Protocols,
-        tracker: TaskTracker,
-        stop: CancellationToken,
-        abort: CancellationToken,
-    ) {
+    async fn accept(self, number: usize, hall: &Hall) {
         let Port { socket, tls, bounds, names } = self;
         let names = Arc::new(names);
-        let places = Arc::new(Semaphore::new(bounds.connections.unwrap_or(Semaphore::MAX_PERMITS)));
+        let places = bounds.connections.unwrap_or(Semaphore::MAX_PERMITS).min(descriptors());
+        let places = Arc::new(Semaphore::new(places));
         let acceptor = tls.map(|identity| TlsAcceptor::from(identity.0));
         loop {
-            let accepted = async {
-                let place = places.clone().acquire_owned().await.ok()?;
-                Some((socket.accept(&bounds).await, place))
-            };
-            let (accepted, place) = tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = accepted => match accepted {
-                    Some(accepted) => accepted,
-                    None => return,
-                },
+            let accepted = tokio::select! {
+                () = hall.stop.cancelled() => return,
+                accepted = socket.accept(&bounds) => accepted,
             };
             let (stream, client) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of file descriptors, most likely: give the others time to end.
-                    tracing::warn!(%error, "connection not accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    hall.make_room(&error).await;
                     continue;
                 }
             };
+            let place = hall.place(number, &places).await;
+            let visitor = Arc::new(Visitor::new(client.map(|client| client.ip())));
+            let presence = hall.strangers.enter(number, Arc::clone(&visitor));
             let stream = Impatient::new(stream, bounds.write);
-            let told = Told { client: client.map(Client), certified: None, names: names.clone() };
-            let (protocols, bounds, acceptor) = (protocols.clone(), bounds.clone(), acceptor.clone());
-            let (stop, abort) = (stop.clone(), abort.clone());
-            tracker.spawn(async move {
+            let told = Told { visitor, names: Arc::clone(&names), since: Instant::now() };
+            let (protocols, bounds, acceptor) = (hall.protocols.clone(), bounds.clone(), acceptor.clone());
+            let (stop, abort) = (hall.stop.clone(), hall.abort.clone());
+            hall.tracker.spawn(async move {
                 let served = async {
                     match acceptor {
                         None => connection::serve(stream, told, protocols, &bounds, stop).await,
@@ -235,11 +242,19 @@ impl Port {
                 tokio::select! {
                     () = served => {}
                     () = abort.cancelled() => {}
+                    () = presence.sent_away() => {}
                 }
                 drop(place);
             });
         }
     }
+}
+
+/// File descriptors that connections may have, with some left for files and for HAProxy's sockets.
+fn descriptors() -> usize {
+    const SPARE: usize = 128;
+    let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    limit.map_or(Semaphore::MAX_PERMITS, |limit| limit.saturating_sub(SPARE).clamp(16, Semaphore::MAX_PERMITS))
 }
 
 /// Shakes hands, then serves.
@@ -253,20 +268,21 @@ async fn secure(
 ) {
     let limit = bounds.read.unwrap_or(Duration::from_mins(1));
     let shaken = tokio::select! {
-        () = stop.cancelled() => return,
+        () = told.too_late(&stop) => return,
         shaken = tokio::time::timeout(limit, acceptor.accept(stream)) => shaken,
     };
     match shaken {
         Ok(Ok(stream)) => {
             // Only a certificate that was verified comes this far.
-            let certified = stream.get_ref().1.peer_certificates().map(|_| Certified);
-            connection::serve(stream, Told { certified, ..told }, protocols, bounds, stop).await;
+            if stream.get_ref().1.peer_certificates().is_some() {
+                told.visitor.show_certificate();
+            }
+            connection::serve(stream, told, protocols, bounds, stop).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "no TLS with a client"),
         Err(_) => tracing::debug!("a client was too slow to begin TLS"),
     }
 }
-
 /// A stream of bytes to a client.
 trait Bytestream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytestream for S {}

@@ -79,9 +79,14 @@ fn within(limit: usize, chunks: impl Stream<Item = Result<Bytes>>) -> impl Strea
     })
 }
 
+/// Bytes that a body says itself that it has.
+pub(super) fn declared(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
 /// Refuses a body that says itself that it is too large.
 pub(super) fn declared_within(headers: &HeaderMap, limit: usize) -> Result<()> {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared = declared(headers);
     if declared.is_some_and(|length| length > limit as u64) { Err(too_large(limit)) } else { Ok(()) }
 }
 

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use bytes::{Bytes, BytesMut};
 use tokio_stream::{Stream, StreamExt as _};
 
+use super::memory::{Lease, Memory};
 use crate::configuration::ports::Pending;
 use crate::error::Result;
 use crate::schema::tables::{FieldIndex, MethodId};
@@ -38,11 +39,25 @@ pub struct Call {
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
 /// All of them. A single chunk is not copied.
-pub async fn collect(mut chunks: Chunks) -> Result<Bytes> {
+pub async fn collect(chunks: Chunks) -> Result<Bytes> {
+    collect_within(chunks, 0, &mut Memory::default().lease()).await
+}
+
+/// All of them, of which so many bytes are expected, once there is room for them. A single chunk is not copied.
+pub async fn collect_within(mut chunks: Chunks, expected: usize, room: &mut Lease) -> Result<Bytes> {
+    /// Room for what was not expected is found in pieces of so many bytes.
+    const PIECE: usize = 256 << 10;
+    room.reach(expected).await?;
     let first = chunks.next().await.transpose()?.unwrap_or_default();
+    room.reach(first.len()).await?;
     let mut rest = BytesMut::new();
     while let Some(chunk) = chunks.next().await.transpose()? {
+        let length = rest.len().max(first.len()) + chunk.len();
+        if length > room.bytes() {
+            room.reach(length.next_multiple_of(PIECE)).await?;
+        }
         if rest.is_empty() {
+            rest.reserve(expected.max(length));
             rest.extend_from_slice(&first);
         }
         rest.extend_from_slice(&chunk);

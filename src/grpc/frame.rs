@@ -12,6 +12,7 @@ use tokio::time::Sleep;
 use tonic::Status;
 
 use super::call::{Chunks, Messages};
+use super::memory::Lease;
 use super::status::status;
 use crate::error::{Error, Reason, Result};
 use crate::schema::tables::{MessageId, Tables};
@@ -25,8 +26,8 @@ const PREFIX: usize = 5;
 /// Messages of a stream that are ready are sent together up to this many bytes.
 const BATCH: usize = 16 << 10;
 
-/// Reads the one message of a unary or server-streaming request.
-pub async fn read_message<B>(body: B) -> Result<Bytes>
+/// Reads the one message of a unary or server-streaming request, once there is room for it.
+pub async fn read_message<B>(body: B, room: &mut Lease) -> Result<Bytes>
 where
     B: Body<Data = Bytes>,
     B::Error: std::fmt::Display,
@@ -45,8 +46,11 @@ where
             rest.extend_from_slice(&data);
         }
         let prefix = if rest.is_empty() { &first[..] } else { &rest[..] };
-        if prefix.len() >= PREFIX && length(prefix) > LARGEST {
-            return Err(too_large("request message", length(prefix)));
+        if prefix.len() >= PREFIX {
+            if length(prefix) > LARGEST {
+                return Err(too_large("request message", length(prefix)));
+            }
+            room.reach(length(prefix)).await?;
         }
         if prefix.len() > LARGEST + PREFIX {
             return Err(malformed("more than one message in the request"));
@@ -254,14 +258,22 @@ pub fn deadline_exceeded() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grpc::memory::Memory;
     use http_body_util::{Full, StreamBody};
 
     fn chunks(list: Vec<Vec<u8>>) -> impl Body<Data = Bytes, Error = Error> {
         StreamBody::new(tokio_stream::iter(list.into_iter().map(|chunk| Ok(Frame::data(Bytes::from(chunk))))))
     }
 
+    async fn read<B: Body<Data = Bytes>>(body: B) -> Result<Bytes>
+    where
+        B::Error: std::fmt::Display,
+    {
+        read_message(body, &mut Memory::default().lease()).await
+    }
+
     async fn reason(bytes: &[u8]) -> Reason {
-        read_message(Full::new(Bytes::copy_from_slice(bytes))).await.unwrap_err().reason()
+        read(Full::new(Bytes::copy_from_slice(bytes))).await.unwrap_err().reason()
     }
 
     #[tokio::test]
@@ -269,9 +281,9 @@ mod tests {
         let whole = [0, 0, 0, 0, 3, b'a', b'b', b'c'];
         for size in 1..=whole.len() {
             let body = chunks(whole.chunks(size).map(<[u8]>::to_vec).collect());
-            assert_eq!(&read_message(body).await.unwrap()[..], b"abc", "pieces of {size}");
+            assert_eq!(&read(body).await.unwrap()[..], b"abc", "pieces of {size}");
         }
-        assert!(read_message(Full::new(Bytes::from_static(&[0, 0, 0, 0, 0]))).await.unwrap().is_empty());
+        assert!(read(Full::new(Bytes::from_static(&[0, 0, 0, 0, 0]))).await.unwrap().is_empty());
     }
 
     #[tokio::test]
@@ -284,7 +296,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_beyond_the_limit_is_refused_by_its_length_alone() {
-        let error = read_message(chunks(vec![vec![0, 2, 0, 0, 0], vec![0; 10]])).await.unwrap_err();
+        let error = read(chunks(vec![vec![0, 2, 0, 0, 0], vec![0; 10]])).await.unwrap_err();
         assert_eq!(error.reason(), Reason::TooLarge);
         assert_eq!(error.to_string(), "request message has 33554432 bytes, the limit is 16777216");
     }

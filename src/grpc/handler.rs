@@ -10,10 +10,11 @@ use tonic::body::Body;
 
 use super::call::{Answer, Api, Call, Messages, Transport, collect};
 use super::frame::{self, Single, Source, Streamed};
+use super::memory::Memory;
 use super::status::status;
-use super::stop::until_stopped;
+use super::stop::until_ended;
 use super::warning;
-use crate::auth;
+use crate::auth::Session;
 use crate::error::{Error, Reason, Result};
 use crate::schema::tables::{Method, MethodId, Tables, Verb};
 use crate::schema::value::{Object, Value};
@@ -54,13 +55,17 @@ impl Handler {
         let method = &self.tables.methods[id];
         identity_only(&head.headers)?;
         let deadline = timeout(&head.headers)?.map(|timeout| tokio::time::Instant::now() + timeout);
+        let session = head.extensions.get::<Session>().cloned().unwrap_or_default();
+        let mut room = head.extensions.get::<Memory>().cloned().unwrap_or_default().lease();
         let work = async {
-            let request = wire::decode(&self.tables, method.input, &frame::read_message(body).await?)?;
+            let message = frame::read_message(body, &mut room).await?;
+            let request = wire::decode(&self.tables, method.input, &message)?;
+            drop(message);
             let violations = violations(&self.tables, method, &request);
             if !violations.is_empty() {
                 return Err(Error::invalid(violations));
             }
-            let caller = auth::caller(head.extensions.get(), head.headers.get(http::header::AUTHORIZATION));
+            let caller = session.user().map(Into::into);
             self.api.call(Call { method: id, request, transport: Transport::Grpc, caller, upload: None }).await
         };
         let answer = match deadline {
@@ -75,10 +80,10 @@ impl Handler {
                 frame::append(&self.tables, method.output, &object, &mut bytes)?;
                 Body::new(Single::new(bytes.into()))
             }
-            Answer::Message(object) => self.streamed(id, Box::pin(tokio_stream::once(Ok(object))), deadline),
-            Answer::Stream(messages) if method.streaming => self.streamed(id, messages, deadline),
+            Answer::Message(object) => self.streamed(id, Box::pin(tokio_stream::once(Ok(object))), &session, deadline),
+            Answer::Stream(messages) if method.streaming => self.streamed(id, messages, &session, deadline),
             Answer::Written(messages) if method.streaming => {
-                let messages = Source::Written(until_stopped(messages, &self.stop));
+                let messages = Source::Written(until_ended(messages, &self.stop, &session));
                 self.body(id, messages, deadline)
             }
             Answer::Written(message) => {
@@ -93,8 +98,14 @@ impl Handler {
         Ok(response(body))
     }
 
-    fn streamed(&self, id: MethodId, messages: Messages, deadline: Option<tokio::time::Instant>) -> Body {
-        self.body(id, Source::Objects(until_stopped(messages, &self.stop)), deadline)
+    fn streamed(
+        &self,
+        id: MethodId,
+        messages: Messages,
+        session: &Session,
+        deadline: Option<tokio::time::Instant>,
+    ) -> Body {
+        self.body(id, Source::Objects(until_ended(messages, &self.stop, session)), deadline)
     }
 
     fn body(&self, id: MethodId, messages: Source, deadline: Option<tokio::time::Instant>) -> Body {

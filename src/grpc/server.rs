@@ -15,9 +15,11 @@ use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, Service, ServiceExt as _};
 
 use super::call::Api;
+use super::ending::Ending;
 use super::handler::{Handler, refused};
 use super::health::Health;
-use crate::auth::{Authenticator, Certified};
+use super::stop::WithSession;
+use crate::auth::{Authenticator, Session, Visitor};
 use crate::error::{Error, Result};
 use crate::schema::tables::Tables;
 
@@ -97,18 +99,29 @@ impl GrpcServer {
         response
     }
 
-    async fn dispatch(&self, request: Request<Body>) -> Response<Body> {
+    async fn dispatch(&self, mut request: Request<Body>) -> Response<Body> {
+        let ending = request.extensions_mut().remove::<Ending>();
+        let response = self.routed(request).await;
+        match ending {
+            Some(ending) => ending.follow(response),
+            None => response,
+        }
+    }
+
+    async fn routed(&self, mut request: Request<Body>) -> Response<Body> {
         let inner = &*self.inner;
         let path = request.uri().path();
+        let mut session = Session::default();
         let route = if path.starts_with("/grpc.health.v1.Health/") {
             // Probes have no credentials, and health says nothing but whether we serve.
             Some(Ok(&inner.health))
         } else {
             let authorization = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
-            let certified = request.extensions().get::<Certified>();
-            if let Err(error) = inner.authenticator.admit(certified, authorization).await {
-                return refused(&error);
-            }
+            let visitor = request.extensions().get::<Arc<Visitor>>().cloned().unwrap_or_default();
+            session = match inner.authenticator.admit(&visitor, authorization).await {
+                Ok(session) => session,
+                Err(error) => return refused(&error),
+            };
             if path.starts_with("/grpc.reflection.v1.ServerReflection/") {
                 Some(inner.reflection_v1.as_ref())
             } else if path.starts_with("/grpc.reflection.v1alpha.ServerReflection/") {
@@ -119,8 +132,14 @@ impl GrpcServer {
         };
         match route {
             Some(Err(error)) => refused(error),
-            Some(Ok(route)) => route.clone().oneshot(request).await.unwrap_or_else(|never| match never {}),
-            None => inner.handler.handle(request).await,
+            Some(Ok(route)) => {
+                let answered = route.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+                answered.map(|body| Body::new(WithSession::new(body, &session)))
+            }
+            None => {
+                request.extensions_mut().insert(session);
+                inner.handler.handle(request).await
+            }
         }
     }
 }

@@ -67,7 +67,7 @@ fn details(error: &Error, violations: &[crate::error::Violation], text: Option<&
             details.add_quota_failure_violation("transactions", clipped(error.message(), 256));
             details.set_retry_info(Some(Duration::from_secs(5)));
         }
-        Reason::RuntimeUnavailable => {
+        Reason::RuntimeUnavailable | Reason::Overloaded => {
             details.set_retry_info(Some(Duration::from_secs(1)));
         }
         Reason::TransactionFailed | Reason::ReloadFailed | Reason::RuntimeRejected => {

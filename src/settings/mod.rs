@@ -319,6 +319,22 @@ fn variable(row: &Row) -> String {
     format!("BACKSTAY_{}", row.flag.to_uppercase().replace('-', "_"))
 }
 
+/// Users of the YAML file as it stands; none when there is no such file. `INVALID_VALUE` when it has faults.
+pub fn users_of(profile: Profile, yaml: &Path) -> Result<Vec<User>> {
+    let text = match std::fs::read_to_string(yaml) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(Error::new(Reason::InvalidValue, format!("{} cannot be read: {error}", yaml.display())));
+        }
+    };
+    let file = yaml::read_as(&text, profile == Profile::DropIn);
+    match file.problems.first() {
+        None => Ok(file.users),
+        Some(problem) => Err(Error::new(Reason::InvalidValue, format!("{}: {problem}", yaml.display()))),
+    }
+}
+
 /// Puts the settings of `serve` together. `environment` looks a variable up.
 ///
 /// Every fault is a line of the message of the one error, `INVALID_VALUE`.

@@ -294,7 +294,13 @@ pub(super) const ROWS: &[Row] = &[
         "/var/run/data-plane.sock",
         "unix socket of the API, with the scheme unix",
     ),
-    row("listen-limit", "dataplaneapi.listen_limit", COUNT, "1024", "connections at the same time, 0 for no limit"),
+    row(
+        "listen-limit",
+        "dataplaneapi.listen_limit",
+        COUNT,
+        "1024",
+        "connections at the same time, 0 for no limit; for one more the oldest that never logged in is closed",
+    ),
     row(
         "keep-alive",
         "dataplaneapi.keep_alive",

@@ -19,7 +19,7 @@ use tracing_subscriber::{EnvFilter, registry};
 use self::access::Pattern;
 use self::line::Record;
 use self::output::Output;
-use crate::gateway::server::ACCESS;
+use crate::gateway::access::ACCESS;
 use crate::settings::{LogLevel, LogTarget, LogTo};
 
 /// What is ours among the events of all libraries.

@@ -24,7 +24,7 @@ use self::fake::Fake;
 use super::listen::{Place, Sockets};
 use super::server::{self, Bounds, Protocols, serve};
 use super::{Cors, Foundation, Gateway, Names, Page, Settings, fixture};
-use crate::auth::{Authenticator, Password, User};
+use crate::auth::{Authenticator, Password, User, Wording};
 use crate::grpc::health::Health;
 use crate::grpc::server::GrpcServer;
 
@@ -63,7 +63,8 @@ fn start_with(settings: Settings, bounds: Bounds) -> Port {
     let tables = Arc::new(fixture::tables());
     let fake = Arc::new(Fake::new(tables.clone()));
     let password = Password::plain("secret", |_| None).unwrap();
-    let authenticator = Arc::new(Authenticator::new(vec![User { name: "admin".into(), password }]));
+    let users = vec![User { name: "admin".into(), password }];
+    let authenticator = Arc::new(Authenticator::new(users, Wording::Same));
     let health = Health::new();
     let descriptors = tonic_health::pb::FILE_DESCRIPTOR_SET;
     let stop = CancellationToken::new();

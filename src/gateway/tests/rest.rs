@@ -155,7 +155,7 @@ async fn only_some_paths_are_open() {
         let reply = port.send_bare(&format!("GET {path}"), "").await;
         assert_eq!((reply.status.as_u16(), reply.header("www-authenticate")), (401, "Basic realm=\"API\""), "{path}");
         assert_eq!(reply.text(), r#"{"code":401,"message":"unauthenticated for invalid credentials"}"#);
-        assert_eq!(reply.header("configuration-version"), "7");
+        assert_eq!(reply.header("configuration-version"), "");
         assert!(port.fake.calls.lock().unwrap().is_empty());
     }
     for path in [&format!("{CONFIGURATION}/version"), "/v2/specification", "/v2/", "/v2/services/haproxy"] {
@@ -165,7 +165,11 @@ async fn only_some_paths_are_open() {
     assert_eq!(port.send_bare("GET /elsewhere", "").await.status, 404);
     let wrong = base64::engine::general_purpose::STANDARD.encode("admin:hunter2");
     let reply = port.send_bare(&format!("GET /v2/\nauthorization: Basic {wrong}"), "").await;
-    assert_eq!((reply.status.as_u16(), reply.text()), (401, r#"{"code":401,"message":"invalid password"}"#));
+    let text = r#"{"code":401,"message":"unauthenticated for invalid credentials"}"#;
+    assert_eq!((reply.status.as_u16(), reply.text(), reply.header("configuration-version")), (401, text, ""));
+    let to_all = start_with(Settings { version_for_all: true, ..Settings::default() }, Bounds::default());
+    let reply = to_all.send_bare("GET /v2/", "").await;
+    assert_eq!((reply.status.as_u16(), reply.header("configuration-version")), (401, "7"));
     port.health.set("", false).await;
     assert_eq!(port.send_bare("GET /healthz", "").await.status, 503);
 }
@@ -392,9 +396,15 @@ async fn a_body_that_stops_coming_is_given_up_and_a_panic_is_an_answer() {
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_for_a_place() {
     let port = start_with(Settings::default(), Bounds { connections: Some(1), ..Bounds::default() });
+    // Without a login it would have to leave.
+    let mut stranger = TcpStream::connect(port.address).await.unwrap();
+    stranger.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    read_until(&mut stranger, "/v2/docs").await;
     let mut first = TcpStream::connect(port.address).await.unwrap();
-    first.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let login = format!("GET / HTTP/1.1\r\nhost: x\r\nauthorization: {}\r\n\r\n", credentials());
+    first.write_all(login.as_bytes()).await.unwrap();
     read_until(&mut first, "/v2/docs").await;
+    assert_eq!(stranger.read(&mut [0; 8]).await.unwrap_or(0), 0, "it is still there");
     let mut second = TcpStream::connect(port.address).await.unwrap();
     second.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let early = tokio::time::timeout(Duration::from_millis(200), second.readable()).await;

@@ -26,7 +26,8 @@ impl Api for Nothing {
 fn protocols(tables: &Arc<Tables>) -> Protocols {
     let api = Arc::new(Nothing(tables.clone()));
     let password = Password::plain("secret", |_| None).unwrap();
-    let authenticator = Arc::new(Authenticator::new(vec![User { name: "admin".into(), password }]));
+    let authenticator =
+        Arc::new(Authenticator::new(vec![User { name: "admin".into(), password }], crate::auth::Wording::Same));
     let stop = CancellationToken::new();
     let health = Health::new();
     let grpc = GrpcServer::new(tables.clone(), api.clone(), authenticator.clone(), &health, DESCRIPTORS, stop.clone());

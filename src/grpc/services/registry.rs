@@ -16,7 +16,7 @@ use super::{
 use crate::configuration::ports::Pending;
 use crate::discovery::Kind;
 use crate::error::{Error, Reason, Result};
-use crate::grpc::call::{Answer, Call, Chunks, Transport, Upload, collect};
+use crate::grpc::call::{Answer, Call, Chunks, Transport};
 use crate::schema::Schema;
 use crate::schema::tables::{Method, MethodId};
 use crate::schema::value::{Object, Value};
@@ -315,7 +315,7 @@ impl Table {
             Box::pin(async move {
                 let method = &schema.tables.methods[call.method];
                 let output = method.output;
-                let chunks = chunks(&schema, method, &mut call).await?;
+                let chunks = chunks(&schema, method, &mut call);
                 // A request may hold a map of a million entries: one form of it is enough.
                 let request = to_struct::<Q>(&schema, method.input, &std::mem::take(&mut call.request))?;
                 match function(context, request, chunks).await? {
@@ -331,21 +331,15 @@ impl Table {
     }
 }
 
-/// The bytes that the call brings apart from its request. A method that is no upload finds them in its request.
-async fn chunks(schema: &Schema, method: &Method, call: &mut Call) -> Result<Chunks> {
-    match call.upload.take() {
-        Some(upload) if method.upload => Ok(upload.chunks),
-        Some(Upload { field, chunks }) => {
-            call.request.set(field, Value::Bytes(collect(chunks).await?));
-            Ok(Box::pin(tokio_stream::empty()))
-        }
-        None => {
-            let field = schema.tables.messages[method.input].field_named("data").filter(|_| method.upload);
-            Ok(match field.and_then(|field| call.request.take(field)) {
-                Some(Value::Bytes(data)) => Box::pin(tokio_stream::once(Ok(data))),
-                _ => Box::pin(tokio_stream::empty()),
-            })
-        }
+/// The bytes that the call brings apart from its request, or that an upload over gRPC has in it.
+fn chunks(schema: &Schema, method: &Method, call: &mut Call) -> Chunks {
+    if let Some(upload) = call.upload.take() {
+        return upload.chunks;
+    }
+    let field = schema.tables.messages[method.input].field_named("data").filter(|_| method.upload);
+    match field.and_then(|field| call.request.take(field)) {
+        Some(Value::Bytes(data)) => Box::pin(tokio_stream::once(Ok(data))),
+        _ => Box::pin(tokio_stream::empty()),
     }
 }
 

@@ -129,6 +129,26 @@ async fn certificates_are_read_again_at_a_hangup_and_broken_ones_change_nothing(
     assert!(trusted(&next).await);
 }
 
+#[test]
+fn a_watch_does_not_try_again_where_it_would_fail_for_ever() {
+    let on = secure(&[]);
+    let (tls, plain) = (on.port, on.bench.api.port());
+    for (server, said) in
+        [(format!("https://localhost:{tls}"), "certificate"), (format!("https://localhost:{plain}"), "")]
+    {
+        let log = on.bench.path("watch.log");
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_backstay"))
+            .args(["watch", "clients", "--json", "--server", &server])
+            .env("BACKSTAY_PASSWORD", "adminpwd")
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        eventually("it gives up", || child.try_wait().unwrap().is_some_and(|status| status.code() == Some(1)));
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert!(text.to_lowercase().contains(said), "{server}: {text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_clients_are_cut_by_the_limits_of_the_yaml_file() {
     let mut bench = Bench::new();
@@ -149,8 +169,18 @@ async fn slow_clients_are_cut_by_the_limits_of_the_yaml_file() {
     let long = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nlong: {}\r\n\r\n", "y".repeat(9000));
     assert!(closed(&long).await.contains(" 431 "));
 
-    // The third connection waits for a place.
-    let held = [TcpStream::connect(bench.api).await.unwrap(), TcpStream::connect(bench.api).await.unwrap()];
+    // The third connection waits for a place while the others are of people who have logged in.
+    let known = async || {
+        let mut stream = TcpStream::connect(bench.api).await.unwrap();
+        let authorization = crate::support::client::basic("admin", super::PASSWORD);
+        let request = format!("GET {INFO} HTTP/1.1\r\nhost: x\r\nauthorization: {authorization}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        stream
+    };
+    let held = [known().await, known().await];
     let mut third = TcpStream::connect(bench.api).await.unwrap();
     third.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let early = tokio::time::timeout(Duration::from_millis(100), third.readable()).await;

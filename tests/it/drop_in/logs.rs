@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 
 use super::Bench;
-use crate::support::client::{Transport, basic};
+use crate::support::client::{Transport, basic, request};
 use crate::support::haproxy::eventually;
 
 fn read(bench: &Bench, name: &str) -> String {
@@ -31,11 +31,22 @@ async fn targets_get_their_lines_in_their_form() {
     client.call("InfoService.GetInfo", &json!({})).await.unwrap();
     let wrong = client.authorized(&basic("mallory", "secret-guess"));
     wrong.call("InfoService.GetInfo", &json!({})).await.unwrap_err();
-    bench.client(Transport::Grpc).call("InfoService.GetInfo", &json!({})).await.unwrap();
+    let grpc = bench.client(Transport::Grpc);
+    grpc.call("InfoService.GetInfo", &json!({})).await.unwrap();
+    grpc.call("BackendService.GetBackend", &json!({"name": "none"})).await.unwrap_err();
+    grpc.authorized("").call("InfoService.GetInfo", &json!({})).await.unwrap_err();
+    let mut asks = request("OPTIONS", "/v2/nothing", "", "");
+    asks.headers_mut().insert("origin", "http://b.example".parse().unwrap());
+    asks.headers_mut().insert("access-control-request-method", "PUT".parse().unwrap());
+    client.send(asks).await;
     let lines = [
         "127.0.0.1 admin \"GET /v2/info HTTP/1.1\" 200 ",
         "127.0.0.1 mallory \"GET /v2/info HTTP/1.1\" 401 ",
         "127.0.0.1 admin \"POST /backstay.runtime.v2.InfoService/GetInfo HTTP/2.0\" 200 ",
+        // What failed is told by the trailers.
+        "127.0.0.1 admin \"POST /backstay.configuration.v2.BackendService/GetBackend HTTP/2.0\" 404 ",
+        "127.0.0.1 - \"POST /backstay.runtime.v2.InfoService/GetInfo HTTP/2.0\" 401 ",
+        "127.0.0.1 admin \"OPTIONS /v2/nothing HTTP/1.1\" 204 ",
     ];
     for line in lines {
         eventually(line, || read(&bench, "logs/access.log").lines().any(|found| found.starts_with(line)));

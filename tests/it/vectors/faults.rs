@@ -399,7 +399,9 @@ fn requests_are_held_to_their_rules() {
     let path = format!("{BASE}/backends");
     let garbage = server.send("POST", &path, &json!({"version": 9}), "application/json", b"{\"name\":\"x\"} x");
     assert_eq!(garbage.status, 400, "{}", garbage.body);
-    for (credentials, message) in [("admin:hunter2", "invalid password"), ("zz:hunter2", "no configured users")] {
+    // Which users there are is told in place of the Data Plane API alone.
+    let message = "unauthenticated for invalid credentials";
+    for credentials in ["admin:hunter2", "zz:hunter2"] {
         use base64::Engine as _;
         let encoded = base64::engine::general_purpose::STANDARD.encode(credentials);
         let headers = format!("authorization: Basic {encoded}\r\n");
