@@ -32,8 +32,17 @@ impl Mount {
 
     /// Forbids to write there.
     fn read_only(&self) {
-        let done = Command::new("mount").args(["-o", "remount,bind,ro"]).arg(&self.0).status().unwrap();
-        assert!(done.success());
+        let remount = || Command::new("mount").args(["-o", "remount,bind,ro"]).arg(&self.0).output().unwrap();
+        // A process that was just forked has not closed yet what its parent had open.
+        let end = std::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let done = remount();
+            if done.status.success() {
+                return;
+            }
+            assert!(std::time::Instant::now() < end, "{done:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 
