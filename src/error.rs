@@ -103,6 +103,8 @@ reasons! {
     RuntimeUnavailable = "RUNTIME_UNAVAILABLE", Unavailable, 500;
     /// HAProxy refused the runtime command; its message is attached.
     RuntimeRejected = "RUNTIME_REJECTED", FailedPrecondition, 500;
+    /// What was to stay over reloads cannot.
+    NotDurable = "NOT_DURABLE", FailedPrecondition, 400;
     /// The file is still used by the configuration.
     ObjectInUse = "OBJECT_IN_USE", FailedPrecondition, 409;
     /// No or wrong credentials.

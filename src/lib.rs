@@ -25,6 +25,7 @@
 //! | [`runtime`] | the Runtime API: pooled sockets to the worker that runs, commands that cannot be broken out of, pure readers of answers | requests, resources, files |
 //! | [`storage`] | files that HAProxy loads, and keeping maps on disk and in memory the same | the configuration |
 //! | [`process`] | `haproxy -c`, the reload queue, the HAProxy of the embedded default | the API |
+//! | [`overrides`] | what was written at run time and is to stay: its journal, and bringing it to each new worker | requests |
 //! | [`peers`] | HAProxy's peers protocol: messages, and one conversation without its socket | what is done with updates |
 //! | [`stick_table`] | one source per watched table, a mirror, any number of watchers with bounded memory | how watchers are reached |
 //! | [`aggregation`] | stick tables brought together over several HAProxys: contributions, what is taught, the resource | how it is asked for |
@@ -95,6 +96,7 @@
 //! | a method that is no create, read, update or delete | `VERB_CUSTOM` in `proto/`, a function in `grpc/services/`, a line in `registry.rs` |
 //! | a command of the Runtime API | `runtime/`, its answer in `runtime/parse/` |
 //! | what happens when HAProxy has a new worker | a `WorkerListener`, which `cli/serve.rs` registers with `runtime` |
+//! | another write at run time that is to stay | `overrides/write.rs`, its target in `overrides/state.rs` |
 //! | a new source of stick-table updates | a `Source` in `stick_table/` |
 //! | another way to bring values of nodes together | `aggregation/merge.rs` |
 //! | another data type of stick tables | its bit in `peers/data.rs`, its name in `runtime/parse/table.rs` |
@@ -122,6 +124,7 @@ pub mod document;
 pub mod error;
 pub mod gateway;
 pub mod grpc;
+pub mod overrides;
 pub mod peers;
 pub mod process;
 pub mod proto;

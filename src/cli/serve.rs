@@ -29,6 +29,7 @@ use crate::gateway::{Cors, Foundation, Gateway, Limits, Page, Settings as Gatewa
 use crate::grpc::health::Health;
 use crate::grpc::server::GrpcServer;
 use crate::grpc::services::{MapNames, Rooms, Services};
+use crate::overrides::{self, Overrides};
 use crate::process::child::{ChildOptions, Supervised};
 use crate::process::master::MasterSocket;
 use crate::process::presence::{Listening, Presence, Standing, StatsSockets};
@@ -131,7 +132,7 @@ pub async fn run(
     };
     let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?.read_only(settings.read_only);
     let map_sync = MapSync::new(maps.clone(), settings.update_map_files_period);
-    let map_sync = Arc::new(map_sync.only_when_asked(!settings.update_map_files));
+    let map_sync = Arc::new(map_sync.looking(settings.update_map_files));
     let flushed = Flushed { map_sync: Arc::clone(&map_sync), runtime: runtime.clone(), reloader: reloader.clone() };
     let reloads = ReloadQueue::new(options, Arc::new(flushed));
     let configuration = Configuration::open_claimed(claim, check.clone(), reloads.clone()).await.map_err(shown)?;
@@ -139,6 +140,15 @@ pub async fn run(
     let presence = presence(&settings, standalone.as_ref(), &engine, &configuration);
 
     configuration.apply_with(Arc::new(LiveChanges::new(Engine::new(Arc::clone(&schema)), runtime.clone())));
+    let overrides = overrides::Rooms {
+        runtime: runtime.clone(),
+        maps: Arc::clone(&map_sync),
+        engine: engine.clone(),
+        configuration: Arc::clone(&configuration),
+        clock: store(&settings).clock,
+    };
+    let overrides = Overrides::open(&settings.state_dir, overrides)?;
+    tasks.spawn(Arc::clone(&overrides).run(stop.clone()));
     let hub = Hub::new(Poll::new(runtime.clone()));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let push = Arc::new(Push::new(hub.clone(), settings.peer_name.clone(), host).over_tls(tls.clone()));
@@ -179,8 +189,11 @@ pub async fn run(
     tasks.spawn(Arc::clone(&configuration).watch(stop.clone()));
     tasks.spawn(follower.run(Arc::clone(&configuration), stop.clone()));
     runtime.listen(Arc::new(Forget(hub.clone())));
+    runtime.listen(Arc::clone(&overrides) as Arc<dyn WorkerListener>);
+    // Checks may have asked HAProxy already: the worker that runs is new to those who listen.
+    runtime.set_addresses(runtime.addresses());
     tasks.spawn(watch_workers(runtime.clone(), stop.clone()));
-    if settings.update_map_files {
+    if !settings.read_only {
         let period = settings.update_map_files_period;
         tasks.spawn(keep_maps(Arc::clone(&map_sync), runtime.clone(), period, stop.clone()));
     }
@@ -209,6 +222,8 @@ pub async fn run(
         configuration: Arc::clone(&configuration),
         reloads,
         runtime,
+        overrides,
+        durable_writes: settings.durable_writes,
         hub,
         push,
         // HAProxy would look for a relative path from its own folder.

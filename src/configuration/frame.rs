@@ -5,7 +5,7 @@
 use sha2::{Digest, Sha256};
 
 /// Bytes in front of each payload: length (4, little-endian) and checksum (8).
-const HEAD: usize = 12;
+pub const HEAD: usize = 12;
 
 /// Largest payload of one record, in bytes. A length above it means that the file is damaged there.
 pub(super) const LARGEST: usize = 256 * 1024 * 1024;
@@ -63,7 +63,7 @@ impl<'de> serde::Deserialize<'de> for Hash {
 }
 
 /// Appends one record with this payload to `out`.
-pub(super) fn write(payload: &[u8], out: &mut Vec<u8>) {
+pub fn write(payload: &[u8], out: &mut Vec<u8>) {
     out.reserve(HEAD + payload.len());
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     out.extend_from_slice(&checksum(payload));
@@ -71,7 +71,7 @@ pub(super) fn write(payload: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The payloads of all whole records from the start, and how many bytes of `file` they take up.
-pub(super) fn read(file: &[u8]) -> (Vec<&[u8]>, usize) {
+pub fn read(file: &[u8]) -> (Vec<&[u8]>, usize) {
     let mut payloads = Vec::new();
     let mut at = 0;
     while let Some((payload, next)) = read_one(file, at) {

@@ -95,7 +95,7 @@ pub enum Plan {
 }
 
 /// `Toggle` in the schema.
-const ENABLED: i32 = 1;
+pub(super) const ENABLED: i32 = 1;
 const DISABLED: i32 = 2;
 
 impl Engine {
@@ -257,15 +257,15 @@ impl Engine {
 }
 
 /// The fields of a server, those of its parameters included.
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     engine: &'a Engine,
-    message: MessageId,
+    pub(super) message: MessageId,
     params: FieldIndex,
     inner: MessageId,
 }
 
 impl<'a> Fields<'a> {
-    fn new(engine: &'a Engine) -> Option<Self> {
+    pub(super) fn new(engine: &'a Engine) -> Option<Self> {
         let tables = &engine.schema().tables;
         let message = *tables.message_by_name.get("backstay.configuration.v2.Server")?;
         let inner = *tables.message_by_name.get("backstay.configuration.v2.ServerParams")?;
@@ -273,7 +273,7 @@ impl<'a> Fields<'a> {
         Some(Fields { engine, message, params, inner })
     }
 
-    fn get<'o>(&self, object: &'o Object, name: &str) -> Option<&'o Value> {
+    pub(super) fn get<'o>(&self, object: &'o Object, name: &str) -> Option<&'o Value> {
         let messages = &self.engine.schema().tables.messages;
         match messages[self.message].field_named(name) {
             Some(field) => object.get(field),

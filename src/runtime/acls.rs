@@ -13,6 +13,32 @@ impl Runtime {
         Ok(answer.lines().filter_map(|line| parse_pattern_info(line.as_bytes())).collect())
     }
 
+    /// The ACL of a number, with or without `#`, or of a file. `OBJECT_NOT_FOUND`.
+    pub async fn acl(&self, id: &str) -> Result<PatternInfo> {
+        let number = id.strip_prefix('#').unwrap_or(id);
+        let acls = self.acls().await?;
+        acls.into_iter()
+            .find(|acl| acl.id == number || acl.file.as_deref() == Some(id))
+            .ok_or_else(|| Error::new(Reason::ObjectNotFound, format!("acl {id} does not exist")).with("id", id))
+    }
+
+    /// The word that names an ACL on the socket. The next worker may give the number to another one, so it is only good
+    /// for the worker that was asked.
+    pub async fn acl_word(&self, id: &str) -> Result<String> {
+        Ok(format!("#{}", self.acl(id).await?.id))
+    }
+
+    /// The entry of an ACL with this pointer, or with this pattern. `OBJECT_NOT_FOUND`.
+    pub async fn acl_entry(&self, acl: &str, id: &str) -> Result<PatternEntry> {
+        let mut listing = self.acl_entries(acl).await?;
+        while let Some(items) = listing.next().await? {
+            if let Some(found) = items.into_iter().find(|item| item.id == id || item.value == id) {
+                return Ok(found);
+            }
+        }
+        Err(Error::new(Reason::ObjectNotFound, format!("entry {id} does not exist in acl {acl}")).with("id", id))
+    }
+
     /// Entries of an ACL (`#id` or its file), read in pieces.
     pub async fn acl_entries(&self, acl: &str) -> Result<Listing<PatternEntry>> {
         self.listing(Command::new("show acl").arg("acl", acl)?, parse_acl_entry).await

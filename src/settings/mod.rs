@@ -179,6 +179,8 @@ pub struct Settings {
     pub update_map_files: bool,
     /// How often. Default 10 s, at least 1 ms.
     pub update_map_files_period: Duration,
+    /// Whether writes at run time stay over reloads when they do not say.
+    pub durable_writes: bool,
     /// Journal, last good file, history. Default /var/lib/backstay, or `transaction_dir` when only that is given.
     pub state_dir: PathBuf,
     /// Open transactions. Default `transactions` in `state_dir`.
@@ -572,6 +574,7 @@ impl Reading {
                 .path("dataplaneapi.resources.spoe_transaction_dir")
                 .unwrap_or_else(|| if drop_in { "/tmp/spoe-haproxy".into() } else { state_dir.join("spoe") }),
             update_map_files: self.switch("dataplaneapi.resources.update_map_files", false),
+            durable_writes: self.text("backstay.runtime_persistence").map_or(!drop_in, |word| word == "durable"),
             update_map_files_period: period.max(Duration::from_millis(1)),
             transaction_dir: transaction_dir.unwrap_or_else(|| state_dir.join("transactions")),
             state_dir,

@@ -168,14 +168,14 @@ pub(super) const ROWS: &[Row] = &[
         "dataplaneapi.resources.update_map_files",
         Kind::Switch,
         "false",
-        "write runtime changes of maps back to their files",
+        "write all runtime changes of maps to their files, not only durable ones",
     ),
     row(
         "update-map-files-period",
         "dataplaneapi.resources.update_map_files_period",
         SECONDS,
         "10",
-        "how often they are written back",
+        "how often changes of maps are written to their files",
     ),
     short(
         't',
@@ -215,6 +215,13 @@ pub(super) const ROWS: &[Row] = &[
         Kind::List,
         "",
         "variables that checks of the configuration find while haproxy cannot tell its own: NAME as here, NAME=VALUE",
+    ),
+    row(
+        "runtime-persistence",
+        "backstay.runtime_persistence",
+        Kind::OneOf(&["worker", "durable"]),
+        "durable, as `dataplaneapi` worker",
+        "whether writes at run time stay over reloads when they do not say",
     ),
     row(
         "rest-listen-sections",

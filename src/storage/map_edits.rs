@@ -60,6 +60,13 @@ impl MapEdits {
         self.count += later.count;
     }
 
+    /// All of them, with nothing that a later one undid.
+    pub(super) fn all(&self) -> Vec<MapEdit> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let entry = |(key, latest): (&Vec<u8>, &Latest)| MapEdit::Entry(text(key), latest.value.as_deref().map(text));
+        self.cleared.map(|_| MapEdit::Cleared).into_iter().chain(self.entries.iter().map(entry)).collect()
+    }
+
     /// Whether an edit names the key.
     pub(super) fn has(&self, key: &[u8]) -> bool {
         self.entries.contains_key(key)

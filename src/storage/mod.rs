@@ -17,5 +17,5 @@ pub use files::{FileStore, StoredFile};
 pub use folder::{Contents, Folder, KeyReaders, Writer};
 pub use map_edits::MapEdit;
 pub use map_text::{parse_line, print_line};
-pub use sync::{MapSync, Synced};
+pub use sync::{Listener, MapSync, Paused, Synced};
 pub use uploads::{Piece, Progress, UploadLimits, Uploads};

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -78,15 +78,24 @@ impl State {
 ///
 /// A file may be newer than the entries that HAProxy runs with: someone replaced it, or the worker was loading while it
 /// was written. What it holds is never lost then: known changes are put into it, line by line, and nothing else.
-#[derive(Debug)]
 pub struct MapSync {
     store: FileStore,
     period: Duration,
-    /// Whether changes are kept for the next round; otherwise only those that are written at once.
-    keeping: bool,
+    /// Whether others may have changed maps: files get all that HAProxy runs with, and not only known changes.
+    looking: bool,
     states: Mutex<HashMap<String, State>>,
+    listener: OnceLock<Arc<Listener>>,
     /// Held while a file is written, and while HAProxy reloads.
     writing: tokio::sync::Mutex<()>,
+}
+
+/// Hears which changes are in the file of a map now.
+pub type Listener = dyn Fn(&str, &[MapEdit]) + Send + Sync;
+
+impl std::fmt::Debug for MapSync {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MapSync").field("store", &self.store).field("states", &self.states()).finish_non_exhaustive()
+    }
 }
 
 /// No file of a map is written while this lives.
@@ -96,13 +105,39 @@ pub struct Paused<'a>(#[allow(dead_code, reason = "it only has to live")] tokio:
 impl MapSync {
     /// Looks at each map every `period` at most, but for those that are marked.
     pub fn new(store: FileStore, period: Duration) -> Self {
-        MapSync { store, period, keeping: true, states: Mutex::default(), writing: tokio::sync::Mutex::new(()) }
+        let (states, listener, writing) = (Mutex::default(), OnceLock::new(), tokio::sync::Mutex::new(()));
+        MapSync { store, period, looking: true, states, listener, writing }
     }
 
-    /// Without rounds: only changes that are put are written.
+    /// Whether maps are looked at that nobody told of, so that files get what other programs change.
     #[must_use]
-    pub fn only_when_asked(self, asked: bool) -> Self {
-        MapSync { keeping: !asked, ..self }
+    pub fn looking(self, looking: bool) -> Self {
+        MapSync { looking, ..self }
+    }
+
+    /// Whether maps are looked at that nobody told of.
+    pub fn is_looking(&self) -> bool {
+        self.looking
+    }
+
+    /// Tells `listener` of all changes that files get from now on. Only the first one hears.
+    pub fn tell(&self, listener: Arc<Listener>) {
+        drop(self.listener.set(listener));
+    }
+
+    /// The entries that the file of a map holds for some keys, or all of them. Of a key that comes twice the first counts.
+    pub async fn read(&self, file: &str, keys: Option<&HashSet<Vec<u8>>>) -> Result<HashMap<Vec<u8>, Vec<u8>>> {
+        let name = self.name(file)?;
+        let mut merge = Merge::open(self.store.folder(), name, Path::new(file)).await?;
+        let mut entries = HashMap::new();
+        while let Some((key, value)) = merge.next().await? {
+            if keys.is_none_or(|keys| keys.contains(key)) {
+                let (key, value) = (key.to_vec(), value.to_vec());
+                entries.entry(key).or_insert(value);
+            }
+            merge.keep().await?;
+        }
+        Ok(entries)
     }
 
     /// Says that the runtime entries of a map changed in some way. `file` is the path under which HAProxy knows it.
@@ -112,7 +147,7 @@ impl MapSync {
 
     /// Says what changed in a map.
     pub fn changed(&self, file: &str, edits: impl IntoIterator<Item = MapEdit>) {
-        if !self.keeping || self.store.name_of(file).is_none() {
+        if self.check(file).is_err() {
             return;
         }
         let mut states = self.states();
@@ -146,6 +181,13 @@ impl MapSync {
     /// Fails only when HAProxy does not list its maps; a map that cannot be written is tried again with the next round.
     pub async fn round(&self, runtime: &Runtime) -> Result<Vec<(String, Result<Synced>)>> {
         let mut results = Vec::new();
+        if !self.looking {
+            for file in self.waiting() {
+                let result = self.sync(runtime, &file).await;
+                results.push((file, result));
+            }
+            return Ok(results);
+        }
         for file in runtime.maps().await?.into_iter().filter_map(|map| map.file) {
             let now = Instant::now();
             let due = |state: &State| state.is_changed() || state.due.is_none_or(|due| due <= now);
@@ -164,8 +206,7 @@ impl MapSync {
     /// meanwhile finds all there is. What cannot be written within [`PATIENCE`] stays for later.
     pub async fn pause(&self, runtime: &Runtime) -> Paused<'_> {
         let alone = self.writing.lock().await;
-        let changed = |(file, state): (&String, &State)| state.is_changed().then(|| file.clone());
-        let files: Vec<String> = self.states().iter().filter_map(changed).collect();
+        let files = self.waiting();
         let nothing = MapEdits::default();
         let written = async {
             for file in &files {
@@ -177,6 +218,12 @@ impl MapSync {
             tracing::warn!(?PATIENCE, "the entries of maps could not be written to their files before the reload");
         }
         Paused(alone)
+    }
+
+    /// Files that do not have all known changes.
+    fn waiting(&self) -> Vec<String> {
+        let changed = |(file, state): (&String, &State)| state.is_changed().then(|| file.clone());
+        self.states().iter().filter_map(changed).collect()
     }
 
     /// Brings the file of one map up to date at once.
@@ -208,7 +255,12 @@ impl MapSync {
         let last = edits.last();
         edits.append(own);
         for _ in 0..ATTEMPTS {
-            let done = self.attempt(runtime, file, name, &edits).await.inspect_err(|error| {
+            let done = if self.looking || !own.is_empty() {
+                self.attempt(runtime, file, name, &edits).await
+            } else {
+                self.attempt_edits(file, name, &edits).await
+            };
+            let done = done.inspect_err(|error| {
                 self.mark(file);
                 tracing::warn!(file, %error, "the entries of a map could not be written to its file");
             })?;
@@ -217,6 +269,10 @@ impl MapSync {
                 let state = states.entry(file.to_owned()).or_default();
                 state.edits.forget(last);
                 state.written = marks;
+                drop(states);
+                if let Some(listener) = self.listener.get() {
+                    listener(file, &edits.all());
+                }
                 return Ok(synced);
             }
         }
@@ -252,6 +308,19 @@ impl MapSync {
         writer.commit().await?;
         self.note(file, (seen(file).await?, worker), hold);
         Ok(Some(if hold { Synced::Held } else { Synced::Written(count) }))
+    }
+
+    /// Puts known changes into the file and nothing else. Nothing when someone else changed it meanwhile.
+    async fn attempt_edits(&self, file: &str, name: &str, edits: &MapEdits) -> Result<Option<Synced>> {
+        let before = seen(file).await?;
+        let Some((writer, count)) = self.merge_edits(file, name, edits).await? else {
+            return Ok(Some(Synced::Unchanged));
+        };
+        if seen(file).await? != before {
+            return Ok(None);
+        }
+        writer.commit().await?;
+        Ok(Some(Synced::Written(count)))
     }
 
     fn note(&self, file: &str, compared: Compared, newer: bool) {

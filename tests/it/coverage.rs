@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::announcement::{fields, maps, peers, refusals, resolvers, rules, stick_tables};
 use crate::support::client::{short_name, tables};
-use crate::{aggregation, discovery, lifecycle, protocols, resources, runtime_objects, sections, stored, transfers};
+use crate::{
+    aggregation, discovery, lifecycle, overrides, protocols, resources, runtime_objects, sections, stored, transfers,
+};
 
 /// What the scenarios claim; each run of one checks its own claim. Every scenario runs over both transports.
 const COVERED: &[&[&str]] = &[
@@ -17,6 +19,7 @@ const COVERED: &[&[&str]] = &[
     lifecycle::transactions::COVERS,
     maps::maps::COVERS,
     maps::stored_maps::COVERS,
+    overrides::writes_stay::COVERS,
     peers::pushed_tables::COVERS,
     protocols::credentials::COVERS,
     refusals::bad_input::COVERS,

@@ -24,6 +24,7 @@ mod live_changes;
 mod map_files;
 mod new_workers;
 mod open_connections;
+mod overrides;
 mod peer_nodes;
 mod peer_tls;
 mod protocols;

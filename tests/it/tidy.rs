@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["configuration"],
     &["runtime"],
     &["storage", "process"],
-    &["peers"],
+    &["overrides", "peers"],
     &["stick_table", "spoe", "auth", "discovery"],
     &["aggregation"],
     &["grpc"],

@@ -5,10 +5,12 @@ use tokio_stream::StreamExt as _;
 use super::Context;
 use super::paging::Page;
 use super::registry::Reply;
+use super::runtime_overrides::writer;
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::Transport;
+use crate::overrides::{AclRef, Write};
 use crate::proto::runtime as pb;
-use crate::runtime::{PatternEntry, PatternInfo, Runtime};
+use crate::runtime::{PatternEntry, PatternInfo};
 
 fn message(acl: PatternInfo) -> pb::AclFile {
     // HAProxy describes a pattern that has no file as: acl 'src' file '/etc/haproxy/haproxy.cfg' line 12
@@ -27,22 +29,7 @@ pub(super) async fn list(context: Context, _: pb::ListAclFilesRequest) -> Result
 }
 
 pub(super) async fn get(context: Context, request: pb::GetAclFileRequest) -> Result<pb::GetAclFileResponse> {
-    Ok(pb::GetAclFileResponse { acl: Some(message(find(&context.runtime, &request.id).await?)) })
-}
-
-/// The ACL of a number, with or without `#`, or of a file.
-async fn find(runtime: &Runtime, id: &str) -> Result<PatternInfo> {
-    let number = id.strip_prefix('#').unwrap_or(id);
-    let acls = runtime.acls().await?;
-    acls.into_iter()
-        .find(|acl| acl.id == number || acl.file.as_deref() == Some(id))
-        .ok_or_else(|| Error::new(Reason::ObjectNotFound, format!("acl {id} does not exist")).with("id", id))
-}
-
-/// The word that names the ACL on the socket. The next worker may give the number to another one, so it is only good for
-/// the worker that was asked.
-async fn reference(one: &Runtime, id: &str) -> Result<String> {
-    Ok(format!("#{}", find(one, id).await?.id))
+    Ok(pb::GetAclFileResponse { acl: Some(message(context.runtime.acl(&request.id).await?)) })
 }
 
 pub(super) async fn entries(
@@ -51,7 +38,7 @@ pub(super) async fn entries(
 ) -> Result<Reply<pb::ListAclFileEntriesResponse>> {
     let page = Page::new(i64::from(request.page_size), &request.page_token, context.transport)?;
     let id = &*request.acl_id;
-    let listed = context.runtime.on_one(|one, _| async move { one.acl_entries(&reference(&one, id).await?).await });
+    let listed = context.runtime.on_one(|one, _| async move { one.acl_entries(&one.acl_word(id).await?).await });
     let listing = listed.await?;
     if context.transport == Transport::Rest && page.size.is_none() {
         let chunks = listing.into_stream().map(|chunk| {
@@ -67,25 +54,14 @@ pub(super) async fn entries(
     Ok(Reply::One(pb::ListAclFileEntriesResponse { entries, next_page_token }))
 }
 
-/// The entry with this pointer, or with this pattern.
-async fn find_entry(one: &Runtime, acl: &str, id: &str) -> Result<PatternEntry> {
-    let mut listing = one.acl_entries(acl).await?;
-    while let Some(items) = listing.next().await? {
-        if let Some(found) = items.into_iter().find(|item| item.id == id || item.value == id) {
-            return Ok(found);
-        }
-    }
-    Err(Error::new(Reason::ObjectNotFound, format!("entry {id} does not exist in acl {acl}")).with("id", id))
-}
-
 pub(super) async fn get_entry(
     context: Context,
     request: pb::GetAclFileEntryRequest,
 ) -> Result<pb::GetAclFileEntryResponse> {
     let request = &request;
     let found = context.runtime.on_one(|one, _| async move {
-        let acl = reference(&one, &request.acl_id).await?;
-        find_entry(&one, &acl, &request.id).await
+        let acl = one.acl_word(&request.acl_id).await?;
+        one.acl_entry(&acl, &request.id).await
     });
     let found = found.await?;
     // Clients of /v2 know the value only.
@@ -97,22 +73,10 @@ pub(super) async fn create_entry(
     context: Context,
     request: pb::CreateAclFileEntryRequest,
 ) -> Result<pb::CreateAclFileEntryResponse> {
-    let value = value_of(request.entry)?;
-    let (id, given) = (&*request.acl_id, &*value);
-    let added = context.runtime.on_one(|one, again| async move {
-        let acl = reference(&one, id).await?;
-        match find_entry(&one, &acl, given).await {
-            // It has arrived, though the answer has not.
-            Ok(_) if again => Ok(()),
-            Ok(_) => {
-                let message = format!("entry {given} already exists in acl {acl}");
-                Err(Error::new(Reason::ObjectExists, message).with("value", given))
-            }
-            Err(error) if error.reason() == Reason::ObjectNotFound => one.acl_add(&acl, given).await,
-            Err(error) => Err(error),
-        }
-    });
-    added.await?;
+    let writer = writer(&context, request.persistence(), false);
+    let value = value_of(request.entry.clone())?;
+    let acl = to_change(&context, &request.acl_id, request.persistence()).await?;
+    context.overrides.write(Write::AclCreate(acl, value.clone()), &writer).await?;
     Ok(pb::CreateAclFileEntryResponse { entry: Some(pb::AclFileEntry { id: None, value: Some(value) }) })
 }
 
@@ -120,16 +84,10 @@ pub(super) async fn add_entries(
     context: Context,
     request: pb::AddAclFileEntriesRequest,
 ) -> Result<pb::AddAclFileEntriesResponse> {
+    let writer = writer(&context, request.persistence(), false);
+    let acl = to_change(&context, &request.acl_id, request.persistence()).await?;
     let values = request.entries.into_iter().map(|entry| value_of(Some(entry))).collect::<Result<Vec<_>>>()?;
-    let (id, given) = (&*request.acl_id, &values);
-    let added = context.runtime.on_one(|one, _| async move {
-        let acl = reference(&one, id).await?;
-        for value in given {
-            one.acl_add(&acl, value).await?;
-        }
-        Ok(())
-    });
-    added.await?;
+    context.overrides.write(Write::AclAdd(acl, values.clone()), &writer).await?;
     let entries = values.into_iter().map(|value| pb::AclFileEntry { id: None, value: Some(value) }).collect();
     Ok(pb::AddAclFileEntriesResponse { entries })
 }
@@ -138,17 +96,30 @@ pub(super) async fn delete_entry(
     context: Context,
     request: pb::DeleteAclFileEntryRequest,
 ) -> Result<pb::DeleteAclFileEntryResponse> {
-    let request = &request;
-    let deleted = context.runtime.on_one(|one, again| async move {
-        let acl = reference(&one, &request.acl_id).await?;
-        match find_entry(&one, &acl, &request.id).await {
-            // It has gone, though the answer has not come.
-            Err(error) if again && error.reason() == Reason::ObjectNotFound => Ok(()),
-            found => one.acl_delete_id(&acl, &found?.id).await,
-        }
-    });
-    deleted.await?;
+    let writer = writer(&context, request.persistence(), false);
+    let acl = to_change(&context, &request.acl_id, request.persistence()).await?;
+    let id = &*request.id;
+    // A pointer means something to one worker only; the pattern means the same to all.
+    let pattern = if id.starts_with("0x") {
+        let word = &*acl.id;
+        let found = context.runtime.on_one(|one, _| async move { one.acl_entry(&one.acl_word(word).await?, id).await });
+        found.await?.value
+    } else {
+        id.to_owned()
+    };
+    context.overrides.write(Write::AclDelete(acl, pattern), &writer).await?;
     Ok(pb::DeleteAclFileEntryResponse {})
+}
+
+/// The ACL of an id. `NOT_DURABLE` when its patterns stand in the configuration and the change is to stay.
+async fn to_change(context: &Context, id: &str, persistence: pb::Persistence) -> Result<AclRef> {
+    let found = context.runtime.acl(id).await?;
+    if found.file.is_none() && persistence == pb::Persistence::Durable {
+        let message = format!("acl {id} has no file: its patterns stand in the configuration, change them there");
+        return Err(Error::new(Reason::NotDurable, message).with("field", "persistence"));
+    }
+    let id = found.file.clone().unwrap_or_else(|| id.to_owned());
+    Ok(AclRef { id, file: found.file })
 }
 
 fn value_of(entry: Option<pb::AclFileEntry>) -> Result<String> {

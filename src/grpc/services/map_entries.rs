@@ -3,14 +3,15 @@
 use tokio_stream::StreamExt as _;
 
 use super::Context;
-use super::maps::{changed, looked_up, reference, to_change};
+use super::maps::{looked_up, reference, to_change};
 use super::paging::Page;
 use super::registry::{Items, Reply};
+use super::runtime_overrides::writer;
 use crate::error::{Error, Result, Violation};
 use crate::grpc::call::Transport;
+use crate::overrides::Write;
 use crate::proto::runtime as pb;
 use crate::runtime::MapEntry;
-use crate::storage::MapEdit;
 
 fn message(entry: MapEntry) -> pb::MapEntry {
     pb::MapEntry { id: entry.id, key: Some(entry.key), value: Some(entry.value) }
@@ -57,14 +58,13 @@ pub(super) async fn get(context: Context, request: pb::GetMapEntryRequest) -> Re
 }
 
 pub(super) async fn create(context: Context, request: pb::CreateMapEntryRequest) -> Result<pb::CreateMapEntryResponse> {
-    let entry = request.entry.unwrap_or_default();
+    let entry = request.entry.clone().unwrap_or_default();
     let (Some(key), Some(value)) = (&entry.key, &entry.value) else {
         return Err(missing(if entry.key.is_none() { "key" } else { "value" }));
     };
     let map = to_change(&context, &request.map, request.force_sync).await?;
-    context.runtime.map_add(&map, key, value).await?;
-    let edit = MapEdit::Entry(key.clone(), Some(value.clone()));
-    changed(&context, &map, vec![edit], request.force_sync).await?;
+    let writer = writer(&context, request.persistence(), request.force_sync);
+    context.overrides.write(Write::MapAdd(map, key.clone(), value.clone()), &writer).await?;
     Ok(pb::CreateMapEntryResponse { entry: Some(entry) })
 }
 
@@ -72,19 +72,18 @@ pub(super) async fn replace(
     context: Context,
     request: pb::ReplaceMapEntryRequest,
 ) -> Result<pb::ReplaceMapEntryResponse> {
-    let Some(value) = request.entry.and_then(|entry| entry.value) else { return Err(missing("value")) };
+    let Some(value) = request.entry.clone().and_then(|entry| entry.value) else { return Err(missing("value")) };
     let map = to_change(&context, &request.map, request.force_sync).await?;
-    context.runtime.map_set(&map, &request.id, &value).await?;
-    let edit = MapEdit::Entry(request.id.clone(), Some(value.clone()));
-    changed(&context, &map, vec![edit], request.force_sync).await?;
+    let writer = writer(&context, request.persistence(), request.force_sync);
+    context.overrides.write(Write::MapSet(map, request.id.clone(), value.clone()), &writer).await?;
     let entry = pb::MapEntry { id: None, key: Some(request.id), value: Some(value) };
     Ok(pb::ReplaceMapEntryResponse { entry: Some(entry) })
 }
 
 pub(super) async fn delete(context: Context, request: pb::DeleteMapEntryRequest) -> Result<pb::DeleteMapEntryResponse> {
     let map = to_change(&context, &request.map, request.force_sync).await?;
-    context.runtime.map_delete(&map, &request.id).await?;
-    changed(&context, &map, vec![MapEdit::Entry(request.id, None)], request.force_sync).await?;
+    let writer = writer(&context, request.persistence(), request.force_sync);
+    context.overrides.write(Write::MapDelete(map, request.id), &writer).await?;
     Ok(pb::DeleteMapEntryResponse {})
 }
 

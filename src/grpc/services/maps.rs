@@ -4,13 +4,15 @@ use std::path::Path;
 
 use tokio_stream::StreamExt as _;
 
+use super::runtime_overrides::writer;
 use super::stored::{UNLIMITED, fill, once};
 use super::{Context, Rooms};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::Chunks;
+use crate::overrides::Write;
 use crate::proto::runtime as pb;
 use crate::runtime::{MapRef, PatternInfo, Runtime};
-use crate::storage::{MapEdit, StoredFile, print_line};
+use crate::storage::{StoredFile, print_line};
 
 /// What is said of a file that HAProxy has not loaded.
 const NOT_LOADED: &str = "managed but not loaded map file (no runtime ID)";
@@ -76,20 +78,19 @@ pub(super) async fn add_entries(
         crate::runtime::check_key(entry.key())?;
         crate::runtime::check_value(entry.value())?;
     }
-    let entries: Vec<_> = request.entries.iter().map(|entry| (entry.key(), entry.value())).collect();
-    context.runtime.map_add_all(&map, &entries).await?;
-    let added = |entry: &pb::MapEntry| MapEdit::Entry(entry.key().to_owned(), Some(entry.value().to_owned()));
-    changed(&context, &map, request.entries.iter().map(added).collect(), request.force_sync).await?;
+    let writer = writer(&context, request.persistence(), request.force_sync);
+    let entries = request.entries.iter().map(|entry| (entry.key().to_owned(), entry.value().to_owned())).collect();
+    context.overrides.write(Write::MapAppend(map, entries), &writer).await?;
     Ok(pb::AddMapEntriesResponse { entries: request.entries })
 }
 
 pub(super) async fn clear(context: Context, request: pb::ClearMapRequest) -> Result<pb::ClearMapResponse> {
     let map = to_change(&context, &request.name, request.force_sync || request.force_delete).await?;
-    context.runtime.map_clear(&map).await?;
+    // The file that is deleted need not be written first.
+    let writer = writer(&context, request.persistence(), request.force_sync && !request.force_delete);
+    context.overrides.write(Write::MapClear(map), &writer).await?;
     if request.force_delete {
         context.maps.delete(&request.name).await?;
-    } else {
-        changed(&context, &map, vec![MapEdit::Cleared], request.force_sync).await?;
     }
     Ok(pb::ClearMapResponse {})
 }
@@ -148,16 +149,6 @@ pub(super) async fn to_change(context: &Context, name: &str, and_file: bool) -> 
         context.map_sync.check(&map.to_string())?;
     }
     Ok(map)
-}
-
-/// Entries of a map changed: its file follows, at once if asked to.
-pub(super) async fn changed(context: &Context, map: &MapRef, edits: Vec<MapEdit>, force_sync: bool) -> Result<()> {
-    let file = map.to_string();
-    context.map_sync.changed(&file, edits.iter().cloned());
-    if force_sync {
-        context.map_sync.put(&context.runtime, &file, edits).await?;
-    }
-    Ok(())
 }
 
 fn message(rooms: &Rooms, map: PatternInfo) -> pb::Map {

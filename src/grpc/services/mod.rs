@@ -20,6 +20,7 @@ mod registry;
 mod reloads;
 mod resources;
 mod runtime_actions;
+mod runtime_overrides;
 mod runtime_servers;
 mod spoe_files;
 mod spoe_scopes;
@@ -47,6 +48,7 @@ use crate::configuration::engine::Engine;
 use crate::configuration::ports::Pending;
 use crate::discovery::Directory;
 use crate::error::{Error, Reason, Result};
+use crate::overrides::Overrides;
 use crate::process::presence::Presence;
 use crate::process::reload::ReloadQueue;
 use crate::runtime::Runtime;
@@ -70,6 +72,10 @@ pub struct Rooms {
     pub reloads: Arc<ReloadQueue>,
     /// HAProxy's runtime socket.
     pub runtime: Runtime,
+    /// Writes at run time, and those that stay.
+    pub overrides: Arc<Overrides>,
+    /// Whether writes stay whose callers do not say.
+    pub durable_writes: bool,
     /// Watches of stick tables.
     pub hub: Hub,
     /// Sessions with HAProxy as one of its peers.
@@ -116,6 +122,7 @@ pub struct Services {
 pub(super) struct Context {
     rooms: Arc<Rooms>,
     transport: Transport,
+    caller: Option<Box<str>>,
 }
 
 impl std::ops::Deref for Context {
@@ -174,7 +181,8 @@ impl Services {
         }
         match self.handlers.get(&call.method) {
             Some(handler) => {
-                let context = Context { rooms: Arc::clone(&self.rooms), transport: call.transport };
+                let context =
+                    Context { rooms: Arc::clone(&self.rooms), transport: call.transport, caller: call.caller.clone() };
                 handler(context, call)
             }
             None => Box::pin(async { Err(Error::new(Reason::Unsupported, "method is not supported")) }),

@@ -1,8 +1,11 @@
 //! Servers as they run.
 
 use super::Context;
+use super::runtime_overrides::writer;
 use crate::error::{Error, Reason, Result};
 use crate::grpc::call::Transport;
+use crate::overrides::{ServerField, Write};
+use crate::proto::runtime as pb;
 use crate::runtime::{AdminState, OperationalState, ServerState};
 use crate::schema::tables::{FieldIndex, Kind, Tables};
 use crate::schema::value::{Object, Value};
@@ -39,6 +42,7 @@ fn object(context: &Context, state: &ServerState) -> Object {
     if let Some(port) = state.port {
         set("port", Value::Int(i64::from(port)));
     }
+    set("weight", Value::Int(i64::from(state.weight)));
     out
 }
 
@@ -123,14 +127,58 @@ pub(super) async fn set(context: Context, request: Object) -> Result<Object> {
             STOPPING => Some(OperationalState::Stopping),
             _ => None,
         });
-    let admin = wanted.enum_number(field(tables, "RuntimeServer", "admin_state")).and_then(|number| match number {
+    let now = match health {
+        Some(_) => context.runtime.set_server_states(backend, name, health, None).await?,
+        None => context.runtime.server(backend, name).await?,
+    };
+    let persistence = request.enum_number(field(tables, "SetRuntimeServerRequest", "persistence"));
+    let persistence = persistence.and_then(|number| pb::Persistence::try_from(number).ok()).unwrap_or_default();
+    let writer = writer(&context, persistence, false);
+    for (field, value) in values(&context, &wanted, &now, writer.durable) {
+        let write = Write::Server(backend.to_owned(), name.to_owned(), field, value);
+        context.overrides.write(write, &writer).await?;
+    }
+    let state = context.runtime.server(backend, name).await?;
+    Ok(answer(&context, "SetRuntimeServerResponse", "server", Value::Object(object(&context, &state))))
+}
+
+/// What is to be set that differs, in the order in which it is set. REST knows states only. A durable state is set also
+/// where the server has it: that may be for the time being.
+fn values(context: &Context, wanted: &Object, now: &ServerState, durable: bool) -> Vec<(ServerField, String)> {
+    let tables = &context.schema.tables;
+    let at = |name: &str| field(tables, "RuntimeServer", name);
+    let mut values = Vec::new();
+    if context.transport == Transport::Grpc {
+        let port = wanted.int(at("port")).map(|port| port.to_string());
+        let address = wanted.str(at("address")).or(now.address.as_deref());
+        let running = now.address.as_ref().map(|address| joined(address, now.port.map(|port| port.to_string())));
+        let asked = address.filter(|_| wanted.str(at("address")).is_some() || port.is_some());
+        let asked = asked.map(|address| joined(address, port.or_else(|| now.port.map(|port| port.to_string()))));
+        values.extend(asked.filter(|asked| Some(asked) != running.as_ref()).map(|asked| (ServerField::Address, asked)));
+        let weight = wanted.int(at("weight")).map(|weight| weight.to_string());
+        values.extend(weight.filter(|weight| *weight != now.weight.to_string()).map(|w| (ServerField::Weight, w)));
+        let text = |name: &str| wanted.str(at(name)).map(str::to_owned);
+        values.extend(text("agent_addr").map(|address| (ServerField::AgentAddress, address)));
+        values.extend(text("agent_send").map(|send| (ServerField::AgentSend, send)));
+        let check = match wanted.get(at("agent_check")) {
+            Some(Value::Bool(on)) => Some(if *on { "on" } else { "off" }.to_owned()),
+            _ => None,
+        };
+        values.extend(check.map(|check| (ServerField::AgentCheck, check)));
+    }
+    let admin = wanted.enum_number(at("admin_state")).and_then(|number| match number {
         READY => Some(AdminState::Ready),
         MAINT => Some(AdminState::Maint),
         DRAIN => Some(AdminState::Drain),
         _ => None,
     });
-    let state = context.runtime.set_server_states(backend, name, health, admin).await?;
-    Ok(answer(&context, "SetRuntimeServerResponse", "server", Value::Object(object(&context, &state))))
+    let admin = admin.filter(|admin| durable || *admin != now.admin_state);
+    values.extend(admin.map(|admin| (ServerField::State, admin.word().to_owned())));
+    values
+}
+
+fn joined(address: &str, port: Option<String>) -> String {
+    port.map_or_else(|| address.to_owned(), |port| format!("{address}:{port}"))
 }
 
 pub(super) async fn delete(context: Context, request: Object) -> Result<Object> {

@@ -1,0 +1,311 @@
+//! Runtime overrides: what was written at run time and is to stay over reloads, restarts and kills.
+//!
+//! A write that is to stay is in the journal before its answer goes out. Whatever worker HAProxy starts gets everything
+//! that it does not have yet before it takes an ordinary write ([`WorkerListener::prepare`]). For a map whose file lies
+//! in our folder the file is the store: the journal holds what the file does not have yet, and for a while what a worker
+//! may lack that was loading when the file was written. For all else the journal is the store, and the configuration
+//! wins when its value changes after the write.
+
+mod file_says;
+mod journal;
+mod list;
+mod prepare;
+mod state;
+mod write;
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use self::journal::Journal;
+use self::state::Record;
+use self::write::Left;
+use crate::configuration::engine::Engine;
+use crate::configuration::{Clock, Configuration};
+use crate::error::{Error, Reason, Result};
+use crate::runtime::{Runtime, Worker, WorkerListener};
+use crate::storage::{MapEdit, MapSync};
+
+pub use list::Dropped;
+pub use state::{Override, ServerField, Target};
+pub use write::{AclRef, Write};
+
+/// How long records wait for the disk, all together.
+const SYNC: Duration = Duration::from_millis(100);
+/// Writes of different keys that do not wait for each other, at least on average.
+const LOCKS: usize = 64;
+/// Overrides that were dropped and are still told of.
+const DROPPED: usize = 100;
+
+/// Who writes, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writer {
+    /// It stays until it is dropped; else it goes with the worker that takes it.
+    pub durable: bool,
+    /// The file of a map gets it at once.
+    pub force_sync: bool,
+    /// Name of the user; empty where nobody needs one.
+    pub by: String,
+}
+
+/// What overrides work on.
+pub struct Rooms {
+    /// HAProxy.
+    pub runtime: Runtime,
+    /// Map files.
+    pub maps: Arc<MapSync>,
+    /// Reads documents.
+    pub engine: Engine,
+    /// The configuration.
+    pub configuration: Arc<Configuration>,
+    /// The time of day.
+    pub clock: Clock,
+}
+
+/// All writes at run time, and those that stay.
+pub struct Overrides {
+    rooms: Rooms,
+    journal: Mutex<Journal>,
+    dropped: Mutex<VecDeque<Dropped>>,
+    /// Held from a write to its record, so that the last record of a target is of its last write. By hash of the target.
+    locks: Vec<tokio::sync::Mutex<()>>,
+    appended: Notify,
+}
+
+impl Overrides {
+    /// Opens the journal in the state folder, and hands map files what they do not have yet. Blocks; for the start of
+    /// the program.
+    pub fn open(state_dir: &Path, rooms: Rooms) -> Result<Arc<Self>> {
+        let overrides = Arc::new(Overrides {
+            rooms,
+            journal: Mutex::new(Journal::open(&state_dir.join("overrides"))?),
+            dropped: Mutex::default(),
+            locks: (0..LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
+            appended: Notify::new(),
+        });
+        for (map, edits) in overrides.unfiled() {
+            overrides.rooms.maps.changed(&map, edits);
+        }
+        let listener = Arc::downgrade(&overrides);
+        overrides.rooms.maps.tell(Arc::new(move |file, edits| {
+            if let Some(overrides) = listener.upgrade() {
+                overrides.filed(file, edits);
+            }
+        }));
+        Ok(overrides)
+    }
+
+    /// Makes a write in HAProxy. When it returns, a durable one is kept, whatever worker there is.
+    ///
+    /// Fails as the commands of the socket do; `INVALID_VALUE` with `force_sync` for a map outside of our folder.
+    pub async fn write(&self, write: Write, writer: &Writer) -> Result<()> {
+        let left = write.left();
+        let map = map_of(&left).map(str::to_owned);
+        let ours = map.as_deref().is_some_and(|map| self.rooms.maps.check(map).is_ok());
+        if let Some(map) = map.as_deref().filter(|_| writer.force_sync) {
+            self.rooms.maps.check(map)?;
+        }
+        // The file is the store of what it is to hold, however long the writer wants it to stay.
+        let filed = ours && (writer.force_sync || self.rooms.maps.is_looking());
+        if left.is_empty() || !(writer.durable || filed) {
+            return write.carry_out(&self.rooms.runtime).await;
+        }
+        let _alone = self.alone(&write, &left).await;
+        let bases = if ours { vec![None; left.len()] } else { self.bases(&write, &left).await? };
+        let before = self.rooms.runtime.worker();
+        write.carry_out(&self.rooms.runtime).await?;
+        self.keep(&left, bases, ours, writer)?;
+        if self.rooms.runtime.worker() != before {
+            // The worker may have been prepared before the record was there.
+            for (target, value) in &left {
+                write::ensure(&self.rooms.runtime, target, value.as_deref()).await?;
+            }
+        }
+        if let Some(map) = map.filter(|_| ours) {
+            let edits: Vec<MapEdit> = left.iter().filter_map(edit).collect();
+            self.rooms.maps.changed(&map, edits.iter().cloned());
+            if writer.force_sync {
+                self.rooms.maps.put(&self.rooms.runtime, &map, edits).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn alone(&self, write: &Write, left: &[Left]) -> Vec<tokio::sync::MutexGuard<'_, ()>> {
+        let mut guards = Vec::new();
+        if write.is_bulk() {
+            for lock in &self.locks {
+                guards.push(lock.lock().await);
+            }
+        } else if let Some((target, _)) = left.first() {
+            use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+            let mut hasher = DefaultHasher::new();
+            target.hash(&mut hasher);
+            let at = usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or_default();
+            if let Some(lock) = self.locks.get(at) {
+                guards.push(lock.lock().await);
+            }
+        }
+        guards
+    }
+
+    /// What the targets were before they are written for the first time.
+    async fn bases(&self, write: &Write, left: &[Left]) -> Result<Vec<Option<String>>> {
+        let mut bases = Vec::new();
+        for (target, _) in left {
+            let known = self.journal().state().get(target).map(|found| found.base.clone());
+            bases.push(match (known, write, target) {
+                (Some(base), ..) => base,
+                // It is added, so there was none.
+                (None, Write::MapAdd(..) | Write::AclCreate(..) | Write::AclAdd(..), _) => None,
+                (None, Write::AclDelete(..), Target::AclEntry { value, .. }) => Some(value.clone()),
+                (None, _, Target::MapEntry { map, key }) => {
+                    self.value_in_haproxy(&crate::runtime::MapRef::new(map)?, key).await?
+                }
+                (None, _, target) => self.file_says(target),
+            });
+        }
+        Ok(bases)
+    }
+
+    async fn value_in_haproxy(&self, map: &crate::runtime::MapRef, key: &str) -> Result<Option<String>> {
+        match self.rooms.runtime.map_entry(map, key).await {
+            Ok(entry) => Ok(Some(entry.value)),
+            Err(error) if error.reason() == Reason::ObjectNotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts what a write left behind into the journal.
+    fn keep(&self, left: &[Left], bases: Vec<Option<String>>, ours: bool, writer: &Writer) -> Result<()> {
+        let since = self.now();
+        let records = left.iter().zip(bases).map(|((target, value), base)| {
+            if !ours && self.is_as_in_file(target, value.as_deref(), base.as_deref()) {
+                return Record::Drop { target: target.clone() };
+            }
+            let by = writer.by.clone();
+            Record::Put(Override { target: target.clone(), value: value.clone(), base, since, by, filed: None })
+        });
+        let records = records.collect();
+        self.append(records).map_err(|error| {
+            let message =
+                "haproxy made the change, but it cannot be kept over a reload: the state folder cannot be written";
+            error.context(message)
+        })
+    }
+
+    fn append(&self, records: Vec<Record>) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.journal().append(records)?;
+        self.appended.notify_one();
+        Ok(())
+    }
+
+    /// Files have these entries now, unless they were changed again meanwhile.
+    fn filed(&self, map: &str, edits: &[MapEdit]) {
+        let targets = {
+            let journal = self.journal();
+            let same = |edit: &MapEdit| {
+                let (target, value) = target_of(map, edit);
+                journal.state().get(&target).is_some_and(|found| found.value == value).then_some(target)
+            };
+            edits.iter().filter_map(same).collect::<Vec<_>>()
+        };
+        if targets.is_empty() {
+            return;
+        }
+        if let Err(error) = self.append(vec![Record::Filed { targets, at: self.now() }]) {
+            tracing::warn!(map, %error, "the journal of overrides cannot be written");
+        }
+    }
+
+    /// What files of maps do not have yet.
+    fn unfiled(&self) -> Vec<(String, Vec<MapEdit>)> {
+        let mut maps: Vec<(String, Vec<MapEdit>)> = Vec::new();
+        for found in self.journal().state().iter().filter(|found| found.filed.is_none()) {
+            let left = (found.target.clone(), found.value.clone());
+            let (Some(map), Some(edit)) = (map_of(std::slice::from_ref(&left)), edit(&left)) else { continue };
+            match maps.iter_mut().find(|(other, _)| other == map) {
+                Some((_, edits)) => edits.push(edit),
+                None => maps.push((map.to_owned(), vec![edit])),
+            }
+        }
+        maps
+    }
+
+    /// Brings records to the disk, and drops what the configuration overrules, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut changes = self.rooms.configuration.changes();
+        self.overrule();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = changes.changed() => match changed {
+                    Ok(()) => self.overrule(),
+                    Err(_) => break,
+                },
+                () = self.appended.notified() => {
+                    tokio::time::sleep(SYNC).await;
+                    self.sync().await;
+                }
+            }
+        }
+        self.sync().await;
+    }
+
+    async fn sync(self: &Arc<Self>) {
+        let overrides = Arc::clone(self);
+        let now = self.now();
+        let synced = tokio::task::spawn_blocking(move || -> Result<()> {
+            let file = overrides.journal().tidy(now)?;
+            file.map_or(Ok(()), |file| file.sync_data().map_err(Error::internal))
+        });
+        if let Err(error) = synced.await.map_err(Error::internal).and_then(|done| done) {
+            tracing::warn!(%error, "the journal of overrides cannot be written");
+        }
+    }
+
+    fn now(&self) -> i64 {
+        i64::try_from((self.rooms.clock)()).unwrap_or(i64::MAX)
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WorkerListener for Overrides {
+    fn prepare<'a>(&'a self, worker: Worker, runtime: &'a Runtime) -> futures_util::future::BoxFuture<'a, ()> {
+        Box::pin(self.bring(worker, runtime))
+    }
+}
+
+/// The map that a write changes.
+fn map_of(left: &[Left]) -> Option<&str> {
+    left.iter().find_map(|(target, _)| match target {
+        Target::Map { map } | Target::MapEntry { map, .. } => Some(map.as_str()),
+        _ => None,
+    })
+}
+
+fn edit((target, value): &Left) -> Option<MapEdit> {
+    match target {
+        Target::Map { .. } => Some(MapEdit::Cleared),
+        Target::MapEntry { key, .. } => Some(MapEdit::Entry(key.clone(), value.clone())),
+        _ => None,
+    }
+}
+
+fn target_of(map: &str, edit: &MapEdit) -> Left {
+    let map = map.to_owned();
+    match edit {
+        MapEdit::Cleared => (Target::Map { map }, None),
+        MapEdit::Entry(key, value) => (Target::MapEntry { map, key: key.clone() }, value.clone()),
+    }
+}
