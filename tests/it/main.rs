@@ -17,6 +17,7 @@ mod disk;
 mod drop_in;
 mod edits;
 mod equality;
+mod kept_writes;
 mod keywords;
 mod kill;
 mod lifecycle;
