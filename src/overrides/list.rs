@@ -48,14 +48,23 @@ impl Overrides {
         let kept = |target: &Target| self.journal().state().get(target).filter(|found| found.filed.is_none()).cloned();
         let found =
             kept(target).ok_or_else(|| Error::new(Reason::ObjectNotFound, "there is no such runtime override"))?;
-        let restored = match self.restore(&found).await {
-            Ok(restored) => restored,
-            // What is not there needs nothing.
-            Err(error) if matches!(error.reason(), Reason::ObjectNotFound | Reason::ParentNotFound) => true,
-            Err(error) => return Err(error),
-        };
-        self.append(vec![Record::Drop { target: found.target }])?;
+        let before = self.rooms.runtime.worker();
+        let mut restored = self.restored(&found).await?;
+        self.append(vec![Record::Drop { target: found.target.clone() }])?;
+        if self.rooms.runtime.worker() != before {
+            // The worker that followed may have got it before it was dropped.
+            self.rooms.runtime.prepared().await;
+            restored = self.restored(&found).await?;
+        }
         Ok(restored)
+    }
+
+    async fn restored(&self, found: &Override) -> Result<bool> {
+        match self.restore(found).await {
+            // What is not there needs nothing.
+            Err(error) if matches!(error.reason(), Reason::ObjectNotFound | Reason::ParentNotFound) => Ok(true),
+            restored => restored,
+        }
     }
 
     async fn restore(&self, found: &Override) -> Result<bool> {

@@ -119,17 +119,26 @@ impl Overrides {
         let before = self.rooms.runtime.worker();
         write.carry_out(&self.rooms.runtime).await?;
         self.keep(&left, bases, ours, writer)?;
-        if self.rooms.runtime.worker() != before {
-            // The worker may have been prepared before the record was there.
-            for (target, value) in &left {
-                write::ensure(&self.rooms.runtime, target, value.as_deref()).await?;
-            }
-        }
+        self.follow(before, &left).await?;
         if let Some(map) = map.filter(|_| ours) {
             let edits: Vec<MapEdit> = left.iter().filter_map(edit).collect();
             self.rooms.maps.changed(&map, edits.iter().cloned());
             if writer.force_sync {
                 self.rooms.maps.put(&self.rooms.runtime, &map, edits).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a worker has what was written which has followed meanwhile: it may have been prepared before the
+    /// record was there.
+    async fn follow(&self, before: Option<Worker>, left: &[Left]) -> Result<()> {
+        let mut known = before;
+        while self.rooms.runtime.worker() != known {
+            known = self.rooms.runtime.worker();
+            self.rooms.runtime.prepared().await;
+            for (target, value) in left {
+                write::ensure(&self.rooms.runtime, target, value.as_deref()).await?;
             }
         }
         Ok(())

@@ -216,6 +216,11 @@ impl Runtime {
         Runtime { inner: self.inner.clone(), access: Access { only: Some(worker), ..self.access } }
     }
 
+    /// Waits while a new worker is being prepared: what it is given then is there afterwards.
+    pub async fn prepared(&self) {
+        self.inner.target.workers.opened().await;
+    }
+
     /// Whether another worker has followed the only one that this client talks to.
     pub(super) fn is_replaced(&self) -> bool {
         self.access.only.is_some() && self.access.only != self.inner.target.workers.current()
