@@ -6,6 +6,7 @@ pub mod listen;
 pub mod log;
 mod owner;
 mod pid_file;
+mod reloading;
 pub mod serve;
 mod users;
 pub mod watch;

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::listen;
 use super::owner;
 use super::pid_file::PidFile;
+use super::reloading::{Flushed, keep_maps};
 use super::users;
 use super::welcome;
 use crate::aggregation::{Aggregations, Joining};
@@ -55,9 +56,6 @@ const UPLOAD_IDLE: Duration = Duration::from_mins(10);
 
 /// Time between two looks for a worker that others have started.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the worker of our own reload is looked for at most, and the pause between two looks.
-const MEET: Duration = Duration::from_millis(200);
-const MEET_PAUSE: Duration = Duration::from_millis(2);
 /// How soon a change of a file with users is noticed.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -528,26 +526,6 @@ impl WorkerListener for Forget {
     }
 }
 
-/// Writes runtime changes of maps to their files, again and again.
-async fn keep_maps(map_sync: Arc<MapSync>, runtime: Runtime, period: std::time::Duration, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(period) => {}
-        }
-        match map_sync.round(&runtime).await {
-            Ok(looked_at) => {
-                for (file, result) in looked_at {
-                    if let Err(error) = result {
-                        tracing::warn!(file, %error, "map file is not up to date");
-                    }
-                }
-            }
-            Err(error) => tracing::debug!(%error, "maps cannot be listed"),
-        }
-    }
-}
-
 /// The way to reload, known only when HAProxy has been started, which needs the configuration first.
 #[derive(Default)]
 struct LateReloader {
@@ -568,39 +546,6 @@ impl Reloader for LateReloader {
             None => Box::pin(async { Outcome::Unreachable("haproxy is not started yet".into()) }),
         }
     }
-}
-
-/// Reloads when the files of maps have all that was changed while HAProxy ran.
-struct Flushed {
-    map_sync: Arc<MapSync>,
-    runtime: Runtime,
-    reloader: Arc<dyn Reloader>,
-}
-
-impl Reloader for Flushed {
-    fn reload(&self) -> Pending<'_, Outcome> {
-        Box::pin(async {
-            let _paused = self.map_sync.pause(&self.runtime).await;
-            let before = self.runtime.worker();
-            let outcome = self.reloader.reload().await;
-            if matches!(outcome, Outcome::Done(_)) {
-                meet(&self.runtime, before).await;
-            }
-            outcome
-        })
-    }
-}
-
-/// Looks for the next worker, a moment at most, so that it is known and being prepared when its reload is reported.
-async fn meet(runtime: &Runtime, before: Option<Worker>) {
-    let met = async {
-        while runtime.worker() == before {
-            drop(runtime.look().await);
-            tokio::time::sleep(MEET_PAUSE).await;
-        }
-    };
-    // A command may have said that it reloaded, and have done nothing.
-    drop(tokio::time::timeout(MEET, met).await);
 }
 
 fn make_folder(path: &Path) -> Result<()> {
