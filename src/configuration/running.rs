@@ -29,8 +29,13 @@ impl Engine {
     /// The limit of connections that a frontend has of its own, empty for none; `None` when there is no such frontend.
     pub fn frontend_maxconn(&self, document: &Document, frontend: &str) -> Option<String> {
         let section = section(document, &["frontend", "listen"], frontend)?;
-        let lines = section.lines().filter(|line| begins_with(line, "maxconn"));
-        Some(lines.last().and_then(|line| line.words().words.get(1).map(|word| (*word).to_owned())).unwrap_or_default())
+        let mut lines = section.lines().filter(|line| begins_with(line, "maxconn"));
+        Some(
+            lines
+                .next_back()
+                .and_then(|line| line.words().words.get(1).map(|word| (*word).to_owned()))
+                .unwrap_or_default(),
+        )
     }
 }
 

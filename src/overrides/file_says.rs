@@ -26,37 +26,6 @@ impl Overrides {
         }
     }
 
-    /// The value that a target has without its override, as far as it is known: what the file says, in the words of
-    /// the Runtime API.
-    pub(super) fn without(&self, target: &Target, base: Option<&str>) -> Option<String> {
-        let base = base.filter(|base| !base.is_empty());
-        match target {
-            Target::Server { field: ServerField::State, .. } => {
-                Some(if base == Some(ENABLED) { "maint" } else { "ready" }.to_owned())
-            }
-            Target::Server { field: ServerField::AgentCheck, .. } => {
-                Some(if base == Some(ENABLED) { "on" } else { "off" }.to_owned())
-            }
-            Target::Server { field: ServerField::Address, .. } => {
-                let known = base.filter(|base| write::address(base).0.parse::<std::net::IpAddr>().is_ok());
-                known.map(str::to_owned)
-            }
-            _ => base.map(str::to_owned),
-        }
-    }
-
-    /// Whether a value is no override at all.
-    pub(super) fn is_as_in_file(&self, target: &Target, value: Option<&str>, base: Option<&str>) -> bool {
-        match target {
-            Target::Map { .. } => false,
-            Target::MapEntry { .. } | Target::AclEntry { .. } => value == base,
-            Target::Server { .. } | Target::FrontendMaxconn { .. } => {
-                let without = self.without(target, base);
-                without.is_some() && without.as_deref() == value
-            }
-        }
-    }
-
     /// Drops overrides whose value in the configuration has changed since they were written.
     pub(super) fn overrule(&self) {
         let changed: Vec<Override> = {
@@ -79,6 +48,37 @@ impl Overrides {
         self.note_dropped(found, why);
         if let Err(error) = self.append(vec![Record::Drop { target }]) {
             tracing::warn!(%error, "the journal of overrides cannot be written");
+        }
+    }
+}
+
+/// The value that a target has without its override, as far as it is known: what the file says, in the words of
+/// the Runtime API.
+pub(super) fn without(target: &Target, base: Option<&str>) -> Option<String> {
+    let base = base.filter(|base| !base.is_empty());
+    match target {
+        Target::Server { field: ServerField::State, .. } => {
+            Some(if base == Some(ENABLED) { "maint" } else { "ready" }.to_owned())
+        }
+        Target::Server { field: ServerField::AgentCheck, .. } => {
+            Some(if base == Some(ENABLED) { "on" } else { "off" }.to_owned())
+        }
+        Target::Server { field: ServerField::Address, .. } => {
+            let known = base.filter(|base| write::address(base).0.parse::<std::net::IpAddr>().is_ok());
+            known.map(str::to_owned)
+        }
+        _ => base.map(str::to_owned),
+    }
+}
+
+/// Whether a value is no override at all.
+pub(super) fn is_as_in_file(target: &Target, value: Option<&str>, base: Option<&str>) -> bool {
+    match target {
+        Target::Map { .. } => false,
+        Target::MapEntry { .. } | Target::AclEntry { .. } => value == base,
+        Target::Server { .. } | Target::FrontendMaxconn { .. } => {
+            let without = without(target, base);
+            without.is_some() && without.as_deref() == value
         }
     }
 }

@@ -64,7 +64,9 @@ impl Journal {
         }
         self.length += bytes.len() as u64;
         self.unsynced = true;
-        records.into_iter().for_each(|record| self.state.apply(record));
+        for record in records {
+            self.state.apply(record);
+        }
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::file_says::without;
 use super::prepare::load_file;
 use super::state::{Override, Record, ServerField, Target};
 use super::write::ensure;
@@ -72,7 +73,7 @@ impl Overrides {
         if let Some(map) = map_of(&[(target.clone(), None)]).filter(|map| self.rooms.maps.check(map).is_ok()) {
             return self.restore_from_file(map, target).await;
         }
-        match (target, self.without(target, found.base.as_deref())) {
+        match (target, without(target, found.base.as_deref())) {
             (Target::Map { .. }, _) => Ok(false),
             (Target::MapEntry { .. } | Target::AclEntry { .. }, value) => {
                 ensure(runtime, target, value.as_deref()).await.map(|()| true)

@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::file_says::is_as_in_file;
 use self::journal::Journal;
 use self::state::Record;
 use self::write::Left;
@@ -193,7 +194,7 @@ impl Overrides {
     fn keep(&self, left: &[Left], bases: Vec<Option<String>>, ours: bool, writer: &Writer) -> Result<()> {
         let since = self.now();
         let records = left.iter().zip(bases).map(|((target, value), base)| {
-            if !ours && self.is_as_in_file(target, value.as_deref(), base.as_deref()) {
+            if !ours && is_as_in_file(target, value.as_deref(), base.as_deref()) {
                 return Record::Drop { target: target.clone() };
             }
             let by = writer.by.clone();

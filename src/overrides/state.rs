@@ -253,7 +253,9 @@ mod tests {
 
     fn sum(records: &[Record]) -> State {
         let mut state = State::default();
-        records.iter().for_each(|record| state.apply(record.clone()));
+        for record in records {
+            state.apply(record.clone());
+        }
         state
     }
 

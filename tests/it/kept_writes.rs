@@ -4,6 +4,7 @@
 //! `BACKSTAY_FULL=1` makes ten rounds of each kind, and `--nocapture` prints what was lost, of how many.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +71,7 @@ fn write(acl: &str, writer: usize, number: usize) -> (&'static str, Json, String
         1 => {
             let pattern = format!("/w{writer}p{at}");
             let object = format!("acl {pattern}");
-            if turn % 2 == 0 {
+            if turn.is_multiple_of(2) {
                 let request = json!({"acl_id": acl, "entry": {"value": pattern}});
                 ("AclFileEntryService.CreateAclFileEntry", request, object, Some(String::new()))
             } else {
@@ -129,9 +130,9 @@ impl Ground {
             "frontend kept\n    bind unix@{}/kept.sock\n    http-request deny if {{ path -f {acl} }}\n",
             world.backstay.dir().display()
         );
-        text.push_str(&format!("\n{rule}\nbackend live\n"));
+        writeln!(text, "\n{rule}\nbackend live").unwrap();
         for at in 0..WRITERS {
-            text.push_str(&format!("    server s{at} 127.0.0.1:9\n"));
+            writeln!(text, "    server s{at} 127.0.0.1:9").unwrap();
         }
         world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": text, "force_reload": true})).await;
         let map = world.backstay.folder().join("maps/paths.map");
@@ -139,7 +140,7 @@ impl Ground {
     }
 
     fn client(&self, at: usize) -> Client {
-        let transport = if at % 2 == 0 { Transport::Grpc } else { Transport::Rest };
+        let transport = if at.is_multiple_of(2) { Transport::Grpc } else { Transport::Rest };
         Client::new(transport, self.world.backstay.api, &self.world.backstay.password)
     }
 
