@@ -8,12 +8,14 @@ use std::sync::Arc;
 use super::address::{Key, Place};
 use super::audience::Audience;
 use super::layout::{Layouts, SectionLayout, begins_with, said_by};
+use super::spelling::respelled;
 use crate::document::{Document, LineKind, Section};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::schema::Schema;
 use crate::schema::tables::{MessageId, Resource, ResourceKind};
 use crate::schema::template::PrintFault;
 use crate::schema::value::{Object, Value};
+use crate::schema::words::{plain, split};
 
 /// Name under which the n-th section of a kind without a name is known, but for the number: `unnamed_defaults_`. Never
 /// written to the file.
@@ -208,7 +210,9 @@ impl Engine {
             return Ok(Edited { document: document.clone(), unused });
         }
         let mut section = Section::clone(&document.sections()[at]);
-        section.replace_line(line, &text)?;
+        let words = section.line(line).map(|line| line.words().words).unwrap_or_default();
+        let spelled = respelled(&words, &text, |text| self.line_object(resource, &split(text).words, 0));
+        section.replace_line(line, &spelled)?;
         Ok(Edited { document: document.with_section(at, section), unused })
     }
 
@@ -347,7 +351,7 @@ impl Engine {
         match rules.kind {
             ResourceKind::IndexedLine => object.set(*rules.identity.first()?, Value::Int(index)),
             ResourceKind::NamedLine if rules.derived_name && self.identity(resource, &object).is_none() => {
-                set_path(&mut object, &rules.identity, Value::Str((*words.get(1)?).into()));
+                set_path(&mut object, &rules.identity, Value::Str((*plain(words.get(1)?)).into()));
             }
             _ => {}
         }
@@ -382,10 +386,12 @@ impl Engine {
             Key::Name(name) => {
                 let section = &document.sections()[at];
                 let keyword = &*self.schema.tables.messages[resource].resource.as_ref()?.keyword;
-                // A name stands in its line as it is: lines without it need not be read.
+                // A name stands in its line as it is, unless quotes or escapes cut it: other lines need not be read.
                 let finder = memchr::memmem::Finder::new(name.as_bytes());
+                let may_hold =
+                    |raw: &[u8]| finder.find(raw).is_some() || memchr::memchr3(b'"', b'\'', b'\\', raw).is_some();
                 section.lines().enumerate().filter(|(_, line)| begins_with(line, keyword)).find_map(|(number, line)| {
-                    finder.find(line.raw())?;
+                    may_hold(line.raw()).then_some(())?;
                     let object = self.line_object(resource, &line.words().words, 0)?;
                     (self.identity(resource, &object)? == name).then_some((number, object))
                 })

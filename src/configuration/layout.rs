@@ -6,6 +6,7 @@ use crate::document::{LineKind, LineRef, Section};
 use crate::schema::Schema;
 use crate::schema::tables::{FieldIndex, Kind, MessageId, ResourceKind};
 use crate::schema::template::Keyword;
+use crate::schema::words::{is_blank, is_marked, plain};
 
 /// Layouts of all kinds of sections.
 #[derive(Debug)]
@@ -94,12 +95,13 @@ impl Layouts {
 impl SectionLayout {
     /// The child that a line with these words is, by its first words only: the line may still be unreadable.
     pub fn child_of(&self, words: &[&str]) -> Option<&Child> {
-        let candidates = self.by_word.get(*words.first()?)?;
+        let first = plain(words.first()?);
+        let candidates = self.by_word.get(&*first)?;
         // A line such as `no log` begins with a word that many keywords share.
         candidates
             .iter()
             .map(|at| &self.children[*at])
-            .find(|c| *c.keyword == *words[0] || words.contains(&&*c.keyword))
+            .find(|c| *c.keyword == *first || words.iter().any(|word| *plain(word) == *c.keyword))
     }
 
     /// Rank of the objects of a message.
@@ -137,11 +139,17 @@ pub fn said_by<'a>(section: &'a Section, keyword: &'a str) -> impl Iterator<Item
     })
 }
 
-/// True when the first word of a line is `word`.
+/// True when the first word of a line is `word`, in quotes or not.
 pub fn begins_with(line: &LineRef<'_>, word: &str) -> bool {
     line.kind() == LineKind::Content
         && line.text().is_some_and(|text| {
             let text = text.trim_start();
-            text.strip_prefix(word).is_some_and(|rest| rest.bytes().next().is_none_or(crate::schema::words::is_blank))
+            match text.strip_prefix(word) {
+                Some(rest) if rest.bytes().next().is_none_or(is_blank) => true,
+                _ => {
+                    let first = text.split(|c: char| c.is_ascii() && is_blank(c as u8)).next().unwrap_or_default();
+                    is_marked(first) && *plain(first) == *word
+                }
+            }
         })
 }

@@ -39,6 +39,7 @@ mod running;
 mod search;
 mod section_edit;
 mod site;
+mod spelling;
 mod store;
 mod transaction;
 mod transaction_log;

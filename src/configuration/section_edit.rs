@@ -6,6 +6,7 @@ use super::address::{Key, Place};
 use super::engine::{Edited, Engine, outside, refused};
 use super::layout::{SectionLayout, said};
 use super::placing::place_for_new;
+use super::spelling::respelled;
 use crate::document::{Document, Section};
 use crate::error::{Error, Reason, Result};
 use crate::schema::tables::{FieldIndex, Kind, MessageId, Resource};
@@ -204,7 +205,8 @@ impl Engine {
                 split(old).words == split(new).words || says(&mut [old].into_iter()) == says(&mut [new].into_iter())
             };
             edit.slot(old, new, self.is_list(resource, &grammar.path(slot)), &same, &|old, new| {
-                self.with_residue(resource, old, new)
+                let new = self.with_residue(resource, old, new);
+                respelled(&split(old).words, &new, |text| says(&mut [text].into_iter()))
             });
         }
         // A document with another section costs a copy of its list of sections.

@@ -62,22 +62,26 @@ pub enum Found<'a> {
 }
 
 /// A path without empty segments, `.` and `..`, as clients that join paths without care send them; never above the
-/// root. The path is as it was sent: what is percent-encoded belongs to a name. A slash at the end stays.
+/// root. The path is as it was sent: what is percent-encoded belongs to a name. Slashes at the end stay: two of them are an
+/// empty name, which no object has.
 pub fn clean(path: &str) -> Cow<'_, str> {
     if path.starts_with('/') && !path.contains("//") && !path.contains("/.") {
         return Cow::Borrowed(path);
     }
     let mut kept: Vec<&str> = Vec::new();
-    let mut ends_open = false;
     for segment in path.split('/') {
-        ends_open = matches!(segment, "" | "." | "..");
         match segment {
             ".." => drop(kept.pop()),
             "" | "." => {}
             name => kept.push(name),
         }
     }
-    let end = if ends_open && !kept.is_empty() { "/" } else { "" };
+    let end = match path {
+        _ if kept.is_empty() => "",
+        path if path.ends_with("//") => "//",
+        path if ["/", "/.", "/.."].iter().any(|end| path.ends_with(end)) => "/",
+        _ => "",
+    };
     Cow::Owned(format!("/{}{end}", kept.join("/")))
 }
 
@@ -253,7 +257,8 @@ mod tests {
             ("//v2/a", "/v2/a"),
             ("/v2/./a/.", "/v2/a/"),
             ("/v2/b/../a", "/v2/a"),
-            ("/../../v2/a//", "/v2/a/"),
+            ("/../../v2/a//", "/v2/a//"),
+            ("//v2//a///", "/v2/a//"),
             ("/v2/a/..", "/v2/"),
             ("/v2/.hidden/...", "/v2/.hidden/..."),
             ("/v2/%2e%2e/a%2F%2Fb", "/v2/%2e%2e/a%2F%2Fb"),

@@ -95,7 +95,7 @@ pub fn is_words(text: &str) -> bool {
 /// `variable` looks up a variable; one that is not set stands for nothing. `None` for what HAProxy refuses: an open quote
 /// or brace, a bad name of a variable, `\\x` without two hexadecimal digits.
 pub fn meaning<'w>(word: &'w str, variable: &dyn Fn(&str) -> Option<String>) -> Option<Cow<'w, [u8]>> {
-    if !word.contains(['"', '\'', '\\']) {
+    if !is_marked(word) {
         return Some(Cow::Borrowed(word.as_bytes()));
     }
     let mut out = Vec::with_capacity(word.len());
@@ -114,15 +114,20 @@ pub fn meaning<'w>(word: &'w str, variable: &dyn Fn(&str) -> Option<String>) -> 
     (quote == 0).then_some(Cow::Owned(out))
 }
 
+/// True for a raw word with quotes or escapes.
+pub fn is_marked(word: &str) -> bool {
+    memchr::memchr3(b'"', b'\'', b'\\', word.as_bytes()).is_some()
+}
+
 /// A raw word without its quotes and escapes where it needs none: what HAProxy reads is one word without them, and no
 /// variable has a part in it. Any other word as it is.
 pub fn plain(word: &str) -> Cow<'_, str> {
-    if !word.contains(['"', '\'', '\\']) || word.contains('$') {
+    if !is_marked(word) || word.contains('$') {
         return Cow::Borrowed(word);
     }
     let meant = meaning(word, &|_| None).and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
     match meant {
-        Some(meant) if is_one_word(&meant) && !meant.contains(['"', '\'', '\\']) => Cow::Owned(meant),
+        Some(meant) if is_one_word(&meant) && !is_marked(&meant) => Cow::Owned(meant),
         _ => Cow::Borrowed(word),
     }
 }

@@ -6,6 +6,7 @@ use super::names::{Names, Step, difference};
 use super::node::{Empty, Node, Target};
 use super::parse::Parser;
 use super::print::{Halt, Printer};
+use super::quoted::choose;
 use super::ready::Here;
 use crate::schema::tables::MessageId;
 use crate::schema::value::{Object, Value};
@@ -99,7 +100,11 @@ impl Program<'_> {
         if !split.closed || split.comment.is_some() {
             return None;
         }
-        let mut parser = Parser::new(&split.words, &printer.enabled);
+        choose(&split.words, |words| self.read_words(words, printer), |object| object).map(|(object, _)| object)
+    }
+
+    fn read_words(&self, words: &[&str], printer: &Printer<'_>) -> Option<Object> {
+        let mut parser = Parser::new(words, &printer.enabled);
         if !parser.line(self.nodes) {
             return None;
         }
@@ -107,7 +112,7 @@ impl Program<'_> {
             parser.empty(0, target, empty);
         }
         let mut object = Object::new();
-        build(&parser.events, Source { words: &split.words, residue: &parser.residue, silent: false }, &mut object);
+        build(&parser.events, Source { words, residue: &parser.residue, silent: false }, &mut object);
         Some(object)
     }
 

@@ -275,7 +275,7 @@ impl<'t> Compiler<'t> {
         let unit = slot.unit;
         let leaf = self.leaf(field, if unit == Some(Unit::Csv) { None } else { unit })?;
         if slot.rest {
-            if unit.is_some() || (!field.repeated && !matches!(leaf, Leaf::Text)) {
+            if unit.is_some() || (!field.repeated && !matches!(leaf, Leaf::Text { .. })) {
                 return Err(Broken::new("A12", format!("`{}...` must be a string or a list", field.json)));
             }
             let target = Self::target(at, false, context);
@@ -289,7 +289,7 @@ impl<'t> Compiler<'t> {
             if field.repeated {
                 return Ok(Node::List(Slot { target: Self::target(at, false, context), leaf, implicit: false }));
             }
-            if !matches!(leaf, Leaf::Text) {
+            if !matches!(leaf, Leaf::Text { .. }) {
                 return Err(Broken::new("A12", format!("`{}:csv` must be a string or a list", field.json)));
             }
             return Ok(Node::Slot(Slot {
@@ -307,7 +307,10 @@ impl<'t> Compiler<'t> {
     fn leaf(&mut self, field: &Field, unit: Option<Unit>) -> Made<Leaf> {
         let wrong = |what: &str| Err(Broken::new("A12", format!("`{}` {what}", field.json)));
         match (field.kind, unit) {
-            (Kind::String, None) => Ok(Leaf::Text),
+            (Kind::String, None) => {
+                let strict = field.check.pattern.as_ref().is_some_and(|pattern| !pattern.is_match("\"a\""));
+                Ok(Leaf::Text { strict })
+            }
             (Kind::String, Some(unit @ (Unit::Address | Unit::Listen))) => {
                 Ok(Leaf::Address { listen: unit == Unit::Listen })
             }

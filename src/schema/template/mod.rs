@@ -19,6 +19,7 @@ mod notation;
 mod overlap;
 mod parse;
 mod print;
+mod quoted;
 mod ready;
 mod section;
 mod text;
@@ -153,6 +154,10 @@ impl Grammar {
 
     /// Reads the whole line of a message, or the header of a section. `None`: the line is not of this form.
     pub fn parse_line(&self, message: MessageId, words: &[&str]) -> Option<Object> {
+        quoted::choose(words, |words| self.parse_words(message, words), |object| object).map(|(object, _)| object)
+    }
+
+    fn parse_words(&self, message: MessageId, words: &[&str]) -> Option<Object> {
         let line = self.lines.get(message)?.as_ref()?;
         let mut parser = Parser::new(words, &[]);
         if !parser.line(&line.nodes) {

@@ -59,8 +59,8 @@ pub(super) struct Slot {
 /// How the text of one value is read.
 #[derive(Debug)]
 pub(super) enum Leaf {
-    /// Any word.
-    Text,
+    /// Any word. A `strict` one is a name or the like, which quotes are no part of: one that needs none is not read.
+    Text { strict: bool },
     /// An address.
     Address { listen: bool },
     /// A word that is joined with a comma when it occurs again.

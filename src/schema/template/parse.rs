@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::event::Event;
 use super::node::{Any, Choice, Empty, Group, Leaf, Message, Node, Part, PrintOnly, Slot, Star, Target, Values};
 use super::units;
+use crate::schema::words;
 
 /// Nested optional places, items in any order and repetitions that are followed before a line counts as foreign.
 /// HAProxy itself takes 64 words a line; the bound keeps the stack small whatever the file holds.
@@ -369,7 +370,7 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
                 let mark = self.events.len();
                 // A text that began with what ends it would swallow the part behind: `hdr_ip(,-1)` has no header.
                 let absent = matches!(inner.first(), Some(Part::Slot { slot, stops })
-                    if matches!(slot.leaf, Leaf::Text) && word.as_bytes().get(at).is_some_and(|first| stops.contains(first)));
+                    if matches!(slot.leaf, Leaf::Text { .. }) && word.as_bytes().get(at).is_some_and(|first| stops.contains(first)));
                 if !absent && self.parts(inner, word, at, &Tail::Parts(rest, tail)) {
                     return true;
                 }
@@ -400,7 +401,8 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
     /// Reads one value.
     fn leaf(&self, leaf: &'p Leaf, target: Target, text: &'w str, whole: bool) -> Option<Event<'w>> {
         match leaf {
-            Leaf::Text => Some(Event::Text(target, Cow::Borrowed(text))),
+            Leaf::Text { strict: true } | Leaf::Address { .. } if is_quoted(text) => None,
+            Leaf::Text { .. } => Some(Event::Text(target, Cow::Borrowed(text))),
             Leaf::Joined => Some(Event::Join(target, text)),
             Leaf::Address { listen } => units::address(text, whole, *listen).map(|text| Event::Text(target, text)),
             Leaf::Number(number) => {
@@ -448,4 +450,9 @@ fn begins(nodes: &[Node], word: &str) -> bool {
         }
         _ => true,
     }
+}
+
+/// True for a word that is written with quotes or escapes and needs none.
+fn is_quoted(word: &str) -> bool {
+    matches!(words::plain(word), Cow::Owned(_))
 }

@@ -12,6 +12,7 @@ use super::node::{Empty, Leaf, Node, Part, PrintOnly, Target, Words};
 use super::overlap::{self, Link, Tail, Token, steps};
 use super::parse::Parser;
 use super::print::lists_itself;
+use super::quoted::{choose, plain_words};
 use super::ready::is_blank;
 use super::{PrintFault, link, notation};
 use crate::schema::tables::{FieldIndex, Kind, MessageId, Tables};
@@ -311,12 +312,27 @@ impl SectionGrammar {
 
     /// The slot that reads a line. Lines of resources inside the section belong to none.
     pub fn owner(&self, words: &[&str]) -> Option<SlotId> {
-        self.matched(words).map(|(slot, _)| slot)
+        if plain_words(words).is_none() {
+            return self.matched(words).map(|(slot, _)| slot);
+        }
+        self.read(words, &mut Object::new())
     }
 
     /// Reads a line into an object of the section and tells the slot. A line that occurs again replaces what the earlier one
     /// said; lists grow; lines of free parameters (`default-server`) merge parameter by parameter.
     pub fn read(&self, words: &[&str], into: &mut Object) -> Option<SlotId> {
+        let Some(plain) = plain_words(words) else { return self.read_words(words, into) };
+        let alone = |words: &[&str]| {
+            let mut object = Object::new();
+            self.read_words(words, &mut object).map(|_| object)
+        };
+        match choose(words, alone, |object| object)? {
+            (_, true) => self.read_words(&plain.iter().map(|word| &**word).collect::<Vec<_>>(), into),
+            (_, false) => self.read_words(words, into),
+        }
+    }
+
+    fn read_words(&self, words: &[&str], into: &mut Object) -> Option<SlotId> {
         let (slot, parser) = self.matched(words)?;
         self.apply(slot, &parser, into);
         Some(slot)
