@@ -5,15 +5,25 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::blocks::{Step, blocks, fits, section, settled, steps};
 use super::shell::Shell;
 use crate::support::examples::{cache, root};
-use crate::support::haproxy::{binary, eventually, free_port};
+use crate::support::haproxy::{binary, free_port};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_backstay");
+
+/// Waits until it holds, on a busy machine as well.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 /// A copy of what README.md names, in which commands are run, and other ports than README.md says.
 struct Place {
