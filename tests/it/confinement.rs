@@ -243,5 +243,6 @@ async fn checks_that_hang_keep_nobody_waiting_and_leave_nothing() {
     assert!(left(&bench) > 0);
     bench.end(Signal::KILL);
     bench.start(&[]);
-    assert_eq!(left(&bench), 0, "what a killed process left goes at the next start");
+    // The start may check as well.
+    until("what a killed process left goes at the next start", async || left(&bench) == 0).await;
 }
