@@ -10,11 +10,11 @@ mod migrate;
 mod reload;
 mod row;
 mod rows;
+mod secret;
 mod values;
 mod yaml;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,31 +27,10 @@ pub use listeners::{At, Limits, Listener, Listeners, Tls};
 pub use logging::{LogLevel, LogTarget, LogTo, Syslog, SyslogProtocol};
 pub use migrate::explain;
 use rows::{Kind, ROWS, Row};
+pub use secret::Secret;
 
 /// Exit code for wrong flags and settings, as of sysexits.
 pub const EXIT_USAGE: u8 = 64;
-
-/// Text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a text.
-    pub fn new(text: String) -> Self {
-        Secret(text)
-    }
-
-    /// The text itself.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// A user of the YAML file. With at least one, no userlist is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
