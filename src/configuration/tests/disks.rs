@@ -31,9 +31,9 @@ impl Mount {
     }
 
     /// Forbids to write there.
-    fn read_only(&self) {
+    async fn read_only(&self) {
         let remount = || Command::new("mount").args(["-o", "remount,bind,ro"]).arg(&self.0).output().unwrap();
-        // A process that was just forked has not closed yet what its parent had open.
+        // A write that its caller gave up goes on to its end, and holds the file until then.
         let end = std::time::Instant::now() + Duration::from_secs(30);
         loop {
             let done = remount();
@@ -41,7 +41,7 @@ impl Mount {
                 return;
             }
             assert!(std::time::Instant::now() < end, "{done:?}");
-            std::thread::sleep(Duration::from_millis(50));
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }
@@ -82,7 +82,7 @@ async fn a_file_that_is_mounted_by_itself_is_written_in_place() {
 
     watch.abort();
     drop((watch.await, configuration));
-    mount.read_only();
+    mount.read_only().await;
     let configuration = bench.open().await;
     let error = put(&configuration, 5, "b3").await.unwrap_err();
     assert_eq!(error.reason(), Reason::FileUnusable);
