@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::{Arg, ArgAction, Command};
 
 use super::rows::Row;
-use super::{Profile, Reading, Settings, serve_command, yaml};
+use super::{Profile, Reading, Settings, User, serve_command, yaml};
 use crate::error::{Error, Reason, Result};
 
 /// Where its YAML file is.
@@ -34,6 +34,22 @@ pub(super) fn read_file(path: &Path) -> Result<yaml::File> {
             Ok(yaml::File::default())
         }
         Err(error) => Err(Error::new(Reason::InvalidValue, format!("-f: {} cannot be read: {error}", path.display()))),
+    }
+}
+
+/// Users of the YAML file as it stands; none when there is no such file. `INVALID_VALUE` when it has faults.
+pub fn users_of(profile: Profile, path: &Path) -> Result<Vec<User>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(Error::new(Reason::InvalidValue, format!("{} cannot be read: {error}", path.display())));
+        }
+    };
+    let file = yaml::read_as(&text, profile == Profile::DropIn);
+    match file.problems.first() {
+        None => Ok(file.users),
+        Some(problem) => Err(Error::new(Reason::InvalidValue, format!("{}: {problem}", path.display()))),
     }
 }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::error::{Error, Reason, Result};
-pub use drop_in::drop_in_command;
+pub use drop_in::{drop_in_command, users_of};
 pub use listeners::{At, Limits, Listener, Listeners, Tls};
 pub use logging::{LogLevel, LogTarget, LogTo, Syslog, SyslogProtocol};
 pub use migrate::explain;
@@ -298,22 +298,6 @@ struct Reading {
 /// Environment variable of a flag: `BACKSTAY_RELOAD_DELAY` for `--reload-delay`.
 fn variable(row: &Row) -> String {
     format!("BACKSTAY_{}", row.flag.to_uppercase().replace('-', "_"))
-}
-
-/// Users of the YAML file as it stands; none when there is no such file. `INVALID_VALUE` when it has faults.
-pub fn users_of(profile: Profile, yaml: &Path) -> Result<Vec<User>> {
-    let text = match std::fs::read_to_string(yaml) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => {
-            return Err(Error::new(Reason::InvalidValue, format!("{} cannot be read: {error}", yaml.display())));
-        }
-    };
-    let file = yaml::read_as(&text, profile == Profile::DropIn);
-    match file.problems.first() {
-        None => Ok(file.users),
-        Some(problem) => Err(Error::new(Reason::InvalidValue, format!("{}: {problem}", yaml.display()))),
-    }
 }
 
 /// Puts the settings of `serve` together. `environment` looks a variable up.
