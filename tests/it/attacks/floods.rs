@@ -121,15 +121,17 @@ async fn send_slowly(api: SocketAddr, start: String, size: usize) -> String {
         for left in (1..=size / MIB).rev() {
             let last = usize::from(left == 1);
             if write.write_all(&piece[last..]).await.is_err() {
-                return;
+                return write;
             }
         }
         // By then somebody was sent away.
         tokio::time::sleep(Duration::from_secs(8).saturating_sub(began.elapsed())).await;
         drop(write.write_all(b" ").await);
+        // A client that ends its half would be taken for one that has gone.
+        write
     };
     let mut answer = vec![0; 12];
-    let ((), answered) = tokio::join!(send, read.read_exact(&mut answer));
+    let (_write, answered) = tokio::join!(send, read.read_exact(&mut answer));
     drop(answered);
     String::from_utf8_lossy(&answer).into_owned()
 }
