@@ -30,7 +30,7 @@ use crate::gateway::{Cors, Foundation, Gateway, Limits, Page, Settings as Gatewa
 use crate::grpc::health::Health;
 use crate::grpc::server::GrpcServer;
 use crate::grpc::services::{MapNames, Rooms, Services};
-use crate::overrides::{self, Overrides};
+use crate::overrides::{self, Bringer, Overrides};
 use crate::process::child::{ChildOptions, Supervised};
 use crate::process::master::MasterSocket;
 use crate::process::presence::{Listening, Presence, Standing, StatsSockets};
@@ -187,7 +187,7 @@ pub async fn run(
     tasks.spawn(Arc::clone(&configuration).watch(stop.clone()));
     tasks.spawn(follower.run(Arc::clone(&configuration), stop.clone()));
     runtime.listen(Arc::new(Forget(hub.clone())));
-    runtime.listen(Arc::clone(&overrides) as Arc<dyn WorkerListener>);
+    runtime.listen(Arc::new(Bringer::new(&overrides)));
     // Checks may have asked HAProxy already: the worker that runs is new to those who listen.
     runtime.set_addresses(runtime.addresses());
     tasks.spawn(watch_workers(runtime.clone(), stop.clone()));

@@ -15,7 +15,7 @@ mod write;
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -290,9 +290,23 @@ impl Overrides {
     }
 }
 
-impl WorkerListener for Overrides {
+/// Brings overrides to each new worker. It does not keep them: they hold HAProxy's client, which holds this.
+pub struct Bringer(Weak<Overrides>);
+
+impl Bringer {
+    /// For as long as they are there.
+    pub fn new(overrides: &Arc<Overrides>) -> Self {
+        Bringer(Arc::downgrade(overrides))
+    }
+}
+
+impl WorkerListener for Bringer {
     fn prepare<'a>(&'a self, worker: Worker, runtime: &'a Runtime) -> futures_util::future::BoxFuture<'a, ()> {
-        Box::pin(self.bring(worker, runtime))
+        Box::pin(async move {
+            if let Some(overrides) = self.0.upgrade() {
+                overrides.bring(worker, runtime).await;
+            }
+        })
     }
 }
 

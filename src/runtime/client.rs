@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -378,10 +378,12 @@ impl Runtime {
         Err(Error::new(Reason::InvalidValue, message).with("limit", limit))
     }
 
-    /// The lock under which a key of a map is looked up and added.
-    pub(super) fn adding(&self, key: &str) -> &Mutex<()> {
+    /// Waits until nobody else looks up and adds this key. Nobody does while a worker is being prepared, and those who
+    /// hold the key then wait for just that.
+    pub(super) async fn adding(&self, key: &str) -> Option<MutexGuard<'_, ()>> {
         let hash = key.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
-        &self.inner.adding[hash % self.inner.adding.len()]
+        let lock = self.inner.adding.get(hash % self.inner.adding.len()).filter(|_| !self.access.ahead)?;
+        Some(lock.lock().await)
     }
 }
 

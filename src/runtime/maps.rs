@@ -76,7 +76,7 @@ impl Runtime {
         check_key(key)?;
         check_value(value)?;
         let command = &Command::new("add map").arg("map", &map.0)?.arg("key", key)?.arg("value", value)?;
-        let _alone = self.adding(key).lock().await;
+        let _alone = self.adding(key).await;
         self.on_one(|one, again| async move {
             match one.find(map, key).await? {
                 // It has arrived, though the answer has not.

@@ -92,7 +92,7 @@ impl Runtime {
     ///
     /// Errors as of [`Runtime::set_table_entry`], and `OUTCOME_UNKNOWN` when a reload came in between.
     pub async fn add_to_table_entry(&self, table: &str, key: &str, amounts: &[(DataType, i64)]) -> Result<TableEntry> {
-        let _alone = self.adding(table).lock().await;
+        let _alone = self.adding(table).await;
         self.on_one(|one, _| async move {
             let (info, known) = tokio::join!(one.table(table), one.table_entry(table, key));
             check_table_key(info?.kind, key)?;
