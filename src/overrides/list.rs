@@ -25,6 +25,7 @@ pub struct Dropped {
 impl Overrides {
     /// All that differs from the configuration and the files, in a fixed order.
     pub fn list(&self) -> Vec<Override> {
+        self.overrule();
         self.journal().state().iter().filter(|found| found.filed.is_none()).cloned().collect()
     }
 

@@ -77,7 +77,7 @@ const CHANGES: [(&str, &str); 17] = [
     (r#""resume_token": ?"[\d.]+""#, "TOKEN"),
     // Absent when it is 0.
     (r#"(?m)^ *"staleness_ms": "\d+",\n"#, ""),
-    (r#""(exp|http_req_rate|revision)": ?"\d+""#, "NUMBER"),
+    (r#""(exp|http_req_rate|revision|since_ms)": ?"\d+""#, "NUMBER"),
     (r#""id": ?"0x[0-9a-f]+""#, "ENTRY"),
     // Rates and times of the live view.
     (r"(?m)^127\.0\.0\.1( +\d+)+$", "ROW"),
