@@ -109,7 +109,20 @@ impl Runtime {
             let delete = async {
                 let reference = one.reference(map, key).await?;
                 let command = Command::new("del map").arg("map", &map.0)?.arg("key", &reference)?;
-                one.short(command.settled_by(Reason::ObjectNotFound)).await.map(drop)
+                let all = one.short(command.clone().settled_by(Reason::ObjectNotFound));
+                if reference.starts_with('#') {
+                    return all.await.map(drop);
+                }
+                // Of several entries with the key, HAProxy 3.4 deletes one at a time.
+                let (first, mut next) = tokio::join!(biased; all, one.short(command.clone()));
+                first?;
+                while next.is_ok() {
+                    next = one.short(command.clone()).await;
+                }
+                match next {
+                    Err(error) if !is_no_entry(&error) => Err(error),
+                    _ => Ok(()),
+                }
             };
             match delete.await {
                 // It has gone, though the answer has not come.

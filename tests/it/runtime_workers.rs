@@ -250,7 +250,10 @@ async fn what_a_stopping_worker_took_is_done_again_with_the_next() {
     runtime.map_delete(&map, "k").await.unwrap();
     runtime.set_server_state("b", "s", AdminState::Drain).await.unwrap();
     let lines = log.lock().unwrap().clone();
-    assert_eq!(lines, ["0 del map /m k", "1 del map /m k", "1 set server b/s state drain"]);
+    assert_eq!(
+        lines,
+        ["0 del map /m k", "0 del map /m k", "1 del map /m k", "1 del map /m k", "1 set server b/s state drain"]
+    );
     // A key that was never there is told so.
     assert_eq!(runtime.map_delete(&map, "k").await.unwrap_err().reason(), Reason::ObjectNotFound);
 }
