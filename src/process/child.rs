@@ -323,6 +323,9 @@ impl Supervised {
     }
 }
 
+/// Looks in a row that do not find a process before it counts as gone.
+const GONE: u32 = 3;
+
 /// Stops an HAProxy that a former run started on the same master socket and did not live to stop.
 async fn take_over(options: &ChildOptions) -> Result<()> {
     let written = std::fs::read_to_string(&options.pid_file).ok().and_then(|text| text.trim().parse::<u32>().ok());
@@ -337,8 +340,14 @@ async fn take_over(options: &ChildOptions) -> Result<()> {
         }
         let deadline = Instant::now() + Duration::from_secs(wait);
         while Instant::now() < deadline {
-            // A zombie still has its id and can no longer be told by its command line.
-            if test_kill_process(pid).is_err() || !is_ours(raw, options) {
+            // A zombie still has its id and can no longer be told by its command line; neither can a master in the
+            // moment in which it executes itself anew, so that one look is not enough.
+            let mut gone = 0;
+            while gone < GONE && (test_kill_process(pid).is_err() || !is_ours(raw, options)) {
+                gone += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if gone == GONE {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
