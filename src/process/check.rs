@@ -156,7 +156,7 @@ impl Checker {
         let output =
             if done.stdout.trim().is_empty() { done.stderr } else { format!("{}\n{}", done.stderr, done.stdout) };
         let output = output.replace(&*scratch.file().to_string_lossy(), FILE);
-        let output = variables.hide(&redirected.restored(&output, FILE));
+        let output = variables.hide(&redirected.restored(&output, FILE), candidate);
         Err(rejection(candidate, &output, FILE, label, &status))
     }
 

@@ -76,6 +76,9 @@ const CREDENTIALS: &[&str] = &["AUTH", "CREDENTIAL", "IDENTITY", "KEY", "PASS", 
 /// Variables of ours that HAProxy has as well, wherever it was started.
 const COMMON: &[&str] = &["HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ"];
 
+/// Variables that say where a process runs and in which language: nobody keeps a secret there.
+const PLAIN: &[&str] = &["HOME", "LANG", "LC_ALL", "LOGNAME", "OLDPWD", "PATH", "PWD", "SHELL", "TERM", "TZ", "USER"];
+
 /// Variables of an environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Variables(Vec<(OsString, OsString)>);
@@ -120,12 +123,19 @@ impl Variables {
     }
 
     /// A text in which values stand as `${NAME}`, whole ones and their words.
-    pub fn hide(&self, text: &str) -> String {
+    ///
+    /// What the candidate itself spells out its writer knows already, so that it stays as it is.
+    pub fn hide(&self, text: &str, candidate: &[u8]) -> String {
+        let is_hidden =
+            |word: &&str| word.len() >= HIDDEN && memchr::memmem::find(candidate, word.as_bytes()).is_none();
         let mut hidden = Vec::new();
         for (name, value) in self.iter() {
             let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+            if PLAIN.contains(&name.as_ref()) {
+                continue;
+            }
             let words = value.split_ascii_whitespace().chain([value.as_ref()]);
-            hidden.extend(words.filter(|word| word.len() >= HIDDEN).map(|word| (word.to_owned(), name.clone())));
+            hidden.extend(words.filter(is_hidden).map(|word| (word.to_owned(), name.clone())));
         }
         hidden.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         let (mut shown, mut rest) = (String::with_capacity(text.len()), text);
@@ -239,7 +249,10 @@ mod tests {
             ("LONG", "topsecret-and-more"),
             ("TWO", "first-half second-half"),
             ("NAME", "${LONG}xx"),
+            ("SAID", "candidate-says"),
+            ("PWD", "/etc/haproxy"),
         ]);
+        let candidate = b"backend candidate-says-so\n";
         for (text, shown) in [
             ("a topsecret b", "a ${KEY} b"),
             ("'topsecret-and-more'", "'${LONG}'"),
@@ -247,9 +260,11 @@ mod tests {
             ("1234567 é", "1234567 é"),
             ("second-half: first-half second-half", "${TWO}: ${TWO}"),
             ("${LONG}x", "${LONG}x"),
+            ("candidate-says-so", "candidate-says-so"),
+            ("/etc/haproxy/a.map", "/etc/haproxy/a.map"),
             ("", ""),
         ] {
-            assert_eq!(variables.hide(text), shown);
+            assert_eq!(variables.hide(text, candidate), shown);
         }
     }
 }
