@@ -1,7 +1,7 @@
 //! Compiles `proto/` without protoc, checks the schema, and leaves the descriptors in `OUT_DIR`.
 //!
 //! `schema.bin`: what the program needs at start. `reflection.bin`: the same with comments, for reflection and
-//! documentation. A fault of the schema ends the build with its file and element.
+//! documentation. `handles.rs`: constants for messages, fields and values of enums. A fault of the schema ends the build with its file and element.
 #![allow(
     clippy::panic,
     clippy::expect_used,
@@ -52,11 +52,10 @@ fn main() {
     let full = with_v2_keys(&compiler.encode_file_descriptor_set());
     let slim = without_comments(&full);
 
-    if let Err(faults) = schema::Schema::compile(&slim) {
-        fail_all(&faults);
-    }
+    let compiled = schema::Schema::compile(&slim).unwrap_or_else(|faults| fail_all(&faults));
 
     structs(&full, &out);
+    fs::write(out.join("handles.rs"), schema::handles::source(&compiled.tables)).expect("OUT_DIR is writable");
     fs::write(out.join("schema.bin"), &slim).expect("OUT_DIR is writable");
     fs::write(out.join("reflection.bin"), &full).expect("OUT_DIR is writable");
 }

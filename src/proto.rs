@@ -53,3 +53,7 @@ pub const SCHEMA: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin")
 
 /// Descriptors with comments, for reflection and documentation.
 pub const REFLECTION: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/reflection.bin"));
+
+// Positions of messages (`messages::PACKAGE::MESSAGE`) and of their fields (`fields::PACKAGE::message::FIELD`) in the
+// tables of the schema, and numbers of enum values (`values::PACKAGE::enumeration::VALUE`).
+include!(concat!(env!("OUT_DIR"), "/handles.rs"));

@@ -13,8 +13,9 @@ use super::status::Status;
 use crate::configuration::{Clock, replace_durably};
 use crate::error::{Error, Reason, Result};
 use crate::proto::aggregation as pb;
+use crate::proto::messages;
 use crate::schema::json::{self, JsonRules};
-use crate::schema::tables::Tables;
+use crate::schema::tables::{MessageId, Tables};
 use crate::schema::{check, wire};
 use crate::stick_table::{Lines, Tls};
 
@@ -22,7 +23,7 @@ use crate::stick_table::{Lines, Tls};
 const FILE: &str = "aggregations.json";
 const MODE: u32 = 0o600;
 /// The message that the file is in JSON.
-const CONTENTS: &str = "backstay.aggregation.v2.ListAggregationsResponse";
+const CONTENTS: MessageId = messages::aggregation::LIST_AGGREGATIONS_RESPONSE;
 
 /// How nodes are joined.
 pub struct Joining {
@@ -237,10 +238,9 @@ impl Aggregations {
         let (tables, path) = (Arc::clone(&self.tables), self.path.clone());
         blocking(move || {
             let contents = pb::ListAggregationsResponse { aggregations: all, next_page_token: String::new() };
-            let message = tables.message_by_name.get(CONTENTS).copied().ok_or_else(|| Error::internal(CONTENTS))?;
-            let object = wire::decode(&tables, message, &contents.encode_to_vec())?;
+            let object = wire::decode(&tables, CONTENTS, &contents.encode_to_vec())?;
             let mut text = Vec::new();
-            json::write(&tables, message, &object, &mut text);
+            json::write(&tables, CONTENTS, &object, &mut text);
             text.push(b'\n');
             replace_durably(&path, &text, MODE)
         })
@@ -258,13 +258,12 @@ fn read(tables: &Tables, path: &Path) -> Result<Vec<pb::Aggregation>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(cannot(&error)),
     };
-    let message = tables.message_by_name.get(CONTENTS).copied().ok_or_else(|| Error::internal(CONTENTS))?;
-    let reading = json::read(tables, message, &text, JsonRules::default()).map_err(|error| cannot(&error))?;
-    if let Some(violation) = check::check_reading(tables, message, &reading).first() {
+    let reading = json::read(tables, CONTENTS, &text, JsonRules::default()).map_err(|error| cannot(&error))?;
+    if let Some(violation) = check::check_reading(tables, CONTENTS, &reading).first() {
         return Err(cannot(&format!("{}: {}", violation.field, violation.message)));
     }
     let mut bytes = Vec::new();
-    wire::encode(tables, message, &reading.object, &mut bytes);
+    wire::encode(tables, CONTENTS, &reading.object, &mut bytes);
     pb::ListAggregationsResponse::decode(bytes.as_slice()).map(|all| all.aggregations).map_err(|error| cannot(&error))
 }
 

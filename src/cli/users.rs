@@ -5,6 +5,8 @@ use crate::configuration::address::Place;
 use crate::configuration::engine::Engine;
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
+use crate::proto::fields::configuration::user as of_user;
+use crate::proto::messages::configuration::USER;
 use crate::settings::{self, Settings};
 
 /// Who may call: the users of the YAML file as it stands, else those of the userlist in its file or in `document`.
@@ -56,17 +58,12 @@ fn of_userlist(
     userlist: &str,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<User>> {
-    let tables = &engine.schema().tables;
-    let Some(resource) = tables.message_by_name.get("backstay.configuration.v2.User").copied() else {
-        return Ok(Vec::new());
-    };
-    let field = |name: &str| tables.messages[resource].field_named(name).unwrap_or(usize::MAX);
     let place = Place { section: Some("userlist".into()), name: userlist.to_owned() };
-    let users = engine.list(document, resource, &place)?;
+    let users = engine.list(document, USER, &place)?;
     let mut out = Vec::new();
     for user in users {
-        let (Some(name), Some(text)) = (user.str(field("username")), user.str(field("password"))) else { continue };
-        let password = if user.flag(field("secure_password")) {
+        let (Some(name), Some(text)) = (user.str(of_user::USERNAME), user.str(of_user::PASSWORD)) else { continue };
+        let password = if user.flag(of_user::SECURE_PASSWORD) {
             Password::crypt(text, environment)
         } else {
             Password::plain(text, environment)

@@ -6,73 +6,32 @@ use super::address::{Key, Place};
 use super::engine::{Edited, Engine};
 use crate::document::{Document, LineKind, LineRef, Section};
 use crate::error::Result;
-use crate::schema::tables::{FieldIndex, Kind, MessageId};
+use crate::proto::fields::configuration::section_line;
+use crate::proto::values::configuration::section_line_kind;
+use crate::schema::tables::{Kind, MessageId};
 use crate::schema::template::SlotId;
 use crate::schema::value::{Object, Value};
 
-/// Fields of the message, found once by name.
-struct Fields {
-    index: Option<FieldIndex>,
-    text: Option<FieldIndex>,
-    kind: Option<FieldIndex>,
-    resource: Option<FieldIndex>,
-    key: Option<FieldIndex>,
-    field: Option<FieldIndex>,
-}
-
 impl Engine {
-    fn line_fields(&self, message: MessageId) -> Fields {
-        let table = &self.schema.tables.messages[message];
-        Fields {
-            index: table.field_named("index"),
-            text: table.field_named("text"),
-            kind: table.field_named("kind"),
-            resource: table.field_named("resource"),
-            key: table.field_named("key"),
-            field: table.field_named("field"),
-        }
-    }
-
-    pub(super) fn list_any(&self, document: &Document, message: MessageId, place: &Place) -> Result<Vec<Object>> {
+    pub(super) fn list_any(&self, document: &Document, place: &Place) -> Result<Vec<Object>> {
         let at = self.known_parent(document, place)?;
         let section = &document.sections()[at];
-        let fields = self.line_fields(message);
         let mut counts: HashMap<MessageId, i64> = HashMap::new();
         let object = |(number, line): (usize, LineRef<'_>)| {
             let mut object = Object::new();
-            put(&mut object, fields.index, Value::Int(number as i64));
-            put(&mut object, fields.text, Value::Str(text_of(&line).into()));
-            put(&mut object, fields.kind, Value::Enum(self.kind_number(message, &fields, line.kind())));
+            object.set(section_line::INDEX, Value::Int(number as i64));
+            object.set(section_line::TEXT, Value::Str(text_of(&line).into()));
+            object.set(section_line::KIND, Value::Enum(kind_number(line.kind())));
             if line.kind() == LineKind::Content && line.is_utf8() {
-                self.put_reader(&mut object, &fields, section, &line.words().words, &mut counts);
+                self.put_reader(&mut object, section, &line.words().words, &mut counts);
             }
             object
         };
         Ok(section.lines().enumerate().map(object).collect())
     }
 
-    fn kind_number(&self, message: MessageId, fields: &Fields, kind: LineKind) -> i32 {
-        let token = match kind {
-            LineKind::Blank => "blank",
-            LineKind::Comment => "comment",
-            LineKind::Directive => "directive",
-            LineKind::Content => "content",
-        };
-        match fields.kind.map(|at| self.schema.tables.messages[message].fields[at].kind) {
-            Some(Kind::Enum(id)) => self.schema.tables.enums[id].number(token).unwrap_or(0),
-            _ => 0,
-        }
-    }
-
     /// Says which object or field a line belongs to; nothing when nobody reads it.
-    fn put_reader(
-        &self,
-        object: &mut Object,
-        fields: &Fields,
-        section: &Section,
-        words: &[&str],
-        counts: &mut HashMap<MessageId, i64>,
-    ) {
+    fn put_reader(&self, object: &mut Object, section: &Section, words: &[&str], counts: &mut HashMap<MessageId, i64>) {
         let Some(layout) = self.layouts.get(section.kind()) else { return };
         if let Some(child) = layout.child_of(words) {
             let count = counts.entry(child.message).or_default();
@@ -82,13 +41,13 @@ impl Engine {
                 Some(name) => name.to_owned(),
                 None => (*count - 1).to_string(),
             };
-            put(object, fields.resource, Value::Str(self.noun(child.message).into()));
-            put(object, fields.key, Value::Str(key.into()));
+            object.set(section_line::RESOURCE, Value::Str(self.noun(child.message).into()));
+            object.set(section_line::KEY, Value::Str(key.into()));
         } else if let Some(message) = layout.message
             && let Some(grammar) = self.schema.grammar.section(message)
             && let Some(slot) = grammar.owner(words)
         {
-            put(object, fields.field, Value::Str(self.slot_path(message, slot).into()));
+            object.set(section_line::FIELD, Value::Str(self.slot_path(message, slot).into()));
         }
     }
 
@@ -109,7 +68,7 @@ impl Engine {
     }
 
     pub(super) fn get_any(&self, document: &Document, message: MessageId, place: &Place, key: &Key) -> Result<Object> {
-        let lines = self.list_any(document, message, place)?;
+        let lines = self.list_any(document, place)?;
         let at = position(key).filter(|at| *at < lines.len());
         match at.and_then(|at| lines.into_iter().nth(at)) {
             Some(line) => Ok(line),
@@ -126,7 +85,7 @@ impl Engine {
     ) -> Result<Edited> {
         let at = self.known_parent(document, place)?;
         let mut section = Section::clone(&document.sections()[at]);
-        let text = self.line_fields(message).text.and_then(|field| object.str(field)).unwrap_or_default();
+        let text = object.str(section_line::TEXT).unwrap_or_default();
         match self.index_of(message, object) {
             None => {
                 section.append_line(text)?;
@@ -152,7 +111,7 @@ impl Engine {
         let mut section = Section::clone(&document.sections()[at]);
         let number = position(key).filter(|number| *number < section.len());
         let number = number.ok_or_else(|| self.not_found(message, place, key))?;
-        let text = self.line_fields(message).text.and_then(|field| object.str(field)).unwrap_or_default();
+        let text = object.str(section_line::TEXT).unwrap_or_default();
         if section.line(number).is_none_or(|line| text_of(&line) != text) {
             section.set_line(number, text)?;
         }
@@ -181,9 +140,12 @@ fn position(key: &Key) -> Option<usize> {
     }
 }
 
-fn put(object: &mut Object, field: Option<FieldIndex>, value: Value) {
-    if let Some(field) = field {
-        object.set(field, value);
+fn kind_number(kind: LineKind) -> i32 {
+    match kind {
+        LineKind::Blank => section_line_kind::BLANK,
+        LineKind::Comment => section_line_kind::COMMENT,
+        LineKind::Directive => section_line_kind::DIRECTIVE,
+        LineKind::Content => section_line_kind::CONTENT,
     }
 }
 
@@ -204,7 +166,7 @@ mod tests {
 
     fn case() -> (Engine, MessageId, Document, Place) {
         let engine = Engine::new(Arc::new(Schema::compile(crate::proto::SCHEMA).unwrap()));
-        let message = engine.schema.tables.message_by_name["backstay.configuration.v2.SectionLine"];
+        let message = crate::proto::messages::configuration::SECTION_LINE;
         let place = Place { section: Some("backend".into()), name: "b".into() };
         (engine, message, Document::parse(FILE.as_bytes()), place)
     }
@@ -219,7 +181,7 @@ mod tests {
     fn every_line_is_listed_with_whoever_reads_it() {
         let (engine, message, document, place) = case();
         let lines: Vec<_> =
-            engine.list_any(&document, message, &place).unwrap().iter().map(|l| shown(&engine, message, l)).collect();
+            engine.list_any(&document, &place).unwrap().iter().map(|l| shown(&engine, message, l)).collect();
         assert_eq!(
             lines,
             [
@@ -233,7 +195,7 @@ mod tests {
             ]
         );
         let place = Place { section: Some("traces".into()), name: String::new() };
-        let lines = engine.list_any(&document, message, &place).unwrap();
+        let lines = engine.list_any(&document, &place).unwrap();
         assert_eq!(
             shown(&engine, message, &lines[0]),
             r#"{"field":"traces","index":0,"kind":"content","text":"trace h1 start now"}"#
@@ -243,13 +205,12 @@ mod tests {
     #[test]
     fn lines_are_added_replaced_and_removed_one_by_one() {
         let (engine, message, document, place) = case();
-        let fields = engine.line_fields(message);
         let line = |index: Option<i64>, text: &str| {
             let mut object = Object::new();
             if let Some(index) = index {
-                object.set(fields.index.unwrap(), Value::Int(index));
+                object.set(section_line::INDEX, Value::Int(index));
             }
-            object.set(fields.text.unwrap(), Value::Str(text.into()));
+            object.set(section_line::TEXT, Value::Str(text.into()));
             object
         };
         let text = |edited: Result<Edited>| String::from_utf8(edited.unwrap().document.to_bytes()).unwrap();

@@ -83,9 +83,9 @@ impl Engine {
         let rules = self.rules(resource)?;
         match rules.kind {
             ResourceKind::Tree => return self.list_trees(document, resource),
-            ResourceKind::AnyLine => return self.list_any(document, resource, place),
+            ResourceKind::AnyLine => return self.list_any(document, place),
             ResourceKind::Site => {
-                let sites = self.list_sites(document, resource)?;
+                let sites = self.list_sites(document)?;
                 return Ok(sites.into_iter().map(|site| self.shown(resource, site)).collect());
             }
             _ => {}
@@ -106,7 +106,7 @@ impl Engine {
         match rules.kind {
             ResourceKind::Tree => return self.get_tree(document, resource, key),
             ResourceKind::AnyLine => return self.get_any(document, resource, place, key),
-            ResourceKind::Site => return Ok(self.shown(resource, self.get_site(document, resource, key)?)),
+            ResourceKind::Site => return Ok(self.shown(resource, self.get_site(document, key)?)),
             _ => {}
         }
         if rules.kind == ResourceKind::Section {
@@ -130,7 +130,7 @@ impl Engine {
         match rules.kind {
             ResourceKind::Tree => self.create_tree(document, resource, object),
             ResourceKind::AnyLine => self.create_any(document, resource, place, object),
-            ResourceKind::Site => self.create_site(document, resource, object),
+            ResourceKind::Site => self.create_site(document, object),
             ResourceKind::Section => self.create_section(document, resource, rules, object),
             ResourceKind::NamedLine => {
                 let at = self.known_parent(document, place)?;
@@ -179,7 +179,7 @@ impl Engine {
         match rules.kind {
             ResourceKind::Tree => return self.replace_tree(document, resource, key, object),
             ResourceKind::AnyLine => return self.replace_any(document, resource, place, key, object),
-            ResourceKind::Site => return self.replace_site(document, resource, key, object),
+            ResourceKind::Site => return self.replace_site(document, key, object),
             _ => {}
         }
         if rules.kind == ResourceKind::Section {
@@ -222,7 +222,7 @@ impl Engine {
         match rules.kind {
             ResourceKind::Tree => return self.delete(document, self.tree_parts(resource)?.section, place, key),
             ResourceKind::AnyLine => return self.delete_any(document, resource, place, key),
-            ResourceKind::Site => return self.delete_site(document, resource, key),
+            ResourceKind::Site => return self.delete_site(document, key),
             _ => {}
         }
         if rules.kind == ResourceKind::Section {

@@ -5,7 +5,10 @@
 use super::engine::Engine;
 use super::layout::begins_with;
 use crate::document::{Document, LineKind, LineRef, Section};
-use crate::schema::tables::{FieldIndex, MessageId};
+use crate::proto::fields::configuration::{server, server_params};
+use crate::proto::messages::configuration as messages;
+use crate::proto::values::r#type::toggle::{DISABLED, ENABLED};
+use crate::schema::tables::{FieldIndex, MessageId, Tables};
 use crate::schema::value::{Object, Value};
 
 /// Which changes a caller wants to have made without a reload.
@@ -94,10 +97,6 @@ pub enum Plan {
     Reload,
 }
 
-/// `Toggle` in the schema.
-pub(super) const ENABLED: i32 = 1;
-const DISABLED: i32 = 2;
-
 impl Engine {
     /// Plans the way from one document to another.
     pub fn plan(&self, old: &Document, new: &Document, live: Live) -> Plan {
@@ -180,16 +179,15 @@ impl Engine {
     }
 
     fn addition(&self, backend: &str, server: &str, line: &LineRef<'_>) -> Option<Change> {
-        let fields = Fields::new(self)?;
-        let object = self.line_object(fields.message, &line.words().words, 0)?;
-        let on = |name: &str| fields.get(&object, name) == Some(&Value::Enum(ENABLED));
+        let object = self.line_object(messages::SERVER, &line.words().words, 0)?;
+        let on = |part: ServerPart| part.of(&object) == Some(&Value::Enum(ENABLED));
         Some(Change::AddServer {
             backend: backend.to_owned(),
             server: server.to_owned(),
             words: line.words().words.get(2..)?.iter().map(|word| (*word).to_owned()).collect(),
-            check: on("check"),
-            agent: on("agent_check"),
-            ready: !on("maintenance"),
+            check: on(ServerPart::CHECK),
+            agent: on(ServerPart::AGENT_CHECK),
+            ready: !on(ServerPart::MAINTENANCE),
         })
     }
 
@@ -202,43 +200,42 @@ impl Engine {
         plain: bool,
         changes: &mut Vec<Change>,
     ) -> Option<()> {
-        let fields = Fields::new(self)?;
-        let old = self.line_object(fields.message, &before.words().words, 0)?;
-        let new = self.line_object(fields.message, &after.words().words, 0)?;
-        let differing = fields.differing(&old, &new)?;
-        let text = |name: &str| match fields.get(&new, name) {
+        let old = self.line_object(messages::SERVER, &before.words().words, 0)?;
+        let new = self.line_object(messages::SERVER, &after.words().words, 0)?;
+        let differing = differing(&self.schema().tables, &old, &new)?;
+        let text = |part: ServerPart| match part.of(&new) {
             Some(Value::Str(text)) => Some(text.to_string()),
             _ => None,
         };
-        let int = |name: &str| match fields.get(&new, name) {
+        let int = |part: ServerPart| match part.of(&new) {
             Some(Value::Int(number)) => Some(*number),
             _ => None,
         };
-        let toggle = |name: &str| match fields.get(&new, name) {
+        let toggle = |part: ServerPart| match part.of(&new) {
             Some(Value::Enum(ENABLED)) => Some(true),
             Some(Value::Enum(DISABLED)) => Some(false),
             _ => None,
         };
         let mut sets = Vec::new();
-        for name in &differing {
+        for part in differing.iter().copied() {
             // A value that was taken away falls back to one that only a reload knows; without `disabled` a server that
             // inherits nothing takes traffic.
-            let enabled = plain && *name == "maintenance";
-            (enabled || fields.get(&new, name).is_some()).then_some(())?;
-            let set = match *name {
-                "weight" => ServerChange::Weight(int(name)?.try_into().ok().filter(|weight| *weight <= 256)?),
-                "port" if differing.contains(&"address") => continue,
-                "address" | "port" => {
-                    let port = int("port").map(u16::try_from).transpose().ok()?;
-                    ServerChange::Address(text("address")?, port)
+            let enabled = plain && part == ServerPart::MAINTENANCE;
+            (enabled || part.of(&new).is_some()).then_some(())?;
+            let set = match part {
+                ServerPart::WEIGHT => ServerChange::Weight(int(part)?.try_into().ok().filter(|weight| *weight <= 256)?),
+                ServerPart::PORT if differing.contains(&ServerPart::ADDRESS) => continue,
+                ServerPart::ADDRESS | ServerPart::PORT => {
+                    let port = int(ServerPart::PORT).map(u16::try_from).transpose().ok()?;
+                    ServerChange::Address(text(ServerPart::ADDRESS)?, port)
                 }
-                "maintenance" => ServerChange::Maintenance(toggle(name).or(enabled.then_some(false))?),
-                "agent_check" => ServerChange::AgentCheck(toggle(name)?),
-                "agent_addr" => ServerChange::AgentAddress(text(name)?),
-                "agent_send" => ServerChange::AgentSend(text(name)?),
-                "health_check_port" => ServerChange::HealthCheckPort(int(name)?.try_into().ok()?),
+                ServerPart::MAINTENANCE => ServerChange::Maintenance(toggle(part).or(enabled.then_some(false))?),
+                ServerPart::AGENT_CHECK => ServerChange::AgentCheck(toggle(part)?),
+                ServerPart::AGENT_ADDR => ServerChange::AgentAddress(text(part)?),
+                ServerPart::AGENT_SEND => ServerChange::AgentSend(text(part)?),
+                ServerPart::HEALTH_CHECK_PORT => ServerChange::HealthCheckPort(int(part)?.try_into().ok()?),
                 // Clients of /v2 know this one to be answered with a reload.
-                "maxconn" if live == Live::Everything => ServerChange::Maxconn(int(name)?.try_into().ok()?),
+                ServerPart::MAXCONN if live == Live::Everything => ServerChange::Maxconn(int(part)?.try_into().ok()?),
                 _ => return None,
             };
             sets.push(set);
@@ -256,48 +253,52 @@ impl Engine {
     }
 }
 
-/// The fields of a server, those of its parameters included.
-pub(super) struct Fields<'a> {
-    engine: &'a Engine,
-    pub(super) message: MessageId,
-    params: FieldIndex,
-    inner: MessageId,
+/// A field of a server: its own, or one of its parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerPart {
+    /// Of the server itself.
+    Own(FieldIndex),
+    /// Of its parameters.
+    Param(FieldIndex),
 }
 
-impl<'a> Fields<'a> {
-    pub(super) fn new(engine: &'a Engine) -> Option<Self> {
-        let tables = &engine.schema().tables;
-        let message = *tables.message_by_name.get("backstay.configuration.v2.Server")?;
-        let inner = *tables.message_by_name.get("backstay.configuration.v2.ServerParams")?;
-        let params = tables.messages[message].field_named("params")?;
-        Some(Fields { engine, message, params, inner })
-    }
+impl ServerPart {
+    /// Where it is reached.
+    pub const ADDRESS: ServerPart = ServerPart::Own(server::ADDRESS);
+    /// The port there.
+    pub const PORT: ServerPart = ServerPart::Own(server::PORT);
+    /// Its share of the load.
+    pub const WEIGHT: ServerPart = ServerPart::Param(server_params::WEIGHT);
+    /// Whether it takes no traffic.
+    pub const MAINTENANCE: ServerPart = ServerPart::Param(server_params::MAINTENANCE);
+    /// Whether an agent tells its state.
+    pub const AGENT_CHECK: ServerPart = ServerPart::Param(server_params::AGENT_CHECK);
+    /// Where the agent is.
+    pub const AGENT_ADDR: ServerPart = ServerPart::Param(server_params::AGENT_ADDR);
+    /// What is sent to the agent.
+    pub const AGENT_SEND: ServerPart = ServerPart::Param(server_params::AGENT_SEND);
+    const CHECK: ServerPart = ServerPart::Param(server_params::CHECK);
+    const HEALTH_CHECK_PORT: ServerPart = ServerPart::Param(server_params::HEALTH_CHECK_PORT);
+    const MAXCONN: ServerPart = ServerPart::Param(server_params::MAXCONN);
 
-    pub(super) fn get<'o>(&self, object: &'o Object, name: &str) -> Option<&'o Value> {
-        let messages = &self.engine.schema().tables.messages;
-        match messages[self.message].field_named(name) {
-            Some(field) => object.get(field),
-            None => object.object(self.params)?.get(messages[self.inner].field_named(name)?),
+    pub(super) fn of(self, server: &Object) -> Option<&Value> {
+        match self {
+            ServerPart::Own(field) => server.get(field),
+            ServerPart::Param(field) => server.object(server::PARAMS)?.get(field),
         }
     }
+}
 
-    /// Names of the fields that differ; `None` when words that no field knows differ.
-    fn differing(&self, old: &Object, new: &Object) -> Option<Vec<&'a str>> {
-        if old.all_residue() != new.all_residue() {
-            return None;
-        }
-        let messages = &self.engine.schema().tables.messages;
-        let mut names = Vec::new();
-        let all = messages[self.message].fields.iter().enumerate().filter(|(at, _)| *at != self.params);
-        names.extend(all.filter(|(at, _)| old.get(*at) != new.get(*at)).map(|(_, field)| &*field.name));
-        let nothing = Object::new();
-        let inner = |object: &'_ Object| object.object(self.params).cloned().unwrap_or_else(|| nothing.clone());
-        let (old, new) = (inner(old), inner(new));
-        let all = messages[self.inner].fields.iter().enumerate();
-        names.extend(all.filter(|(at, _)| old.get(*at) != new.get(*at)).map(|(_, field)| &*field.name));
-        // Words that read alike but are written differently are no difference either.
-        Some(names)
+/// The fields that differ; `None` when words that no field knows differ. Words that read alike but are written
+/// differently are no difference either.
+fn differing(tables: &Tables, old: &Object, new: &Object) -> Option<Vec<ServerPart>> {
+    if old.all_residue() != new.all_residue() {
+        return None;
     }
+    let all = |message: MessageId| 0..tables.messages[message].fields.len();
+    let own = all(messages::SERVER).filter(|field| *field != server::PARAMS).map(ServerPart::Own);
+    let parts = own.chain(all(messages::SERVER_PARAMS).map(ServerPart::Param));
+    Some(parts.filter(|part| part.of(old) != part.of(new)).collect())
 }
 
 fn frontend(before: &Section, after: &Section, changes: &mut Vec<Change>) -> Option<()> {

@@ -2,8 +2,9 @@
 
 use super::engine::Engine;
 use super::layout::begins_with;
-use super::plan::Fields;
+use super::plan::ServerPart;
 use crate::document::{Document, Section};
+use crate::proto::messages::configuration::SERVER;
 use crate::schema::value::Value;
 
 impl Engine {
@@ -14,16 +15,15 @@ impl Engine {
         document: &Document,
         backend: &str,
         server: &str,
-        fields: &[&str],
+        parts: &[ServerPart],
     ) -> Option<Vec<String>> {
         let section = section(document, &["backend", "listen"], backend)?;
         let named = |line: &crate::document::LineRef<'_>| {
             begins_with(line, "server") && line.words().words.get(1).is_some_and(|name| *name == server)
         };
         let line = section.lines().find(named)?;
-        let known = Fields::new(self)?;
-        let object = self.line_object(known.message, &line.words().words, 0)?;
-        Some(fields.iter().map(|name| known.get(&object, name).map(text).unwrap_or_default()).collect())
+        let object = self.line_object(SERVER, &line.words().words, 0)?;
+        Some(parts.iter().map(|part| part.of(&object).map(text).unwrap_or_default()).collect())
     }
 
     /// The limit of connections that a frontend has of its own, empty for none; `None` when there is no such frontend.

@@ -12,8 +12,11 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::client::{Answer, Client, PATIENCE, Trouble};
-use super::instance::Fields;
+use super::instance::Values;
 use super::plan::{Endpoint, Service};
+use crate::proto::fields::discovery::consul;
+use crate::proto::values::discovery::{consul_mode, health_check_policy};
+use crate::schema::tables::FieldIndex;
 use crate::settings::Secret;
 
 /// Consul itself is a service of every catalog.
@@ -58,22 +61,22 @@ pub(super) struct Memory {
 }
 
 impl Agent {
-    pub(super) fn new(fields: &Fields<'_>) -> Agent {
-        let both = |one: &str, other: &str| [fields.texts(one), fields.texts(other)].concat();
-        let least = usize::try_from(fields.int("health_check_policy_min").unwrap_or(1)).unwrap_or(1);
+    pub(super) fn new(values: &Values<'_>) -> Agent {
+        let both = |one: FieldIndex, other: FieldIndex| [values.texts(one), values.texts(other)].concat();
+        let least = usize::try_from(values.int(consul::HEALTH_CHECK_POLICY_MIN).unwrap_or(1)).unwrap_or(1);
         Agent {
-            address: fields.text("address").to_owned(),
-            port: fields.int("port").unwrap_or_default(),
-            tls: fields.word("mode") == "https",
-            namespace: fields.text("namespace").to_owned(),
-            regexp: fields.text("service_name_regexp").to_owned(),
-            token: Secret::new(fields.text("token").to_owned()),
-            allowed: both("service_allowlist", "service_whitelist"),
-            denied: both("service_denylist", "service_blacklist"),
-            policy: match fields.word("health_check_policy") {
-                "any" => Policy::Any,
-                "all" => Policy::All,
-                "min" => Policy::Min(least),
+            address: values.text(consul::ADDRESS).to_owned(),
+            port: values.int(consul::PORT).unwrap_or_default(),
+            tls: values.word(consul::MODE) == Some(consul_mode::HTTPS),
+            namespace: values.text(consul::NAMESPACE).to_owned(),
+            regexp: values.text(consul::SERVICE_NAME_REGEXP).to_owned(),
+            token: Secret::new(values.text(consul::TOKEN).to_owned()),
+            allowed: both(consul::SERVICE_ALLOWLIST, consul::SERVICE_WHITELIST),
+            denied: both(consul::SERVICE_DENYLIST, consul::SERVICE_BLACKLIST),
+            policy: match values.word(consul::HEALTH_CHECK_POLICY) {
+                Some(health_check_policy::ANY) => Policy::Any,
+                Some(health_check_policy::ALL) => Policy::All,
+                Some(health_check_policy::MIN) => Policy::Min(least),
                 _ => Policy::None,
             },
         }

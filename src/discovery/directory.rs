@@ -88,7 +88,7 @@ impl Directory {
             tracing::warn!("service discovery leaves an instance out: {problem}");
         }
         let shared = Shared {
-            planner: Planner::new(engine)?,
+            planner: Planner::new(engine),
             configuration,
             around: Surroundings { clock: settings.clock, environment: settings.environment },
             writes: tokio::sync::Mutex::default(),
@@ -106,7 +106,7 @@ impl Directory {
         };
         // All of them are known before the first search begins.
         for (_, entry) in &loaded.entries {
-            let settings = instance::settings(&directory.tables, entry.kind, &entry.object);
+            let settings = instance::settings(entry.kind, &entry.object);
             directory.shared.note_prefix(&entry.id, Some(&settings.prefix));
         }
         for (origin, entry) in loaded.entries {
@@ -202,10 +202,8 @@ impl Directory {
 
     fn prepared(&self, kind: Kind, id: &str, object: &Object) -> Result<Object> {
         let mut object = instance::plain(&self.tables, kind, object)?;
-        instance::complete(&self.tables, kind, &mut object)?;
-        if let Some(at) = self.tables.messages[kind.message(&self.tables)].field_named("id") {
-            object.set(at, Value::Str(id.into()));
-        }
+        instance::complete(kind, &mut object)?;
+        object.set(kind.common().id, Value::Str(id.into()));
         Ok(object)
     }
 
@@ -218,7 +216,7 @@ impl Directory {
         origin: Origin,
         before: Option<(Option<JoinHandle<()>>, watch::Sender<Status>)>,
     ) -> Instance {
-        let settings: Settings = instance::settings(&self.tables, kind, &object);
+        let settings: Settings = instance::settings(kind, &object);
         self.shared.note_prefix(&id, Some(&settings.prefix));
         let (before, status) = before.unwrap_or_else(|| (None, watch::Sender::new(Status::default())));
         status.send_replace(Status::before_the_first_attempt(settings.enabled));

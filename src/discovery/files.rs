@@ -133,7 +133,7 @@ mod tests {
             r#"{{"address":"a","enabled":false,"id":"{id}","name":"{name}","port":1,"retry_timeout":1,"server_slots_base":10,
                 "server_slots_growth_increment":10,"server_slots_growth_type":"linear"}}"#
         );
-        json::read(tables, Kind::Consul.message(tables), text.as_bytes(), JsonRules::default()).unwrap().object
+        json::read(tables, Kind::Consul.message(), text.as_bytes(), JsonRules::default()).unwrap().object
     }
 
     #[test]

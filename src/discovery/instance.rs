@@ -6,8 +6,11 @@ use super::aws;
 use super::consul;
 use super::slots::{Growth, LEAST, Slots};
 use crate::error::{Error, Reason, Result};
+use crate::proto::fields::discovery::{aws_region, consul as consul_field};
+use crate::proto::messages::discovery as messages;
+use crate::proto::values::discovery::{growth_type, health_check_policy};
 use crate::schema::json::{self, JsonRules};
-use crate::schema::tables::{FieldIndex, Kind as FieldKind, MessageId, MessageType, Tables};
+use crate::schema::tables::{FieldIndex, MessageId, Tables};
 use crate::schema::value::{Object, Value};
 
 /// No search waits longer, in seconds.
@@ -27,12 +30,19 @@ impl Kind {
     pub(super) const ALL: [Kind; 2] = [Kind::Consul, Kind::Aws];
 
     /// The message of its objects.
-    pub fn message(self, tables: &Tables) -> MessageId {
-        let name = match self {
-            Kind::Consul => "backstay.discovery.v2.Consul",
-            Kind::Aws => "backstay.discovery.v2.AwsRegion",
-        };
-        tables.message_by_name.get(name).copied().unwrap_or_default()
+    pub fn message(self) -> MessageId {
+        match self {
+            Kind::Consul => messages::CONSUL,
+            Kind::Aws => messages::AWS_REGION,
+        }
+    }
+
+    /// The fields that all kinds have.
+    pub(super) fn common(self) -> &'static Common {
+        match self {
+            Kind::Consul => &OF_CONSUL,
+            Kind::Aws => &OF_AWS,
+        }
     }
 
     /// Key of its list in the YAML file, below `service_discovery`.
@@ -51,21 +61,53 @@ impl Kind {
         }
     }
 
-    /// Fields that are never logged, and shown only where clients rely on it.
-    pub fn secrets(self) -> &'static [&'static str] {
+    /// The field that is never logged, and shown only where clients rely on it.
+    pub fn secret(self) -> FieldIndex {
         match self {
-            Kind::Consul => &["token"],
-            Kind::Aws => &["secret_access_key"],
+            Kind::Consul => consul_field::TOKEN,
+            Kind::Aws => aws_region::SECRET_ACCESS_KEY,
         }
     }
 
-    fn default_growth(self) -> &'static str {
+    fn default_growth(self) -> i32 {
         match self {
-            Kind::Consul => "linear",
-            Kind::Aws => "exponential",
+            Kind::Consul => growth_type::LINEAR,
+            Kind::Aws => growth_type::EXPONENTIAL,
         }
     }
 }
+
+/// Fields that the messages of all kinds have.
+pub(super) struct Common {
+    pub(super) id: FieldIndex,
+    enabled: FieldIndex,
+    retry_timeout: FieldIndex,
+    /// The section that new backends start from, where it can be chosen.
+    defaults: Option<FieldIndex>,
+    slots_base: FieldIndex,
+    slots_growth_increment: FieldIndex,
+    slots_growth_type: FieldIndex,
+}
+
+const OF_CONSUL: Common = Common {
+    id: consul_field::ID,
+    enabled: consul_field::ENABLED,
+    retry_timeout: consul_field::RETRY_TIMEOUT,
+    defaults: Some(consul_field::DEFAULTS),
+    slots_base: consul_field::SERVER_SLOTS_BASE,
+    slots_growth_increment: consul_field::SERVER_SLOTS_GROWTH_INCREMENT,
+    slots_growth_type: consul_field::SERVER_SLOTS_GROWTH_TYPE,
+};
+
+const OF_AWS: Common = Common {
+    id: aws_region::ID,
+    enabled: aws_region::ENABLED,
+    retry_timeout: aws_region::RETRY_TIMEOUT,
+    defaults: None,
+    slots_base: aws_region::SERVER_SLOTS_BASE,
+    slots_growth_increment: aws_region::SERVER_SLOTS_GROWTH_INCREMENT,
+    slots_growth_type: aws_region::SERVER_SLOTS_GROWTH_TYPE,
+};
 
 /// Where services are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,125 +130,96 @@ pub(super) struct Settings {
     pub(super) source: Source,
 }
 
-/// The fields of an object, by name.
-pub(super) struct Fields<'a> {
-    tables: &'a Tables,
-    message: &'a MessageType,
-    object: &'a Object,
-}
+/// The values of an object as the loop takes them.
+pub(super) struct Values<'a>(pub(super) &'a Object);
 
-impl<'a> Fields<'a> {
-    pub(super) fn new(tables: &'a Tables, message: MessageId, object: &'a Object) -> Self {
-        Fields { tables, message: &tables.messages[message], object }
-    }
-
-    fn at(&self, name: &str) -> Option<FieldIndex> {
-        self.message.field_named(name)
-    }
-
+impl<'a> Values<'a> {
     /// A text, empty when absent.
-    pub(super) fn text(&self, name: &str) -> &'a str {
-        self.at(name).and_then(|at| self.object.str(at)).unwrap_or_default()
+    pub(super) fn text(&self, field: FieldIndex) -> &'a str {
+        self.0.str(field).unwrap_or_default()
     }
 
     /// A text that is not empty.
-    pub(super) fn some(&self, name: &str) -> Option<String> {
-        Some(self.text(name)).filter(|text| !text.is_empty()).map(str::to_owned)
+    fn some(&self, field: FieldIndex) -> Option<String> {
+        Some(self.text(field)).filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
     /// The texts of a list.
-    pub(super) fn texts(&self, name: &str) -> Vec<String> {
-        let items = self.at(name).map(|at| self.object.list(at)).unwrap_or_default();
+    pub(super) fn texts(&self, field: FieldIndex) -> Vec<String> {
         let text = |item: &Value| if let Value::Str(text) = item { Some(text.to_string()) } else { None };
-        items.iter().filter_map(text).collect()
+        self.0.list(field).iter().filter_map(text).collect()
     }
 
-    /// The objects of a list, with their message.
-    pub(super) fn objects(&self, name: &str) -> Vec<(MessageId, &'a Object)> {
-        let Some(at) = self.at(name) else { return Vec::new() };
-        let FieldKind::Message(message) = self.message.fields[at].kind else { return Vec::new() };
-        let object = |item: &'a Value| if let Value::Object(object) = item { Some((message, object)) } else { None };
-        self.object.list(at).iter().filter_map(object).collect()
+    /// The objects of a list.
+    pub(super) fn objects(&self, field: FieldIndex) -> impl Iterator<Item = Values<'a>> {
+        let object = |item: &'a Value| if let Value::Object(object) = item { Some(Values(object)) } else { None };
+        self.0.list(field).iter().filter_map(object)
     }
 
     /// A number.
-    pub(super) fn int(&self, name: &str) -> Option<i64> {
-        self.at(name).and_then(|at| self.object.int(at))
+    pub(super) fn int(&self, field: FieldIndex) -> Option<i64> {
+        self.0.int(field)
     }
 
     /// Whether a flag is set.
-    pub(super) fn flag(&self, name: &str) -> bool {
-        self.at(name).is_some_and(|at| self.object.flag(at))
+    fn flag(&self, field: FieldIndex) -> bool {
+        self.0.flag(field)
     }
 
-    /// The word of an enum, empty when absent.
-    pub(super) fn word(&self, name: &str) -> &'a str {
-        let Some(at) = self.at(name) else { return "" };
-        let (FieldKind::Enum(id), Some(number)) = (self.message.fields[at].kind, self.object.enum_number(at)) else {
-            return "";
-        };
-        self.tables.enums[id].value(number).map_or("", |value| &value.token)
+    /// The number of an enum value.
+    pub(super) fn word(&self, field: FieldIndex) -> Option<i32> {
+        self.0.enum_number(field)
     }
 }
 
 /// The object without values that say no more than their absence.
 pub(super) fn plain(tables: &Tables, kind: Kind, object: &Object) -> Result<Object> {
-    let message = kind.message(tables);
+    let message = kind.message();
     let mut bytes = Vec::new();
     json::write(tables, message, object, &mut bytes);
     Ok(json::read(tables, message, &bytes, JsonRules { drop_zero: true, only_v2: true })?.object)
 }
 
 /// Refuses what the schema cannot, and fills in what the rest builds on.
-pub(super) fn complete(tables: &Tables, kind: Kind, object: &mut Object) -> Result<()> {
-    let id = kind.message(tables);
-    let message = &tables.messages[id];
-    let fields = Fields::new(tables, id, object);
-    if fields.word("health_check_policy") == "min" && fields.int("health_check_policy_min").unwrap_or(0) < 1 {
+pub(super) fn complete(kind: Kind, object: &mut Object) -> Result<()> {
+    let (values, common) = (Values(object), kind.common());
+    if kind == Kind::Consul
+        && values.word(consul_field::HEALTH_CHECK_POLICY) == Some(health_check_policy::MIN)
+        && values.int(consul_field::HEALTH_CHECK_POLICY_MIN).unwrap_or(0) < 1
+    {
         let text = "health_check_policy_min: expected at least 1 with the health check policy min";
         return Err(Error::new(Reason::InvalidValue, text).with("field", "health_check_policy_min"));
     }
-    let growth = match fields.word("server_slots_growth_type") {
-        "" => kind.default_growth(),
-        word => word,
-    };
-    let at_least = |name: &str| fields.int(name).unwrap_or(0).max(LEAST);
-    let mut changes = vec![("server_slots_base", Value::Int(at_least("server_slots_base")))];
-    if growth == "linear" {
-        let step = "server_slots_growth_increment";
-        changes.push((step, Value::Int(at_least(step))));
+    let growth = values.word(common.slots_growth_type).unwrap_or_else(|| kind.default_growth());
+    let at_least = |field: FieldIndex| Value::Int(values.int(field).unwrap_or(0).max(LEAST));
+    let mut changes = vec![(common.slots_base, at_least(common.slots_base))];
+    if growth == growth_type::LINEAR {
+        changes.push((common.slots_growth_increment, at_least(common.slots_growth_increment)));
     }
-    if let Some(at) = message.field_named("server_slots_growth_type")
-        && let FieldKind::Enum(words) = message.fields[at].kind
-        && let Some(number) = tables.enums[words].number(growth)
-    {
-        changes.push(("server_slots_growth_type", Value::Enum(number)));
-    }
-    for (name, value) in changes {
-        if let Some(at) = message.field_named(name) {
-            object.set(at, value);
-        }
+    changes.push((common.slots_growth_type, Value::Enum(growth)));
+    for (field, value) in changes {
+        object.set(field, value);
     }
     Ok(())
 }
 
 /// What the loop reads off a complete object.
-pub(super) fn settings(tables: &Tables, kind: Kind, object: &Object) -> Settings {
-    let fields = Fields::new(tables, kind.message(tables), object);
-    let number = |name: &str| usize::try_from(fields.int(name).unwrap_or(0).max(LEAST)).unwrap_or(usize::MAX);
-    let growth = match fields.word("server_slots_growth_type") {
-        "exponential" => Growth::Exponential,
-        _ => Growth::Linear(number("server_slots_growth_increment")),
+pub(super) fn settings(kind: Kind, object: &Object) -> Settings {
+    let (values, common) = (Values(object), kind.common());
+    let number = |field: FieldIndex| usize::try_from(values.int(field).unwrap_or(0).max(LEAST)).unwrap_or(usize::MAX);
+    let growth = match values.word(common.slots_growth_type) {
+        Some(growth_type::EXPONENTIAL) => Growth::Exponential,
+        _ => Growth::Linear(number(common.slots_growth_increment)),
     };
     let source = match kind {
-        Kind::Consul => Source::Consul(consul::Agent::new(&fields)),
-        Kind::Aws => Source::Aws(aws::Region::new(tables, &fields)),
+        Kind::Consul => Source::Consul(consul::Agent::new(&values)),
+        Kind::Aws => Source::Aws(aws::Region::new(&values)),
     };
     Settings {
-        enabled: fields.flag("enabled"),
-        period: Duration::from_secs(fields.int("retry_timeout").unwrap_or(1).clamp(1, YEAR).unsigned_abs()),
-        slots: Slots { base: number("server_slots_base"), growth },
-        from: fields.some("defaults"),
+        enabled: values.flag(common.enabled),
+        period: Duration::from_secs(values.int(common.retry_timeout).unwrap_or(1).clamp(1, YEAR).unsigned_abs()),
+        slots: Slots { base: number(common.slots_base), growth },
+        from: common.defaults.and_then(|field| values.some(field)),
         prefix: match &source {
             Source::Consul(agent) => agent.prefix(),
             Source::Aws(region) => region.prefix(),

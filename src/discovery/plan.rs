@@ -12,7 +12,9 @@ use crate::configuration::address::{Key, Place};
 use crate::configuration::engine::Engine;
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
-use crate::schema::tables::{FieldIndex, Kind, MessageId, Tables};
+use crate::proto::fields::configuration::{backend, backend_tree, server, server_params};
+use crate::proto::messages::configuration::BACKEND_TREE;
+use crate::proto::values::r#type::toggle::ENABLED;
 use crate::schema::value::{Object, Value};
 
 /// Address and port of a free slot.
@@ -21,8 +23,6 @@ const NOWHERE: (&str, i64) = ("127.0.0.1", 80);
 const WEIGHT: i64 = 128;
 /// Most problems that are told.
 const TOLD: usize = 20;
-/// `Toggle` in the schema.
-const ENABLED: i32 = 1;
 
 /// Where an instance listens.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,29 +71,11 @@ pub(super) struct Planned {
 /// Plans over the documents of one schema.
 pub(super) struct Planner {
     engine: Engine,
-    ids: Ids,
-}
-
-/// Places of the fields that slots are made of.
-struct Ids {
-    tree: MessageId,
-    backend: FieldIndex,
-    backend_name: FieldIndex,
-    backend_from: FieldIndex,
-    servers: FieldIndex,
-    name: FieldIndex,
-    address: FieldIndex,
-    port: FieldIndex,
-    params: FieldIndex,
-    check: FieldIndex,
-    maintenance: FieldIndex,
-    weight: FieldIndex,
 }
 
 impl Planner {
-    pub(super) fn new(engine: Engine) -> Result<Planner> {
-        let ids = Ids::new(&engine.schema().tables).ok_or_else(|| Error::internal("the schema has no servers"))?;
-        Ok(Planner { engine, ids })
+    pub(super) fn new(engine: Engine) -> Planner {
+        Planner { engine }
     }
 
     /// Plans the changes of one answer. `names` gives names of slots, again and again.
@@ -164,184 +146,95 @@ impl Planner {
         if document.find("listen", name).is_some() {
             return refuse(format!("a section listen {name} is there already"));
         }
-        let ids = &self.ids;
         let count = wish.slots.count(endpoints.len());
         let (place, key) = (Place::default(), Key::Name(name.to_owned()));
         if document.find("backend", name).is_none() {
             let mut tree = Object::new();
-            let backend = tree.object_mut(ids.backend);
-            backend.set(ids.backend_name, Value::Str(name.into()));
+            let backend = tree.object_mut(backend_tree::BACKEND);
+            backend.set(backend::NAME, Value::Str(name.into()));
             if let Some(from) = wish.from {
-                backend.set(ids.backend_from, Value::Str(from.into()));
+                backend.set(backend::FROM, Value::Str(from.into()));
             }
             let mut servers = Vec::new();
-            self.fill(&mut servers, endpoints, count, names);
-            tree.set(ids.servers, Value::List(servers.into_iter().map(Value::Object).collect()));
-            let edited = self.engine.create(document, ids.tree, &place, &tree)?;
+            fill(&mut servers, endpoints, count, names);
+            tree.set(backend_tree::SERVERS, Value::List(servers.into_iter().map(Value::Object).collect()));
+            let edited = self.engine.create(document, BACKEND_TREE, &place, &tree)?;
             return Ok((Some(edited.document), count));
         }
-        let mut tree = self.engine.get(document, ids.tree, &place, &key)?;
+        let mut tree = self.engine.get(document, BACKEND_TREE, &place, &key)?;
         let mut servers: Vec<Object> = Vec::new();
-        for value in tree.list(ids.servers) {
+        for value in tree.list(backend_tree::SERVERS) {
             if let Value::Object(server) = value {
                 servers.push(server.clone());
             }
         }
-        if !servers.iter().any(|server| self.is_slot(server)) {
+        if !servers.iter().any(is_slot) {
             return refuse(format!("backend {name} is not made by discovery: it has no server named SRV_xxxxx"));
         }
-        let mut same = !self.fill(&mut servers, endpoints, count, names);
+        let mut same = !fill(&mut servers, endpoints, count, names);
         if let Some(from) = wish.from
-            && tree.object(ids.backend).and_then(|backend| backend.str(ids.backend_from)) != Some(from)
+            && tree.object(backend_tree::BACKEND).and_then(|backend| backend.str(backend::FROM)) != Some(from)
         {
-            tree.object_mut(ids.backend).set(ids.backend_from, Value::Str(from.into()));
+            tree.object_mut(backend_tree::BACKEND).set(backend::FROM, Value::Str(from.into()));
             same = false;
         }
-        let slots = servers.iter().filter(|server| self.is_slot(server)).count();
+        let slots = servers.iter().filter(|server| is_slot(server)).count();
         if same {
             return Ok((None, slots));
         }
-        tree.set(ids.servers, Value::List(servers.into_iter().map(Value::Object).collect()));
-        let edited = self.engine.replace(document, ids.tree, &place, &key, &tree)?;
+        tree.set(backend_tree::SERVERS, Value::List(servers.into_iter().map(Value::Object).collect()));
+        let edited = self.engine.replace(document, BACKEND_TREE, &place, &key, &tree)?;
         Ok((Some(edited.document), slots))
-    }
-
-    /// Puts instances into slots, and makes or removes free ones until there are `count`. True when something changed.
-    fn fill(
-        &self,
-        servers: &mut Vec<Object>,
-        endpoints: &[Endpoint],
-        count: usize,
-        names: &mut dyn FnMut() -> String,
-    ) -> bool {
-        let mut changed = false;
-        let mut missing: HashMap<&Endpoint, usize> = endpoints.iter().zip(0..).collect();
-        let mut free = VecDeque::new();
-        let mut slots = 0;
-        for (at, server) in servers.iter().enumerate().filter(|(_, server)| self.is_slot(server)) {
-            slots += 1;
-            // A slot that someone put into maintenance holds its instance all the same.
-            let held = self.endpoint(server).filter(|endpoint| missing.remove(endpoint).is_some());
-            if held.is_none() {
-                free.push_back(at);
-            }
-        }
-        let mut coming: Vec<(usize, &Endpoint)> = missing.into_iter().map(|(endpoint, at)| (at, endpoint)).collect();
-        coming.sort_unstable();
-        let mut taken: HashSet<String> = servers.iter().map(|server| self.name(server).to_owned()).collect();
-        while slots < count {
-            let name = names();
-            if taken.insert(name.clone()) {
-                free.push_back(servers.len());
-                servers.push(self.new_slot(&name));
-                slots += 1;
-                changed = true;
-            }
-        }
-        for (_, endpoint) in coming {
-            // There are as many slots as instances, and more.
-            let Some(server) = free.pop_front().and_then(|at| servers.get_mut(at)) else { break };
-            self.occupy(server, endpoint);
-            changed = true;
-        }
-        let mut gone = HashSet::new();
-        for at in free.into_iter().rev() {
-            if slots > count {
-                slots -= 1;
-                gone.insert(at);
-            } else if let Some(server) = servers.get_mut(at) {
-                changed |= self.vacate(server);
-            }
-        }
-        if !gone.is_empty() {
-            changed = true;
-            let mut at = 0..;
-            servers.retain(|_| at.next().is_none_or(|at| !gone.contains(&at)));
-        }
-        changed
-    }
-
-    fn name<'o>(&self, server: &'o Object) -> &'o str {
-        server.str(self.ids.name).unwrap_or_default()
-    }
-
-    fn is_slot(&self, server: &Object) -> bool {
-        let rest = self.name(server).strip_prefix("SRV_");
-        rest.is_some_and(|rest| rest.len() == 5 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
-    }
-
-    fn endpoint(&self, server: &Object) -> Option<Endpoint> {
-        let address = server.str(self.ids.address)?.to_owned();
-        let endpoint = Endpoint { address, port: server.int(self.ids.port)? };
-        let free = (endpoint.address.as_str(), endpoint.port) == NOWHERE && self.is_off(server);
-        (!free).then_some(endpoint)
-    }
-
-    fn is_off(&self, server: &Object) -> bool {
-        let params = server.object(self.ids.params);
-        params.and_then(|params| params.enum_number(self.ids.maintenance)) == Some(ENABLED)
-    }
-
-    fn new_slot(&self, name: &str) -> Object {
-        let mut server = Object::new();
-        server.set(self.ids.name, Value::Str(name.into()));
-        let params = server.object_mut(self.ids.params);
-        // Checks cannot be switched on while HAProxy runs; in maintenance there are none.
-        params.set(self.ids.check, Value::Enum(ENABLED));
-        params.set(self.ids.weight, Value::Int(WEIGHT));
-        self.vacate(&mut server);
-        server
-    }
-
-    fn occupy(&self, server: &mut Object, endpoint: &Endpoint) {
-        server.set(self.ids.address, Value::Str(endpoint.address.as_str().into()));
-        server.set(self.ids.port, Value::Int(endpoint.port));
-        let params = server.object_mut(self.ids.params);
-        params.take(self.ids.maintenance);
-        if params.get(self.ids.check).is_none() {
-            params.set(self.ids.check, Value::Enum(ENABLED));
-        }
-    }
-
-    /// True when the slot was not free.
-    fn vacate(&self, server: &mut Object) -> bool {
-        let (address, port) = NOWHERE;
-        if server.str(self.ids.address) == Some(address)
-            && server.int(self.ids.port) == Some(port)
-            && self.is_off(server)
-        {
-            return false;
-        }
-        server.set(self.ids.address, Value::Str(address.into()));
-        server.set(self.ids.port, Value::Int(port));
-        server.object_mut(self.ids.params).set(self.ids.maintenance, Value::Enum(ENABLED));
-        true
     }
 }
 
-impl Ids {
-    fn new(tables: &Tables) -> Option<Ids> {
-        let find =
-            |name: &str| tables.message_by_name.get(format!("backstay.configuration.v2.{name}").as_str()).copied();
-        let (tree, server, params) = (find("BackendTree")?, find("Server")?, find("ServerParams")?);
-        let field = |message: MessageId, name: &str| tables.messages[message].field_named(name);
-        let backend = 0;
-        let Kind::Message(section) = tables.messages[tree].fields.get(backend)?.kind else { return None };
-        Some(Ids {
-            tree,
-            backend,
-            backend_name: field(section, "name")?,
-            backend_from: field(section, "from")?,
-            servers: field(tree, "servers")?,
-            name: field(server, "name")?,
-            address: field(server, "address")?,
-            port: field(server, "port")?,
-            params: field(server, "params")?,
-            check: field(params, "check")?,
-            maintenance: field(params, "maintenance")?,
-            weight: field(params, "weight")?,
-        })
+/// Puts instances into slots, and makes or removes free ones until there are `count`. True when something changed.
+fn fill(servers: &mut Vec<Object>, endpoints: &[Endpoint], count: usize, names: &mut dyn FnMut() -> String) -> bool {
+    let mut changed = false;
+    let mut missing: HashMap<&Endpoint, usize> = endpoints.iter().zip(0..).collect();
+    let mut free = VecDeque::new();
+    let mut slots = 0;
+    for (at, server) in servers.iter().enumerate().filter(|(_, server)| is_slot(server)) {
+        slots += 1;
+        // A slot that someone put into maintenance holds its instance all the same.
+        let held = endpoint(server).filter(|endpoint| missing.remove(endpoint).is_some());
+        if held.is_none() {
+            free.push_back(at);
+        }
     }
+    let mut coming: Vec<(usize, &Endpoint)> = missing.into_iter().map(|(endpoint, at)| (at, endpoint)).collect();
+    coming.sort_unstable();
+    let mut taken: HashSet<String> = servers.iter().map(|server| name(server).to_owned()).collect();
+    while slots < count {
+        let name = names();
+        if taken.insert(name.clone()) {
+            free.push_back(servers.len());
+            servers.push(new_slot(&name));
+            slots += 1;
+            changed = true;
+        }
+    }
+    for (_, endpoint) in coming {
+        // There are as many slots as instances, and more.
+        let Some(server) = free.pop_front().and_then(|at| servers.get_mut(at)) else { break };
+        occupy(server, endpoint);
+        changed = true;
+    }
+    let mut gone = HashSet::new();
+    for at in free.into_iter().rev() {
+        if slots > count {
+            slots -= 1;
+            gone.insert(at);
+        } else if let Some(server) = servers.get_mut(at) {
+            changed |= vacate(server);
+        }
+    }
+    if !gone.is_empty() {
+        changed = true;
+        let mut at = 0..;
+        servers.retain(|_| at.next().is_none_or(|at| !gone.contains(&at)));
+    }
+    changed
 }
 
 /// The instances of a service that a server line can hold, each once, in the order in which they were given.
@@ -358,6 +251,60 @@ fn usable(service: &Service, problems: &mut Vec<String>) -> Vec<Endpoint> {
         }
     }
     endpoints
+}
+
+fn is_slot(server: &Object) -> bool {
+    let rest = name(server).strip_prefix("SRV_");
+    rest.is_some_and(|rest| rest.len() == 5 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+fn endpoint(server: &Object) -> Option<Endpoint> {
+    let address = server.str(server::ADDRESS)?.to_owned();
+    let endpoint = Endpoint { address, port: server.int(server::PORT)? };
+    let free = (endpoint.address.as_str(), endpoint.port) == NOWHERE && is_off(server);
+    (!free).then_some(endpoint)
+}
+
+/// True when the slot was not free.
+fn vacate(server: &mut Object) -> bool {
+    let (address, port) = NOWHERE;
+    if server.str(server::ADDRESS) == Some(address) && server.int(server::PORT) == Some(port) && is_off(server) {
+        return false;
+    }
+    server.set(server::ADDRESS, Value::Str(address.into()));
+    server.set(server::PORT, Value::Int(port));
+    server.object_mut(server::PARAMS).set(server_params::MAINTENANCE, Value::Enum(ENABLED));
+    true
+}
+
+fn new_slot(name: &str) -> Object {
+    let mut server = Object::new();
+    server.set(server::NAME, Value::Str(name.into()));
+    let params = server.object_mut(server::PARAMS);
+    // Checks cannot be switched on while HAProxy runs; in maintenance there are none.
+    params.set(server_params::CHECK, Value::Enum(ENABLED));
+    params.set(server_params::WEIGHT, Value::Int(WEIGHT));
+    vacate(&mut server);
+    server
+}
+
+fn name(server: &Object) -> &str {
+    server.str(server::NAME).unwrap_or_default()
+}
+
+fn is_off(server: &Object) -> bool {
+    let params = server.object(server::PARAMS);
+    params.and_then(|params| params.enum_number(server_params::MAINTENANCE)) == Some(ENABLED)
+}
+
+fn occupy(server: &mut Object, endpoint: &Endpoint) {
+    server.set(server::ADDRESS, Value::Str(endpoint.address.as_str().into()));
+    server.set(server::PORT, Value::Int(endpoint.port));
+    let params = server.object_mut(server::PARAMS);
+    params.take(server_params::MAINTENANCE);
+    if params.get(server_params::CHECK).is_none() {
+        params.set(server_params::CHECK, Value::Enum(ENABLED));
+    }
 }
 
 #[cfg(test)]

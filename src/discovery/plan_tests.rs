@@ -18,7 +18,7 @@ impl Bench {
     fn new(text: &str) -> Bench {
         let schema = Arc::new(Schema::compile(crate::proto::SCHEMA).unwrap());
         Bench {
-            planner: Planner::new(Engine::new(schema)).unwrap(),
+            planner: Planner::new(Engine::new(schema)),
             document: Document::parse(text.as_bytes()),
             slots: Slots { base: 2, growth: Growth::Linear(2) },
             names: 0,

@@ -67,7 +67,7 @@ pub(super) fn with(tables: &Tables, text: &str, kind: Kind, id: &str, object: Op
         (None, Some(place)) => drop(wanted.remove(place)),
         (None, None) => {}
     }
-    let message = &tables.messages[kind.message(tables)];
+    let message = &tables.messages[kind.message()];
     let values = object.map(|object| values(tables, kind, object));
     let old = at.and_then(|at| entry(tables, kind, found.get(at)?).ok());
     let old = old.map(|entry| self::values(tables, kind, &entry.object));
@@ -164,7 +164,7 @@ fn entry(tables: &Tables, kind: Kind, item: &Item) -> Result<Entry, String> {
     if item.node.as_mapping().is_none() {
         return Err("expected the keys of one instance".to_owned());
     }
-    let id = kind.message(tables);
+    let id = kind.message();
     let message = &tables.messages[id];
     let values = Json::Object(item.values(message));
     let rules = JsonRules { drop_zero: true, only_v2: true };
@@ -173,8 +173,8 @@ fn entry(tables: &Tables, kind: Kind, item: &Item) -> Result<Entry, String> {
         return Err(format!("{} {}", first.field, first.message));
     }
     let mut object = reading.object;
-    super::instance::complete(tables, kind, &mut object).map_err(|error| error.to_string())?;
-    let Some(at) = message.field_named("id") else { return Err("no id".to_owned()) };
+    super::instance::complete(kind, &mut object).map_err(|error| error.to_string())?;
+    let at = kind.common().id;
     let known = object.str(at).map(str::to_owned);
     let id = known.unwrap_or_else(|| derived(kind, &values));
     object.set(at, Value::Str(id.as_str().into()));
@@ -192,7 +192,7 @@ fn derived(kind: Kind, values: &Json) -> String {
 /// What of an object stands in the file.
 fn values(tables: &Tables, kind: Kind, object: &Object) -> Map<String, Json> {
     let mut bytes = Vec::new();
-    json::write(tables, kind.message(tables), object, &mut bytes);
+    json::write(tables, kind.message(), object, &mut bytes);
     match serde_json::from_slice(&bytes) {
         Ok(Json::Object(map)) => map,
         _ => Map::new(),
@@ -358,7 +358,7 @@ fn rewrite(tables: &Tables, text: &str, kind: Kind, all: &[Map<String, Json>]) -
         let mut anew = vec![format!("{TOP}:")];
         anew.extend(list_lines(kind, all, 2));
         for other in Kind::ALL.into_iter().filter(|other| *other != kind) {
-            let message = &tables.messages[other.message(tables)];
+            let message = &tables.messages[other.message()];
             let found: Vec<_> = items(text, other).iter().map(|item| item.values(message)).collect();
             anew.extend(list_lines(other, &found, 2));
         }

@@ -42,9 +42,9 @@ name: me
 "#;
 
 fn object(tables: &Tables, values: &Json) -> Object {
-    let message = Kind::Consul.message(tables);
+    let message = Kind::Consul.message();
     let mut object = json::read_value(tables, message, values, JsonRules::default()).unwrap().object;
-    super::super::instance::complete(tables, Kind::Consul, &mut object).unwrap();
+    super::super::instance::complete(Kind::Consul, &mut object).unwrap();
     object
 }
 
@@ -198,7 +198,7 @@ fn lists_of_filters_are_edited_too() {
         (&json!("exponential"), &json!(10))
     );
     values["denylist"] = json!([{"key": "tag:A", "value": "x y"}, {"key": "vpc-id", "value": "v1"}]);
-    let message = Kind::Aws.message(&tables);
+    let message = Kind::Aws.message();
     let object = json::read_value(&tables, message, &values, JsonRules::default()).unwrap().object;
     let changed = with(&tables, &text, Kind::Aws, id, Some(&object)).unwrap();
     let denied = "    denylist:\n    - key: \"tag:A\"\n      value: \"x y\"\n    - key: vpc-id\n      value: v1\n";

@@ -2,9 +2,22 @@
 
 use super::state::{Override, Record, ServerField, Target};
 use super::{Overrides, write};
+use crate::configuration::plan::ServerPart;
 
 /// `Toggle` in the schema.
 const ENABLED: &str = "1";
+
+/// The fields of a server line that say what a write at run time says.
+fn parts_of(field: ServerField) -> &'static [ServerPart] {
+    match field {
+        ServerField::Address => &[ServerPart::ADDRESS, ServerPart::PORT],
+        ServerField::Weight => &[ServerPart::WEIGHT],
+        ServerField::AgentCheck => &[ServerPart::AGENT_CHECK],
+        ServerField::AgentAddress => &[ServerPart::AGENT_ADDR],
+        ServerField::AgentSend => &[ServerPart::AGENT_SEND],
+        ServerField::State => &[ServerPart::MAINTENANCE],
+    }
+}
 
 impl Overrides {
     /// What the configuration says of a target; `None` when it says nothing, or does not know it.
@@ -14,12 +27,7 @@ impl Overrides {
         match target {
             Target::FrontendMaxconn { frontend } => self.rooms.engine.frontend_maxconn(document, frontend),
             Target::Server { backend, server, field } => {
-                let names: &[&str] = match field {
-                    ServerField::Address => &["address", "port"],
-                    ServerField::State => &["maintenance"],
-                    other => &[other.name()],
-                };
-                let texts = self.rooms.engine.server_texts(document, backend, server, names)?;
+                let texts = self.rooms.engine.server_texts(document, backend, server, parts_of(*field))?;
                 Some(texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(":"))
             }
             Target::Map { .. } | Target::MapEntry { .. } | Target::AclEntry { .. } => None,

@@ -6,6 +6,7 @@ pub mod check;
 pub mod comments;
 #[cfg(test)]
 mod fault_tests;
+pub mod handles;
 pub mod json;
 pub mod load;
 pub mod mask;

@@ -13,11 +13,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 pub(super) use credentials::{Credentials, Memory};
 
 use super::client::{Answer, Client, PATIENCE, Trouble};
-use super::instance::Fields;
+use super::instance::Values;
 use super::plan::{Endpoint, Service};
 use super::surroundings::Surroundings;
-use crate::schema::tables::Tables;
-use crate::schema::value::Object;
+use crate::proto::fields::discovery::{aws_filter, aws_region};
+use crate::proto::values::discovery::aws_ipv4_address;
+use crate::schema::tables::FieldIndex;
 use crate::settings::Secret;
 
 /// Tags that say what an instance serves.
@@ -60,23 +61,23 @@ struct Instance {
 }
 
 impl Region {
-    pub(super) fn new(tables: &Tables, fields: &Fields<'_>) -> Region {
-        let filters = |name: &str| {
+    pub(super) fn new(values: &Values<'_>) -> Region {
+        let filters = |field: FieldIndex| {
             let mut filters = Filters::new();
-            for (message, item) in fields.objects(name) {
-                let field = |name: &str| field(tables, message, item, name);
-                filters.entry(field("key")).or_default().push(field("value"));
+            for filter in values.objects(field) {
+                let (key, value) = (filter.text(aws_filter::KEY), filter.text(aws_filter::VALUE));
+                filters.entry(key.to_owned()).or_default().push(value.to_owned());
             }
             filters
         };
         Region {
-            name: fields.text("name").to_owned(),
-            code: fields.text("region").to_owned(),
-            key_id: fields.text("access_key_id").to_owned(),
-            key: Secret::new(fields.text("secret_access_key").to_owned()),
-            public: fields.word("ipv4_address") == "public",
-            allowed: filters("allowlist"),
-            denied: filters("denylist"),
+            name: values.text(aws_region::NAME).to_owned(),
+            code: values.text(aws_region::REGION).to_owned(),
+            key_id: values.text(aws_region::ACCESS_KEY_ID).to_owned(),
+            key: Secret::new(values.text(aws_region::SECRET_ACCESS_KEY).to_owned()),
+            public: values.word(aws_region::IPV4_ADDRESS) == Some(aws_ipv4_address::PUBLIC),
+            allowed: filters(aws_region::ALLOWLIST),
+            denied: filters(aws_region::DENYLIST),
         }
     }
 
@@ -141,10 +142,6 @@ impl Region {
         }
         services.into_iter().map(|(name, endpoints)| Service { name, endpoints, left_out: None }).collect()
     }
-}
-
-fn field(tables: &Tables, message: usize, item: &Object, name: &str) -> String {
-    Fields::new(tables, message, item).text(name).to_owned()
 }
 
 /// Questions of one attempt.

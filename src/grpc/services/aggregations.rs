@@ -8,6 +8,7 @@ use super::{Context, paging};
 use crate::aggregation::{NodeStatus, Status, Target};
 use crate::error::{Error, Result};
 use crate::proto::aggregation as pb;
+use crate::proto::messages;
 use crate::schema::check::check;
 use crate::schema::mask::apply_mask;
 
@@ -47,8 +48,7 @@ pub(super) async fn update(
     request: pb::UpdateAggregationRequest,
 ) -> Result<pb::UpdateAggregationResponse> {
     let tables = &context.schema.tables;
-    let message = tables.message_by_name.get("backstay.aggregation.v2.Aggregation").copied();
-    let message = message.ok_or_else(|| Error::internal("no message of aggregations"))?;
+    let message = messages::aggregation::AGGREGATION;
     let object = |aggregation: &pb::Aggregation| to_object(&context.schema, message, aggregation);
     let patch = object(&request.aggregation.unwrap_or_default())?;
     let paths = request.update_mask.unwrap_or_default().paths;

@@ -9,32 +9,69 @@ use crate::discovery::{Kind, Listed, State, Status};
 use crate::error::Result;
 use crate::grpc::call::Transport;
 use crate::proto::discovery as pb;
+use crate::proto::fields::discovery as fields;
+use crate::proto::messages;
 use crate::schema::tables::FieldIndex;
 use crate::schema::value::{Object, Value};
 
-/// How the messages of a kind are called.
-struct Names {
-    one: &'static str,
-    many: &'static str,
-    /// Fields that hold one, and all of them.
-    field: &'static str,
-    list: &'static str,
+/// The fields of the messages of a kind that hold an instance, its id or a part of a list.
+struct Messages {
+    status: FieldIndex,
+    get_id: FieldIndex,
+    got: FieldIndex,
+    page_size: FieldIndex,
+    page_token: FieldIndex,
+    listed: FieldIndex,
+    next_page_token: FieldIndex,
+    to_create: FieldIndex,
+    created: FieldIndex,
+    replace_id: FieldIndex,
+    to_replace: FieldIndex,
+    replaced: FieldIndex,
+    delete_id: FieldIndex,
 }
 
-fn names(kind: Kind) -> Names {
+const OF_CONSUL: Messages = Messages {
+    status: fields::consul::STATUS,
+    get_id: fields::get_consul_request::ID,
+    got: fields::get_consul_response::CONSUL,
+    page_size: fields::list_consuls_request::PAGE_SIZE,
+    page_token: fields::list_consuls_request::PAGE_TOKEN,
+    listed: fields::list_consuls_response::CONSULS,
+    next_page_token: fields::list_consuls_response::NEXT_PAGE_TOKEN,
+    to_create: fields::create_consul_request::CONSUL,
+    created: fields::create_consul_response::CONSUL,
+    replace_id: fields::replace_consul_request::ID,
+    to_replace: fields::replace_consul_request::CONSUL,
+    replaced: fields::replace_consul_response::CONSUL,
+    delete_id: fields::delete_consul_request::ID,
+};
+
+const OF_AWS: Messages = Messages {
+    status: fields::aws_region::STATUS,
+    get_id: fields::get_aws_region_request::ID,
+    got: fields::get_aws_region_response::REGION,
+    page_size: fields::list_aws_regions_request::PAGE_SIZE,
+    page_token: fields::list_aws_regions_request::PAGE_TOKEN,
+    listed: fields::list_aws_regions_response::REGIONS,
+    next_page_token: fields::list_aws_regions_response::NEXT_PAGE_TOKEN,
+    to_create: fields::create_aws_region_request::REGION,
+    created: fields::create_aws_region_response::REGION,
+    replace_id: fields::replace_aws_region_request::ID,
+    to_replace: fields::replace_aws_region_request::REGION,
+    replaced: fields::replace_aws_region_response::REGION,
+    delete_id: fields::delete_aws_region_request::ID,
+};
+
+fn messages_of(kind: Kind) -> &'static Messages {
     match kind {
-        Kind::Consul => Names { one: "Consul", many: "Consuls", field: "consul", list: "consuls" },
-        Kind::Aws => Names { one: "AwsRegion", many: "AwsRegions", field: "region", list: "regions" },
+        Kind::Consul => &OF_CONSUL,
+        Kind::Aws => &OF_AWS,
     }
 }
 
-/// Position of a field of one of our messages.
-fn field(context: &Context, message: &str, name: &str) -> FieldIndex {
-    context.schema.tables.field(&format!("backstay.discovery.v2.{message}"), name)
-}
-
-fn text<'o>(context: &Context, message: &str, name: &str, request: &'o Object) -> &'o str {
-    request.str(field(context, message, name)).unwrap_or_default()
+fn text(request: &Object, field: FieldIndex) -> &str {
+    request.str(field).unwrap_or_default()
 }
 
 /// An instance as the caller may see it: over gRPC without secrets and with its status. Clients of /v2 send back what they
@@ -42,70 +79,62 @@ fn text<'o>(context: &Context, message: &str, name: &str, request: &'o Object) -
 fn shown(context: &Context, kind: Kind, listed: Listed) -> Result<Value> {
     let Listed { mut object, status } = listed;
     if context.transport == Transport::Grpc {
-        for secret in kind.secrets() {
-            object.take(field(context, names(kind).one, secret));
-        }
-        let tables = &context.schema.tables;
-        let message = tables.message_by_name.get("backstay.discovery.v2.DiscoveryStatus").copied().unwrap_or_default();
-        let status = to_object(&context.schema, message, &message_of(status))?;
-        object.set(field(context, names(kind).one, "status"), Value::Object(status));
+        object.take(kind.secret());
+        let status = to_object(&context.schema, messages::discovery::DISCOVERY_STATUS, &message_of(status))?;
+        object.set(messages_of(kind).status, Value::Object(status));
     }
     Ok(Value::Object(object))
 }
 
-fn answer(context: &Context, kind: Kind, verb: &str, listed: Listed) -> Result<Object> {
+fn answer(context: &Context, kind: Kind, field: FieldIndex, listed: Listed) -> Result<Object> {
     let mut out = Object::new();
-    let message = format!("{verb}{}Response", names(kind).one);
-    out.set(field(context, &message, names(kind).field), shown(context, kind, listed)?);
+    out.set(field, shown(context, kind, listed)?);
     Ok(out)
 }
 
 pub(super) fn list(context: Context, kind: Kind, request: &Object) -> Result<Object> {
-    let (input, output) = (format!("List{}Request", names(kind).many), format!("List{}Response", names(kind).many));
-    let size = request.int(field(&context, &input, "page_size")).unwrap_or(0);
-    let page = paging::Page::new(size, text(&context, &input, "page_token", request), context.transport)?;
+    let of = messages_of(kind);
+    let size = request.int(of.page_size).unwrap_or(0);
+    let page = paging::Page::new(size, text(request, of.page_token), context.transport)?;
     let (all, revision) = context.discovery.list(kind);
     let (all, next) = page.cut(all, revision)?;
     let mut out = Object::new();
     for listed in all {
-        out.push(field(&context, &output, names(kind).list), shown(&context, kind, listed)?);
+        out.push(of.listed, shown(&context, kind, listed)?);
     }
     if !next.is_empty() {
-        out.set(field(&context, &output, "next_page_token"), Value::Str(next.into()));
+        out.set(of.next_page_token, Value::Str(next.into()));
     }
     Ok(out)
 }
 
 pub(super) fn get(context: Context, kind: Kind, request: &Object) -> Result<Object> {
-    let id = text(&context, &format!("Get{}Request", names(kind).one), "id", request);
-    answer(&context, kind, "Get", context.discovery.get(kind, id)?)
+    let of = messages_of(kind);
+    answer(&context, kind, of.got, context.discovery.get(kind, text(request, of.get_id))?)
 }
 
 pub(super) async fn create(context: Context, kind: Kind, request: Object) -> Result<Object> {
-    let message = format!("Create{}Request", names(kind).one);
-    let object = request.object(field(&context, &message, names(kind).field)).cloned().unwrap_or_default();
-    answer(&context, kind, "Create", context.discovery.create(kind, &object).await?)
+    let of = messages_of(kind);
+    let object = request.object(of.to_create).cloned().unwrap_or_default();
+    answer(&context, kind, of.created, context.discovery.create(kind, &object).await?)
 }
 
 pub(super) async fn replace(context: Context, kind: Kind, request: Object) -> Result<Object> {
-    let message = format!("Replace{}Request", names(kind).one);
-    let id = text(&context, &message, "id", &request);
-    let mut object = request.object(field(&context, &message, names(kind).field)).cloned().unwrap_or_default();
+    let of = messages_of(kind);
+    let id = text(&request, of.replace_id);
+    let mut object = request.object(of.to_replace).cloned().unwrap_or_default();
     if context.transport == Transport::Grpc {
         // Who was not shown a secret cannot send it back.
         let known = context.discovery.get(kind, id)?.object;
-        for secret in kind.secrets().iter().map(|secret| field(&context, names(kind).one, secret)) {
-            if let (None, Some(value)) = (object.get(secret), known.get(secret)) {
-                object.set(secret, value.clone());
-            }
+        if let (None, Some(value)) = (object.get(kind.secret()), known.get(kind.secret())) {
+            object.set(kind.secret(), value.clone());
         }
     }
-    answer(&context, kind, "Replace", context.discovery.replace(kind, id, &object).await?)
+    answer(&context, kind, of.replaced, context.discovery.replace(kind, id, &object).await?)
 }
 
 pub(super) async fn delete(context: Context, kind: Kind, request: Object) -> Result<Object> {
-    let id = text(&context, &format!("Delete{}Request", names(kind).one), "id", &request);
-    context.discovery.delete(kind, id).await?;
+    context.discovery.delete(kind, text(&request, messages_of(kind).delete_id)).await?;
     Ok(Object::new())
 }
 

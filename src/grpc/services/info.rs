@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::Context;
 use crate::error::Result;
+use crate::proto::messages;
 use crate::proto::runtime as pb;
 use crate::runtime::{Info, InfoValue};
 use crate::schema::tables::Kind;
@@ -61,9 +62,7 @@ pub(super) async fn processes(context: Context, _: pb::GetProcessInfoRequest) ->
 /// Fills the message by name: `Uptime_sec` of HAProxy is `uptime_sec` here.
 fn item(context: &Context, info: &Info) -> Result<pb::ProcessInfoItem> {
     let tables = &context.schema.tables;
-    let Some(id) = tables.message_by_name.get("backstay.runtime.v2.ProcessInfoItem").copied() else {
-        return Ok(pb::ProcessInfoItem::default());
-    };
+    let id = messages::runtime::PROCESS_INFO_ITEM;
     let places: HashMap<String, usize> =
         tables.messages[id].fields.iter().enumerate().map(|(at, field)| (key(&field.name), at)).collect();
     let mut object = Object::new();

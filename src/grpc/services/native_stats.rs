@@ -5,31 +5,31 @@ use std::sync::Arc;
 use super::Context;
 use crate::error::{Error, Reason, Result};
 use crate::grpc::call::{Answer, Transport};
+use crate::proto::fields::stats::{self as fields, get_native_stats_request, native_stat};
+use crate::proto::messages::stats as messages;
 use crate::proto::stats as pb;
 use crate::runtime::{StatKind, StatRow};
 use crate::schema::tables::{FieldIndex, Kind, Tables};
 use crate::schema::value::{Object, Value};
 use crate::schema::wire;
 
-/// Position of a field of one of our messages.
-fn field(tables: &Tables, message: &str, name: &str) -> FieldIndex {
-    tables.field(&format!("backstay.stats.v2.{message}"), name)
-}
-
 /// An answer has a hundred values for each server, so it is made as it is needed, without structs in between: over REST
 /// while it is sent, over gRPC as bytes of the wire.
 pub(super) async fn get(context: Context, request: Object) -> Result<Answer> {
     let tables = Arc::clone(&context.schema.tables);
-    let input = |name| field(&tables, "GetNativeStatsRequest", name);
-    let text = |name| request.str(input(name)).unwrap_or_default();
-    let kind = pb::NativeStatType::try_from(request.enum_number(input("type")).unwrap_or_default());
+    let text = |field: FieldIndex| request.str(field).unwrap_or_default();
+    let kind = request.enum_number(get_native_stats_request::TYPE).unwrap_or_default();
+    let kind = pb::NativeStatType::try_from(kind);
     let kind = match kind.unwrap_or_default() {
         pb::NativeStatType::Unspecified => None,
         pb::NativeStatType::Frontend => Some(StatKind::Frontend),
         pb::NativeStatType::Backend => Some(StatKind::Backend),
         pb::NativeStatType::Server => Some(StatKind::Server),
     };
-    let (name, parent) = (Some(text("name")).filter(|name| !name.is_empty()), text("parent"));
+    let (name, parent) = (
+        Some(text(get_native_stats_request::NAME)).filter(|name| !name.is_empty()),
+        text(get_native_stats_request::PARENT),
+    );
     let rows: Box<dyn Iterator<Item = Vec<StatRow>> + Send> = match (kind, name) {
         (None, Some(_)) => return Err(wrong("name needs a type")),
         (Some(StatKind::Server), Some(server)) => {
@@ -50,32 +50,28 @@ pub(super) async fn get(context: Context, request: Object) -> Result<Answer> {
         let bytes = written(&tables, all)?;
         return Ok(Answer::Written(Box::pin(tokio_stream::once(Ok(bytes.into())))));
     }
-    let mut messages = all.map(move |collection| {
+    let mut responses = all.map(move |collection| {
         let mut response = Object::new();
-        response.push(field(&tables, "GetNativeStatsResponse", "collections"), Value::Object(collection));
+        response.push(fields::get_native_stats_response::COLLECTIONS, Value::Object(collection));
         response
     });
-    Ok(match messages.next() {
+    Ok(match responses.next() {
         Some(whole) if nothing => Answer::Message(whole),
-        first => Answer::Stream(Box::pin(tokio_stream::iter(first.into_iter().chain(messages).map(Ok)))),
+        first => Answer::Stream(Box::pin(tokio_stream::iter(first.into_iter().chain(responses).map(Ok)))),
     })
 }
 
 /// The response on the wire. Parts of a message one behind the other are the message.
 fn written(tables: &Tables, parts: impl Iterator<Item = Object>) -> Result<Vec<u8>> {
-    let message = |name: &str| {
-        let id = tables.message_by_name.get(format!("backstay.stats.v2.{name}").as_str()).copied();
-        id.ok_or_else(|| Error::internal(format!("no message {name}")))
-    };
     let mut collection = Vec::new();
     for part in parts {
-        wire::encode(tables, message("NativeStatsCollection")?, &part, &mut collection);
+        wire::encode(tables, messages::NATIVE_STATS_COLLECTION, &part, &mut collection);
     }
     let mut response = Vec::with_capacity(collection.len() + 8);
     let mut whole = Object::new();
-    whole.push(field(tables, "GetNativeStatsResponse", "collections"), Value::Object(Object::new()));
+    whole.push(fields::get_native_stats_response::COLLECTIONS, Value::Object(Object::new()));
     // An empty collection is its key and the length 0, which gives way to the real one.
-    wire::encode(tables, message("GetNativeStatsResponse")?, &whole, &mut response);
+    wire::encode(tables, messages::GET_NATIVE_STATS_RESPONSE, &whole, &mut response);
     response.pop();
     prost::encode_length_delimiter(collection.len(), &mut response).map_err(Error::internal)?;
     response.append(&mut collection);
@@ -99,14 +95,12 @@ struct Parts {
 
 impl Parts {
     fn collection(&mut self, stats: Vec<Value>) -> Object {
-        let tables = Arc::clone(&self.writer.tables);
         let mut collection = Object::new();
-        let mut set = |name, value| collection.set(field(&tables, "NativeStatsCollection", name), value);
         if let Some(address) = self.address.take() {
-            set("runtime_api", Value::Str(address.into()));
+            collection.set(fields::native_stats_collection::RUNTIME_API, Value::Str(address.into()));
         }
         if !stats.is_empty() {
-            set("stats", Value::List(stats));
+            collection.set(fields::native_stats_collection::STATS, Value::List(stats));
         }
         collection
     }
@@ -129,10 +123,6 @@ impl Iterator for Parts {
 /// Makes objects of rows.
 struct Writer {
     tables: Arc<Tables>,
-    backend_name: FieldIndex,
-    name: FieldIndex,
-    stats: FieldIndex,
-    kind: FieldIndex,
     /// The field of each column and whether it is a number, for the columns in `of`.
     places: Vec<Option<(FieldIndex, bool)>>,
     of: Option<Arc<[String]>>,
@@ -140,19 +130,17 @@ struct Writer {
 
 impl Writer {
     fn new(tables: &Arc<Tables>) -> Self {
-        let [backend_name, name, stats, kind] =
-            ["backend_name", "name", "stats", "type"].map(|name| field(tables, "NativeStat", name));
-        Writer { tables: Arc::clone(tables), backend_name, name, stats, kind, places: Vec::new(), of: None }
+        Writer { tables: Arc::clone(tables), places: Vec::new(), of: None }
     }
 
     fn place(&mut self, row: &StatRow) {
         if self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, row.columns())) {
             return;
         }
-        let table = self.tables.message("backstay.stats.v2.NativeStatStats");
+        let table = &self.tables.messages[messages::NATIVE_STAT_STATS];
         let place = |column: &String| {
-            let field = table?.field_named(column)?;
-            match table?.fields[field].kind {
+            let field = table.fields.iter().position(|field| *field.name == **column)?;
+            match table.fields[field].kind {
                 Kind::Int64 => Some((field, true)),
                 Kind::String => Some((field, false)),
                 _ => None,
@@ -185,11 +173,11 @@ impl Writer {
         }
         let mut object = Object::new();
         if let Some(backend) = backend {
-            object.set(self.backend_name, Value::Str(backend.into()));
+            object.set(native_stat::BACKEND_NAME, Value::Str(backend.into()));
         }
-        object.set(self.name, Value::Str(name.into()));
-        object.set(self.stats, Value::Object(stats));
-        object.set(self.kind, Value::Enum(kind.into()));
+        object.set(native_stat::NAME, Value::Str(name.into()));
+        object.set(native_stat::STATS, Value::Object(stats));
+        object.set(native_stat::TYPE, Value::Enum(kind.into()));
         Some(object)
     }
 }
