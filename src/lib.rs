@@ -18,7 +18,7 @@
 //! | [`error`] | the one `Error` and the table of reasons: gRPC code, HTTP status, meaning | any transport |
 //! | [`tls`] | certificates, private keys and authorities out of PEM files | who uses them |
 //! | [`settings`] | the table of settings; YAML, environment, flags; all checked before a port is bound | what the settings do |
-//! | [`proto`] | descriptors, and structs of the messages that Rust code handles by hand | |
+//! | [`proto`] | descriptors, structs of the messages that Rust code handles by hand, and constants by which code names messages, fields and values | |
 //! | [`schema`] | descriptors as tables; interpreters: `wire`, `json`, `template`, `check`, `mask`, `openapi` | files, sockets, any resource by name |
 //! | [`document`] | haproxy.cfg as lossless text: sections, lines, edits | resources, files, clocks |
 //! | [`configuration`] | objects in and out of a document; transactions; the one way to the file; recovery | how HAProxy is checked or reloaded (it declares traits: `ports`) |
