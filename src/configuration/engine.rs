@@ -211,7 +211,8 @@ impl Engine {
         }
         let mut section = Section::clone(&document.sections()[at]);
         let words = section.line(line).map(|line| line.words().words).unwrap_or_default();
-        let spelled = respelled(&words, &text, |text| self.line_object(resource, &split(text).words, 0));
+        let printed = self.line_text(resource, &old, old.residue()).map_or_else(|_| String::new(), |(text, _)| text);
+        let spelled = respelled(&words, &printed, &text, |text| self.line_object(resource, &split(text).words, 0));
         section.replace_line(line, &spelled)?;
         Ok(Edited { document: document.with_section(at, section), unused })
     }

@@ -206,7 +206,10 @@ impl Engine {
             };
             edit.slot(old, new, self.is_list(resource, &grammar.path(slot)), &same, &|old, new| {
                 let new = self.with_residue(resource, old, new);
-                respelled(&split(old).words, &new, |text| says(&mut [text].into_iter()))
+                let said = grammar.print(&says(&mut [old].into_iter())).map(|printed| printed.lines);
+                let printed = said.ok().and_then(|lines| lines.into_iter().next()).map(|(_, text)| text);
+                let printed = self.with_residue(resource, old, &printed.unwrap_or_default());
+                respelled(&split(old).words, &printed, &new, |text| says(&mut [text].into_iter()))
             });
         }
         // A document with another section costs a copy of its list of sections.

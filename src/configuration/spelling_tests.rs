@@ -150,7 +150,7 @@ fn two_names_that_read_the_same_are_one() {
 
 #[test]
 fn words_that_stay_keep_their_spelling() {
-    let spell = |old: &str, new: &str| respelled(&split(old).words, new, |_| ());
+    let spell = |old: &str, new: &str| respelled(&split(old).words, old, new, |_| ());
     assert_eq!(
         spell(r#"server "s1" '1.2.3.4:80' "check""#, "server s1 1.2.3.4:80 check weight 5"),
         r#"server "s1" '1.2.3.4:80' "check" weight 5"#
@@ -162,5 +162,39 @@ fn words_that_stay_keep_their_spelling() {
 
 #[test]
 fn a_spelling_that_would_say_something_else_is_left() {
-    assert_eq!(respelled(&[r#""a""#], "a", str::len), "a");
+    assert_eq!(respelled(&[r#""a""#], "a", "a", str::len), "a");
+}
+
+#[test]
+fn arguments_stay_in_the_order_of_the_line() {
+    let spell = |old: &str, printed: &str, new: &str| {
+        respelled(&split(old).words, printed, new, |text| {
+            let mut words = split(text).words.into_iter().map(str::to_owned).collect::<Vec<_>>();
+            words.sort();
+            words.join(" ").replace("1024", "1k")
+        })
+    };
+    for (old, printed, new, expected) in [
+        // The same, another value, one more argument, one less.
+        ("r code 302 location /a", "r location /a code 302", "r location /b code 302", "r code 302 location /b"),
+        ("t size 1k type ip", "t type ip size 1k", "t type ip size 1k nopurge", "t size 1k nopurge type ip"),
+        ("t size 1k store a type ip", "t type ip size 1k store a", "t type ip store a", "t store a type ip"),
+        ("s a rise 2 fall 2", "s a fall 2 rise 2", "s a fall 3 rise 2", "s a rise 2 fall 3"),
+        // Its own order is ours.
+        ("r location /a code 302", "r location /a code 302", "r location /a code 303", "r location /a code 303"),
+        // A word that is the same is not written anew.
+        ("t size 1k type ip", "t type ip size 1024", "t type ip size 1024 nopurge", "t size 1k nopurge type ip"),
+        // Nothing is known of the old line.
+        ("r code 302 location /a", "", "r location /b code 302", "r location /b code 302"),
+    ] {
+        assert_eq!(spell(old, printed, new), expected, "{old}");
+    }
+}
+
+#[test]
+fn a_negation_touches_its_word_as_in_the_old_line() {
+    let spell = |old: &str, printed: &str, new: &str| respelled(&split(old).words, printed, new, |_| ());
+    assert_eq!(spell("c expect !string a", "c expect ! string a", "c expect ! string b"), "c expect !string b");
+    assert_eq!(spell("c expect ! string a", "c expect ! string a", "c expect ! string b"), "c expect ! string b");
+    assert_eq!(spell("c expect string !a", "c expect string !a", "c expect string !b"), "c expect string !b");
 }

@@ -51,7 +51,7 @@ fn an_operation_says_what_the_schema_says() {
     assert_eq!(create["operationId"], "createAcl");
     assert_eq!(create["tags"], json!(["Acl"]));
     assert_eq!(create["summary"], "Creates an ACL");
-    let parents = json!(["frontend", "backend", "fcgi-app"]);
+    let parents = json!(["frontend", "backend", "fcgi-app", "defaults"]);
     assert_eq!(parameter(create, "parent_type")["schema"]["enum"], parents);
     assert_eq!(parameter(create, "version")["schema"]["type"], "integer");
     let acl = json!({"$ref": "#/components/schemas/Acl"});

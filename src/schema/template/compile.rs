@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::node::{
-    Alternative, Any, AnyItem, Choice, Empty, Group, Index, Leaf, Message, Node, Number, Param, Part, PrintOnly, Rest,
-    Slot, Star, Stop, Target, Tokens, ValueLine, Values,
+    Alternative, Any, AnyItem, Choice, Empty, Gather, Group, Index, Leaf, Message, Node, Number, Param, Part,
+    PrintOnly, Rest, Slot, Star, Stop, Target, Tokens, ValueLine, Values,
 };
-use super::notation::{self, ChoiceRef, Item, Piece, SlotRef, Tree, Unit};
+use super::notation::{self, ChoiceRef, GatherRef, Item, Piece, SlotRef, Tree, Unit};
 use crate::schema::tables::{EnumId, Field, FieldIndex, Kind, MessageId, Tables};
 
 /// A broken rule on its way up to the message that is compiled.
@@ -202,6 +202,7 @@ impl<'t> Compiler<'t> {
                 },
                 Item::Slot(slot) => self.slot(slot, context)?,
                 Item::Choice(choice) => self.choice(choice, context)?,
+                Item::Gather(gather) => self.gather(gather, context)?,
                 Item::Group(tree) => self.group(tree, false, context)?,
                 Item::Any(inner) => self.any_order(inner, context)?,
                 Item::Star if at + 1 < items.len() => return Err(Broken::new("A12", "`*` is not last")),
@@ -319,6 +320,7 @@ impl<'t> Compiler<'t> {
                 None | Some(Unit::Milliseconds | Unit::Seconds | Unit::MillisecondsOfSeconds | Unit::Size),
             ) => Ok(Leaf::Number(Number {
                 narrow: field.kind == Kind::Int32,
+                unsigned: field.check.min.is_some_and(|min| min >= 0),
                 unit,
                 listed: field.numbers.clone().into(),
             })),
@@ -411,6 +413,16 @@ impl<'t> Compiler<'t> {
             yes: words(&choice.yes),
             no: choice.no.as_deref().map(words),
         }))
+    }
+
+    fn gather(&self, gather: &GatherRef, context: &Context) -> Made<Node> {
+        let at = self.find(gather.name.as_deref(), context)?;
+        let field = &self.tables.messages[context.message].fields[at];
+        if field.kind != Kind::String || field.repeated {
+            return Err(Broken::new("A12", format!("listed words make a string, which `{}` is not", field.json)));
+        }
+        let words = gather.words.iter().map(|(word, more)| (word.as_str().into(), *more)).collect();
+        Ok(Node::Gather(Gather { target: Self::target(at, false, context), words }))
     }
 
     fn parts(&mut self, pieces: &[Piece], context: &Context) -> Made<Box<[Part]>> {
@@ -514,6 +526,7 @@ fn repeats(nodes: &[Node]) -> bool {
         Node::Values(values) => values.target.push,
         Node::Message(message) => message.target.push,
         Node::Rest(rest) => rest.item.is_some(),
+        Node::Gather(_) => true,
         _ => false,
     })
 }
@@ -523,6 +536,7 @@ fn own_slot_is_optional(nodes: &[Node], optional: bool) -> bool {
     nodes.iter().any(|node| match node {
         Node::Slot(slot) | Node::List(slot) => optional && slot.target.own,
         Node::Rest(rest) => optional && rest.target.own,
+        Node::Gather(gather) => optional && gather.target.own,
         Node::Values(values) => optional && values.target.own,
         Node::Word(parts) => part(parts) || (optional && part_has_own(parts)),
         Node::Group(group) => group

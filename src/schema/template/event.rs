@@ -20,6 +20,8 @@ pub(super) enum Event<'w> {
     Words(Target, u32, u32),
     /// A string that is joined to what is there with a comma.
     Join(Target, &'w str),
+    /// Words `from..to` of the line, joined to what is there with a blank.
+    Gather(Target, u32, u32),
     /// A message begins.
     Open(Target),
     /// It ends.
@@ -42,6 +44,7 @@ impl Event<'_> {
             | Event::Text(target, _)
             | Event::Words(target, ..)
             | Event::Join(target, _)
+            | Event::Gather(target, ..)
             | Event::Open(target) => Some(target.field),
             Event::Close | Event::Residue | Event::Silent(..) | Event::Dead => None,
         }
@@ -89,6 +92,14 @@ fn scope(events: &[Event<'_>], at: &mut usize, source: Source<'_, '_>, object: &
                 let value = match object.str(target.field as usize) {
                     Some(before) => format!("{before},{text}").into(),
                     None => (*text).into(),
+                };
+                object.set(target.field as usize, Value::Str(value));
+            }
+            Event::Gather(target, from, to) => {
+                let more = joined(&source.words[*from as usize..*to as usize]);
+                let value = match object.str(target.field as usize) {
+                    Some(before) => format!("{before} {more}").into(),
+                    None => more,
                 };
                 object.set(target.field as usize, Value::Str(value));
             }

@@ -16,6 +16,8 @@ pub(super) struct First {
     pub prefixes: BTreeSet<Box<str>>,
     pub number: bool,
     pub free: bool,
+    /// It can be a word that no parameter of a `*` begins with.
+    pub unknown: bool,
     /// It may be absent.
     pub nullable: bool,
 }
@@ -26,6 +28,7 @@ impl First {
         self.prefixes.extend(other.prefixes.iter().cloned());
         self.number |= other.number;
         self.free |= other.free;
+        self.unknown |= other.unknown;
     }
 
     fn word(&mut self, word: &str) {
@@ -125,6 +128,7 @@ pub(super) fn first(node: &Node) -> First {
             choice.yes.first().iter().for_each(|word| set.word(word));
             choice.no.iter().filter_map(|no| no.first()).for_each(|word| set.word(word));
         }
+        Node::Gather(gather) => gather.words.iter().for_each(|(word, _)| set.word(word)),
         Node::Values(values) => {
             for value in values.lines.iter().filter(|value| value.print_only.is_none()) {
                 let inner = first_of(&value.nodes);
@@ -147,8 +151,7 @@ pub(super) fn first(node: &Node) -> First {
         }
         Node::Star(star) => {
             star.params.iter().for_each(|param| set.add(&first_of(&param.nodes)));
-            // Words that no parameter begins with belong to the group as well.
-            set.free = true;
+            set.unknown = true;
             set.nullable = true;
         }
     }
@@ -190,14 +193,14 @@ fn sequence(nodes: &mut [Node], follow: &First) -> Made {
 
 fn link(node: &mut Node, follow: &First, begin: &First) -> Made {
     match node {
-        Node::Literal(_) | Node::Slot(_) | Node::List(_) | Node::Choice(_) => Ok(()),
+        Node::Literal(_) | Node::Slot(_) | Node::List(_) | Node::Choice(_) | Node::Gather(_) => Ok(()),
         Node::Word(parts) => word(parts, &[]),
         Node::Rest(rest) => rest_of_line(rest, follow),
         Node::Values(values) => enum_values(values, follow),
         Node::Message(message) => {
             let mut after = follow.clone();
             if message.many {
-                if begin.free || begin.number {
+                if begin.free || begin.unknown || begin.number {
                     return Err(Broken::new("A11", "a repeated message begins with a free word or a number"));
                 }
                 if let Some(word) = begin.common(follow) {
@@ -214,7 +217,7 @@ fn link(node: &mut Node, follow: &First, begin: &First) -> Made {
 }
 
 fn rest_of_line(rest: &mut Rest, follow: &First) -> Made {
-    if follow.free || follow.number {
+    if follow.free || follow.number || follow.unknown {
         return Err(Broken::new("A4", "`...` is followed by something that is not a keyword"));
     }
     rest.stop = follow.stop();
@@ -243,7 +246,7 @@ fn alternatives(group: &mut Group, follow: &First, begin: &First) -> Made {
 fn any_order(any: &mut Any, follow: &First) -> Made {
     let begins: Vec<First> = any.items.iter().map(|item| first_of(&item.nodes)).collect();
     for (at, begin) in begins.iter().enumerate() {
-        if begin.free || begin.number || begin.nullable {
+        if begin.free || begin.unknown || begin.number || begin.nullable {
             return Err(Broken::new("A6", "an item in any order begins with a free word or a number"));
         }
         if let Some(word) = begins[..at].iter().find_map(|other| begin.common(other)) {
@@ -283,7 +286,7 @@ fn parameters(star: &mut Star) -> Made {
     let begins: Vec<First> = star.params.iter().map(|param| first_of(&param.nodes)).collect();
     let mut all = First::default();
     for (at, begin) in begins.iter().enumerate() {
-        if begin.free || begin.number || begin.nullable {
+        if begin.free || begin.unknown || begin.number || begin.nullable {
             return Err(Broken::new("A6", "a parameter begins with a free word or a number"));
         }
         let read = |at: usize| star.params[at].print_only.is_none();
@@ -316,7 +319,7 @@ fn index_of<'f>(begins: impl Iterator<Item = (usize, &'f First)>) -> Index {
             words.entry(word.clone()).or_default().push(at as u16);
         }
         prefixes.extend(begin.prefixes.iter().map(|prefix| (prefix.clone(), at as u16)));
-        if begin.free || begin.number || begin.nullable {
+        if begin.free || begin.unknown || begin.number || begin.nullable {
             free.push(at as u16);
         }
     }

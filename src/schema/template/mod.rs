@@ -55,6 +55,8 @@ pub struct Grammar {
 struct Line {
     nodes: Vec<Node>,
     keywords: Vec<Keyword>,
+    /// A word of it is `!`, which may also touch the word behind it.
+    negated: bool,
 }
 
 /// How a line can begin.
@@ -159,13 +161,16 @@ impl Grammar {
 
     fn parse_words(&self, message: MessageId, words: &[&str]) -> Option<Object> {
         let line = self.lines.get(message)?.as_ref()?;
-        let mut parser = Parser::new(words, &[]);
-        if !parser.line(&line.nodes) {
-            return None;
-        }
-        let mut object = Object::new();
-        build(&parser.events, Source { words, residue: &parser.residue, silent: false }, &mut object);
-        Some(object)
+        let read = |words: &[&str]| {
+            let mut parser = Parser::new(words, &[]);
+            if !parser.line(&line.nodes) {
+                return None;
+            }
+            let mut object = Object::new();
+            build(&parser.events, Source { words, residue: &parser.residue, silent: false }, &mut object);
+            Some(object)
+        };
+        read(words).or_else(|| if line.negated { read(&apart(words)?) } else { None })
     }
 
     /// Prints the line of a message, or the header of a section.
@@ -202,6 +207,25 @@ pub fn milliseconds(text: &str) -> Option<i64> {
     units::read(text, Some(notation::Unit::Milliseconds))
 }
 
+/// The words with the first `!` that touches another word as a word of its own.
+fn apart<'w>(words: &[&'w str]) -> Option<Vec<&'w str>> {
+    let at = words.iter().position(|word| word.len() > 1 && word.starts_with('!'))?;
+    let (mark, word) = words[at].split_at(1);
+    Some([&words[..at], &[mark, word], &words[at + 1..]].concat())
+}
+
+/// True when a program has the word `!`.
+fn negates(nodes: &[Node]) -> bool {
+    nodes.iter().any(|node| match node {
+        Node::Choice(choice) => choice.yes.iter().any(|word| **word == *"!"),
+        Node::Group(group) => group.alternatives.iter().any(|alternative| negates(&alternative.nodes)),
+        Node::Any(any) => any.items.iter().any(|item| negates(&item.nodes)),
+        Node::Values(values) => values.lines.iter().any(|value| negates(&value.nodes)),
+        Node::Message(message) => negates(&message.nodes),
+        _ => false,
+    })
+}
+
 fn compile_line(compiler: &mut Compiler<'_>, id: MessageId) -> Result<Line, Broken> {
     let mut nodes = compiler.line(&Context::new(id, None))?;
     let template = compiler.tables.messages[id].line.as_deref().unwrap_or_default();
@@ -209,10 +233,10 @@ fn compile_line(compiler: &mut Compiler<'_>, id: MessageId) -> Result<Line, Brok
     let first = link::first_of(&nodes);
     let mut keywords: Vec<Keyword> = first.words.into_iter().map(Keyword::Word).collect();
     keywords.extend(first.prefixes.into_iter().map(Keyword::Prefix));
-    if first.free || first.number {
+    if first.free || first.unknown || first.number {
         keywords.push(Keyword::Any);
     }
-    Ok(Line { nodes, keywords })
+    Ok(Line { negated: negates(&nodes), nodes, keywords })
 }
 
 fn fault(tables: &Tables, id: MessageId, broken: Broken) -> Fault {

@@ -24,6 +24,8 @@ pub(super) enum Node {
     List(Slot),
     /// Fixed words that stand for true or false.
     Choice(Choice),
+    /// Listed words that make a text.
+    Gather(Gather),
     /// An enum of which values have templates.
     Values(Values),
     /// A nested message.
@@ -75,6 +77,8 @@ pub(super) enum Leaf {
 #[derive(Debug)]
 pub(super) struct Number {
     pub narrow: bool,
+    /// The smallest is not negative, and so is no number of the file.
+    pub unsigned: bool,
     pub unit: Option<Unit>,
     pub listed: Box<[i64]>,
 }
@@ -116,6 +120,14 @@ pub(super) struct Choice {
     pub toggle: Option<(i32, i32)>,
     pub yes: Box<[Box<str>]>,
     pub no: Option<Box<[Box<str>]>>,
+}
+
+/// Listed words that make a text, in the order in which they stand.
+#[derive(Debug)]
+pub(super) struct Gather {
+    pub target: Target,
+    /// Each keyword, and how many words belong to it.
+    pub words: Box<[(Box<str>, usize)]>,
 }
 
 /// An enum of which values have templates.

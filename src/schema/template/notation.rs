@@ -15,6 +15,8 @@ pub(super) enum Item {
     Slot(SlotRef),
     /// A choice of two texts.
     Choice(ChoiceRef),
+    /// Listed words that make a text.
+    Gather(GatherRef),
     /// Optional words.
     Group(Tree),
     /// Items in any order.
@@ -54,6 +56,15 @@ pub(super) struct ChoiceRef {
     pub yes: Vec<String>,
     /// Words for false or disabled.
     pub no: Option<Vec<String>>,
+}
+
+/// `{name+words|words}`: `_` stands for any word.
+#[derive(Debug)]
+pub(super) struct GatherRef {
+    /// Absent: the field that carries the template.
+    pub name: Option<String>,
+    /// Each keyword, and how many words belong to it.
+    pub words: Vec<(String, usize)>,
 }
 
 /// How the text of a value differs from the value.
@@ -196,7 +207,13 @@ impl Reader<'_> {
                 }
                 let inside = &self.text[self.at + 1..end];
                 self.at = end + 1;
-                if inside.contains('=') { choice(inside).map(Item::Choice) } else { slot(inside).map(Item::Slot) }
+                if inside.contains('+') {
+                    gather(inside).map(Item::Gather)
+                } else if inside.contains('=') {
+                    choice(inside).map(Item::Choice)
+                } else {
+                    slot(inside).map(Item::Slot)
+                }
             }
             _ => self.word(),
         }
@@ -307,6 +324,20 @@ fn choice(inside: &str) -> Result<ChoiceRef, Problem> {
     Ok(ChoiceRef { name: name(field)?, yes, no })
 }
 
+fn gather(inside: &str) -> Result<GatherRef, Problem> {
+    let (field, texts) = inside.split_once('+').unwrap_or((inside, ""));
+    let mut words = Vec::new();
+    for text in texts.split('|') {
+        let mut rest = text.split_ascii_whitespace();
+        let keyword = rest.next().ok_or_else(|| fault("a listed word is empty"))?;
+        if rest.clone().any(|word| word != "_") {
+            return Err(fault("a listed word is followed by `_` only"));
+        }
+        words.push((keyword.to_owned(), rest.count()));
+    }
+    Ok(GatherRef { name: name(field)?, words })
+}
+
 /// Names of the fields that a tree mentions.
 pub(super) fn names(tree: &Tree, into: &mut Vec<String>) {
     for sequence in tree {
@@ -321,6 +352,7 @@ pub(super) fn item_names(items: &[Item], into: &mut Vec<String>) {
             Item::Word(pieces) => piece_names(pieces, into),
             Item::Slot(slot) => into.extend(slot.name.clone()),
             Item::Choice(choice) => into.extend(choice.name.clone()),
+            Item::Gather(gather) => into.extend(gather.name.clone()),
             Item::Group(tree) => names(tree, into),
             Item::Any(inner) => item_names(inner, into),
             Item::Star => {}

@@ -97,6 +97,8 @@ fn nodes_steps<'n>(nodes: &'n [Node], tail: &Tail<'n>, out: &mut Vec<(Token<'n>,
                 steps(&Some(Rc::new(Link::Words(words, after.clone()))), out);
             }
         }
+        // The words that belong to a keyword are not compared.
+        Node::Gather(gather) => out.extend(gather.words.iter().map(|(word, _)| (Token::Exact(word), after.clone()))),
         Node::Values(values) => {
             let mut end = false;
             for value in values.lines.iter().filter(|value| value.print_only.is_none()) {

@@ -161,6 +161,15 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
                         self.events.push(Event::Words(more.target, start as u32, at as u32));
                     }
                 }
+                Node::Gather(gather) => {
+                    let more =
+                        self.words.get(at).and_then(|word| gather.words.iter().find(|(text, _)| **text == **word));
+                    let Some(end) = more.map(|(_, more)| at + 1 + more).filter(|end| *end <= self.words.len()) else {
+                        return false;
+                    };
+                    self.events.push(Event::Gather(gather.target, at as u32, end as u32));
+                    at = end;
+                }
                 Node::Choice(choice) => return self.choice(choice, rest, at, then),
                 Node::Values(values) => return self.values(values, at, &Then::Nodes(rest, then)),
                 Node::Message(message) => return self.message(message, at, &Then::Nodes(rest, then)),
@@ -407,7 +416,7 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
             Leaf::Address { listen } => units::address(text, whole, *listen).map(|text| Event::Text(target, text)),
             Leaf::Number(number) => {
                 let value = units::read(text, number.unit)?;
-                let narrow = !number.narrow || i32::try_from(value).is_ok();
+                let narrow = (!number.narrow || i32::try_from(value).is_ok()) && (!number.unsigned || value >= 0);
                 let listed = number.listed.is_empty() || number.listed.contains(&value);
                 (narrow && listed).then_some(Event::Int(target, value))
             }

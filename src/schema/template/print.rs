@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use super::Step;
 use super::event::Event;
-use super::node::{Choice, Empty, Leaf, Message, Node, Param, Part, PrintOnly, Rest, Slot, Star, Target, Values};
+use super::node::{
+    Choice, Empty, Gather, Leaf, Message, Node, Param, Part, PrintOnly, Rest, Slot, Star, Target, Values,
+};
 use super::parse::Parser;
 use super::ready::{Here, count, first_target, flag, is_blank, param_value, parts_ready, ready};
 use super::text;
@@ -72,6 +74,7 @@ impl<'o> Printer<'o> {
             }
             Node::List(slot) => self.list(slot, here),
             Node::Rest(rest) => self.rest(rest, here),
+            Node::Gather(gather) => self.gather(gather, here),
             Node::Choice(choice) => self.choice(choice, here),
             Node::Values(values) => self.values(values, here),
             Node::Message(message) => self.messages(message, here),
@@ -212,22 +215,7 @@ impl<'o> Printer<'o> {
             return Err(self.fault(rest.target, here, "is needed by what else is set"));
         };
         match (&rest.item, value) {
-            (None, Value::Str(text)) => {
-                if !words::is_words(text) {
-                    return Err(self.fault(rest.target, here, text::not_words(text)));
-                }
-                // Blanks between words mean nothing in the file: one is enough.
-                let split = words::split(text).words;
-                let bare = split.iter().map(|word| word.len() + 1).sum::<usize>() == text.len() + 1;
-                let text = if bare && !text.contains(['\t', '\u{b}', '\u{c}']) {
-                    Cow::Borrowed(&**text)
-                } else {
-                    Cow::Owned(split.join(" "))
-                };
-                self.word(&text);
-                self.events.push(Event::Text(rest.target, text));
-                Ok(())
-            }
+            (None, Value::Str(_)) => self.text(rest.target, here),
             (Some(leaf), Value::List(items)) => {
                 for (at, value) in items.iter().enumerate() {
                     let (word, print_only) = self.item(leaf, rest.target, at, value)?;
@@ -239,6 +227,44 @@ impl<'o> Printer<'o> {
             }
             _ => Err(self.fault(rest.target, here, "has a value of another type")),
         }
+    }
+
+    /// A text of listed words, and of those that belong to them.
+    fn gather(&mut self, gather: &Gather, here: Here<'o>) -> Done {
+        let words =
+            here.get(gather.target).and_then(|value| if let Value::Str(text) = value { Some(text) } else { None });
+        let words = words.map(|text| words::split(text).words).unwrap_or_default();
+        let mut at = 0;
+        while at < words.len() {
+            let listed = gather.words.iter().find(|(word, _)| **word == *words[at]);
+            let Some(end) = listed.map(|(_, more)| at + 1 + more).filter(|end| *end <= words.len()) else {
+                let list: Vec<&str> = gather.words.iter().map(|(word, _)| &**word).collect();
+                return Err(self.fault(gather.target, here, format!("must be made of {}", list.join(", "))));
+            };
+            at = end;
+        }
+        self.text(gather.target, here)
+    }
+
+    /// A text of one or more words.
+    fn text(&mut self, target: Target, here: Here<'o>) -> Done {
+        let Some(Value::Str(text)) = here.get(target) else {
+            return Err(self.fault(target, here, "is needed by what else is set"));
+        };
+        if !words::is_words(text) {
+            return Err(self.fault(target, here, text::not_words(text)));
+        }
+        // Blanks between words mean nothing in the file: one is enough.
+        let split = words::split(text).words;
+        let bare = split.iter().map(|word| word.len() + 1).sum::<usize>() == text.len() + 1;
+        let text = if bare && !text.contains(['\t', '\u{b}', '\u{c}']) {
+            Cow::Borrowed(&**text)
+        } else {
+            Cow::Owned(split.join(" "))
+        };
+        self.word(&text);
+        self.events.push(Event::Text(target, text));
+        Ok(())
     }
 
     fn choice(&mut self, choice: &Choice, here: Here<'o>) -> Done {
@@ -419,6 +445,7 @@ fn event(target: Target, value: &Value) -> Event<'_> {
 fn is_open(nodes: &[Node]) -> bool {
     match nodes.last() {
         None | Some(Node::Literal(_) | Node::Word(_) | Node::Slot(_) | Node::List(_) | Node::Choice(_)) => false,
+        Some(Node::Gather(_)) => true,
         Some(Node::Rest(_) | Node::Any(_) | Node::Star(_)) => true,
         Some(Node::Group(group)) => !group.required || group.alternatives.iter().any(|one| is_open(&one.nodes)),
         Some(Node::Values(values)) => values.lines.iter().any(|value| is_open(&value.nodes)),

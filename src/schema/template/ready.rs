@@ -72,6 +72,7 @@ fn filled(node: &Node, here: Here<'_>) -> bool {
         Node::Word(parts) => parts_ready(parts, here),
         Node::Slot(slot) | Node::List(slot) => here.has(slot.target),
         Node::Rest(rest) => here.has(rest.target),
+        Node::Gather(gather) => here.has(gather.target),
         Node::Choice(choice) => here
             .get(choice.target)
             .is_some_and(|value| flag(choice, value).is_none_or(|flag| flag || choice.no.is_some())),

@@ -270,6 +270,7 @@ fn fields_of(nodes: &[Node], into: &mut BTreeSet<usize>) {
             }
             Node::Slot(slot) | Node::List(slot) => slot.target,
             Node::Rest(rest) => rest.target,
+            Node::Gather(gather) => gather.target,
             Node::Choice(choice) => choice.target,
             Node::Message(message) => message.target,
             Node::Values(values) => {

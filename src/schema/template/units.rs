@@ -26,7 +26,7 @@ pub(super) fn read(text: &str, unit: Option<Unit>) -> Option<i64> {
 }
 
 /// A time such as `10s` or `1m30s`. `bare` is the worth of a bare number in microseconds, `out` that of the result.
-/// Rounds down, but nothing that is not zero becomes zero.
+/// A time that is no whole number of what the result counts is not read.
 fn time(text: &str, bare: i64, out: i64) -> Option<i64> {
     if text.is_empty() {
         return None;
@@ -55,7 +55,7 @@ fn time(text: &str, bare: i64, out: i64) -> Option<i64> {
         }
         total = total.checked_add(count.checked_mul(worth)?)?;
     }
-    Some(if total > 0 { (total / out).max(1) } else { 0 })
+    (total % out == 0).then_some(total / out)
 }
 
 /// Text of a number in its unit.
@@ -86,6 +86,10 @@ fn is_path(text: &str) -> bool {
 pub(super) fn address(text: &str, whole: bool, listen: bool) -> Option<Cow<'_, str>> {
     if is_path(text) {
         return whole.then_some(Cow::Borrowed(text));
+    }
+    // The port is not a part of it, also where a variable stands for it.
+    if text.contains(":$") {
+        return None;
     }
     if text.strip_prefix(':').is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit() || b == b'-')) {
         return None;
@@ -121,14 +125,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_round_down_but_never_to_zero() {
+    fn times_are_whole_numbers_of_their_unit() {
         let ms = Some(Unit::Milliseconds);
         assert_eq!(read("1m30s", ms), Some(90_000));
-        assert_eq!(read("1999us", ms), Some(1));
-        assert_eq!(read("1us", ms), Some(1));
+        assert_eq!(read("2000us", ms), Some(2));
+        for part in ["1999us", "1us", "500us"] {
+            assert_eq!(read(part, ms), None, "{part}");
+        }
         assert_eq!(read("0us", ms), Some(0));
         assert_eq!(read("9223372036854775807", ms), Some(i64::MAX));
-        assert_eq!(read("1ms", Some(Unit::Seconds)), Some(1));
+        assert_eq!(read("1ms", Some(Unit::Seconds)), None);
+        assert_eq!(read("5000ms", Some(Unit::Seconds)), Some(5));
         assert_eq!(read("2", Some(Unit::MillisecondsOfSeconds)), Some(2_000));
         for bad in ["", "s", "1x", "1m30", "-1", "+1", "9223372036854775807d", "1 s", "1.5s"] {
             assert_eq!(read(bad, ms), None, "{bad:?}");
