@@ -521,12 +521,11 @@ fn any(items: Vec<AnyItem>) -> Made<Node> {
 /// True when an item adds to its field each time it occurs.
 fn repeats(nodes: &[Node]) -> bool {
     nodes.iter().any(|node| match node {
-        Node::List(_) => true,
+        Node::List(_) | Node::Gather(_) => true,
         Node::Slot(slot) => slot.target.push || matches!(slot.leaf, Leaf::Joined),
         Node::Values(values) => values.target.push,
         Node::Message(message) => message.target.push,
         Node::Rest(rest) => rest.item.is_some(),
-        Node::Gather(_) => true,
         _ => false,
     })
 }

@@ -11,6 +11,7 @@ type Made = Result<(), Broken>;
 
 /// What can begin something.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is another kind of beginning")]
 pub(super) struct First {
     pub words: BTreeSet<Box<str>>,
     pub prefixes: BTreeSet<Box<str>>,

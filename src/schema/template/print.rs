@@ -445,8 +445,7 @@ fn event(target: Target, value: &Value) -> Event<'_> {
 fn is_open(nodes: &[Node]) -> bool {
     match nodes.last() {
         None | Some(Node::Literal(_) | Node::Word(_) | Node::Slot(_) | Node::List(_) | Node::Choice(_)) => false,
-        Some(Node::Gather(_)) => true,
-        Some(Node::Rest(_) | Node::Any(_) | Node::Star(_)) => true,
+        Some(Node::Rest(_) | Node::Any(_) | Node::Star(_) | Node::Gather(_)) => true,
         Some(Node::Group(group)) => !group.required || group.alternatives.iter().any(|one| is_open(&one.nodes)),
         Some(Node::Values(values)) => values.lines.iter().any(|value| is_open(&value.nodes)),
         Some(Node::Message(message)) => is_open(&message.nodes),

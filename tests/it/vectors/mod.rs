@@ -25,9 +25,9 @@ use self::server::Server;
 /// Servers that work at the same time, each on its own files.
 const WORKERS: usize = 4;
 
-/// Where the answer is another one on purpose: resource (empty: any), what the text that is loaded first holds, and the
-/// reason.
-const DEVIATIONS: [(&str, &str, &str); 9] = [
+/// Where the answer is another one on purpose: resource (empty: any), what the text that is loaded first holds or the
+/// name of the case, and the reason.
+const DEVIATIONS: [(&str, &str, &str); 11] = [
     ("http_check", " comment a comment", "HAProxy takes no such line, so it has no index and cannot be replaced by it"),
     ("tcp_check", " comment a comment", "HAProxy takes no such line, so it has no index and cannot be replaced by it"),
     (
@@ -40,6 +40,8 @@ const DEVIATIONS: [(&str, &str, &str); 9] = [
     ("", "no-verifyhost", "the keyword is shown"),
     ("", "stats http-request", "the rule is shown in every section that has it"),
     ("", " profile ", "a log line with a profile is a log line, so it is shown and has an index"),
+    ("http_request_rule", "parent_type defaults", "rules of defaults are objects too"),
+    ("http_response_rule", "parent_type defaults", "rules of defaults are objects too"),
     ("", "127.0.0.1:+", "a port that is an offset is not the port of that number"),
 ];
 
@@ -54,9 +56,10 @@ struct Score {
 
 fn deviation(record: &Value) -> Option<&'static str> {
     let text = record["config_in"].as_str().or(record["config_before"].as_str()).unwrap_or_default();
+    let fits = |part: &str| text.contains(part) || record["case"] == part;
     let row = DEVIATIONS
         .iter()
-        .find(|(resource, part, _)| (resource.is_empty() || record["resource"] == *resource) && text.contains(part));
+        .find(|(resource, part, _)| (resource.is_empty() || record["resource"] == *resource) && fits(part));
     row.map(|(.., why)| *why)
 }
 
