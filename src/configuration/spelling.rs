@@ -38,7 +38,7 @@ fn arranged(old: &[&str], printed: &str, new: &str) -> Option<String> {
     let pairs = shared(&printed, &new);
     let (mut from, mut last) = (0, (0, 0));
     let mut rest = pairs.iter().peekable();
-    for to in 0..new.len() {
+    for (to, word) in new.iter().copied().enumerate() {
         let pair = rest.peek().copied().copied();
         let (key, word) = match pair {
             Some((place, at)) if at == to => {
@@ -48,9 +48,9 @@ fn arranged(old: &[&str], printed: &str, new: &str) -> Option<String> {
             }
             _ if from < pair.map_or(printed.len(), |(place, _)| place) => {
                 from += 1;
-                ((places[from - 1], 0), new[to])
+                ((places[from - 1], 0), word)
             }
-            _ => ((last.0, last.1 + 1), new[to]),
+            _ => ((last.0, last.1 + 1), word),
         };
         keys.push((key, word));
         last = key;
