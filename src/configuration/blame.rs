@@ -254,13 +254,14 @@ impl Search<'_> {
             }
         }
         let taken_back = versions(&lacking);
+        let left = versions(&out.difference(&lacking).copied().collect());
         self.leave(kept, text, !lacking.is_empty()).await?;
         let words = message.lines().next().unwrap_or_default();
         let told =
             format!("haproxy refuses the edit of the configuration file by hand that is version {edit}: {words}");
         tracing::error!(edit, ?taken_back, message, "HAProxy refuses an edit by hand: the file stays as it is");
         self.shared.refused_edit.store(Some(Arc::new(told)));
-        Ok(Blame { taken_back, loaded: true, edit: Some(edit), pending: None })
+        Ok(Blame { taken_back, loaded: true, edit: Some(edit), left, pending: None })
     }
 
     /// The text that HAProxy has loaded becomes the configuration, under a new version.

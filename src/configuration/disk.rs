@@ -213,7 +213,8 @@ pub(super) fn is_temporary(name: &str, of: &str) -> bool {
 }
 
 fn write_temporary(path: &Path, temporary: &Path, bytes: &[u8], how: &Exchange<'_>) -> io::Result<File> {
-    let new = || OpenOptions::new().read(true).write(true).create_new(true).mode(how.mode).open(temporary);
+    // Nobody else may open it before it has the owner and the mode of the file in whose place it comes.
+    let new = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(temporary);
     let mut file = match new() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(temporary)?;
@@ -221,7 +222,8 @@ fn write_temporary(path: &Path, temporary: &Path, bytes: &[u8], how: &Exchange<'
         }
         opened => opened?,
     };
-    if let Ok(old) = fs::metadata(path) {
+    let old = fs::metadata(path).ok();
+    if let Some(old) = &old {
         let new = file.metadata()?;
         if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
             let owner = Some(rustix::fs::Uid::from_raw(old.uid()));
@@ -231,8 +233,8 @@ fn write_temporary(path: &Path, temporary: &Path, bytes: &[u8], how: &Exchange<'
                 tracing::debug!(path = %path.display(), %error, "cannot keep the owner of the file");
             }
         }
-        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))?;
     }
+    file.set_permissions(fs::Permissions::from_mode(old.map_or(how.mode, |old| old.mode() & 0o7777)))?;
     file.write_all(bytes)?;
     how.steps.written.into_iter().for_each(crash::at);
     file.sync_all()?;

@@ -92,7 +92,7 @@ impl StoreSettings {
         }
     }
 
-    /// Fails when changes are refused.
+    /// Fails with `UNSUPPORTED` when changes are refused.
     pub(super) fn writable(&self) -> Result<()> {
         if self.read_only {
             let text = "the configuration is read-only: the server was started with read-only";

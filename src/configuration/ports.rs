@@ -46,8 +46,8 @@ pub trait Reload: Send + Sync {
 
     /// Reloads at once, together with a pending one, and waits for the result.
     ///
-    /// `RELOAD_FAILED` when HAProxy refused or, with metadata `pending`, when the reload was not done: the change stays,
-    /// and the reload is tried again.
+    /// `RELOAD_FAILED` when HAProxy refused this version or, with metadata `pending`, when the reload was not done: the
+    /// change stays, and the reload is tried again. Where it refused others only, and runs this one, that is no error.
     fn force(&self, version: i64) -> Pending<'_, Result<()>>;
 
     /// Whether a reload runs at this moment, which may have read the file already.
@@ -120,6 +120,8 @@ pub struct Blame {
     pub loaded: bool,
     /// An edit by hand that is guilty: it stays in the file.
     pub edit: Option<i64>,
+    /// Versions that stay in the file, though HAProxy does not run them: that edit, and what cannot stand without it.
+    pub left: Vec<i64>,
     /// Why nothing was taken back: no change is to blame. The reload is to be tried again.
     pub pending: Option<String>,
 }

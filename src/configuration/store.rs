@@ -117,6 +117,11 @@ impl Configuration {
         }
     }
 
+    /// Fails with `UNSUPPORTED` when the managed file and stored files may not be changed.
+    pub fn writable(&self) -> Result<()> {
+        self.shared.settings.writable()
+    }
+
     /// The configuration as it is now. Never waits.
     pub fn current(&self) -> Arc<Snapshot> {
         self.shared.current.load_full()

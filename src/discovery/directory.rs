@@ -146,8 +146,9 @@ impl Directory {
         })
     }
 
-    /// Adds an instance under a new id. Its search begins at once.
+    /// Adds an instance under a new id. Its search begins at once. `UNSUPPORTED` when nothing can be changed.
     pub async fn create(&self, kind: Kind, object: &Object) -> Result<Listed> {
+        self.shared.configuration.writable()?;
         let _one = self.changes.lock().await;
         let id = uuid::Uuid::new_v4().to_string();
         let object = self.prepared(kind, &id, object)?;
@@ -161,8 +162,9 @@ impl Directory {
         Ok(listed)
     }
 
-    /// Replaces an instance; its search begins anew.
+    /// Replaces an instance; its search begins anew. `UNSUPPORTED` when nothing can be changed.
     pub async fn replace(&self, kind: Kind, id: &str, object: &Object) -> Result<Listed> {
+        self.shared.configuration.writable()?;
         let _one = self.changes.lock().await;
         let origin = self.with(kind, id, |instance| instance.origin)?;
         let object = self.prepared(kind, id, object)?;
@@ -180,8 +182,9 @@ impl Directory {
         Ok(listed)
     }
 
-    /// Removes an instance. Its backends stay as they are.
+    /// Removes an instance. Its backends stay as they are. `UNSUPPORTED` when nothing can be changed.
     pub async fn delete(&self, kind: Kind, id: &str) -> Result<()> {
+        self.shared.configuration.writable()?;
         let _one = self.changes.lock().await;
         let origin = self.with(kind, id, |instance| instance.origin)?;
         let (files, tables, gone) = (self.files.clone(), Arc::clone(&self.tables), id.to_owned());
@@ -216,7 +219,9 @@ impl Directory {
         origin: Origin,
         before: Option<(Option<JoinHandle<()>>, watch::Sender<Status>)>,
     ) -> Instance {
-        let settings: Settings = instance::settings(kind, &object);
+        let mut settings: Settings = instance::settings(kind, &object);
+        // Nobody is asked for what could not be written.
+        settings.enabled &= self.shared.configuration.writable().is_ok();
         self.shared.note_prefix(&id, Some(&settings.prefix));
         let (before, status) = before.unwrap_or_else(|| (None, watch::Sender::new(Status::default())));
         status.send_replace(Status::before_the_first_attempt(settings.enabled));

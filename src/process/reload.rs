@@ -42,7 +42,35 @@ impl Default for ReloadOptions {
     }
 }
 
-type Waiter = oneshot::Sender<Result<()>>;
+/// Who waits for a forced reload.
+struct Waiter {
+    /// What it wrote.
+    version: i64,
+    tell: oneshot::Sender<Result<()>>,
+}
+
+/// A reload that HAProxy did not take, or not as a whole.
+struct Failure {
+    error: Error,
+    /// What HAProxy does not run, where it runs the rest.
+    lacking: Option<Vec<i64>>,
+}
+
+impl Failure {
+    /// What becomes of the change that is `version`.
+    fn of(&self, version: i64) -> Result<()> {
+        match &self.lacking {
+            Some(lacking) if !lacking.contains(&version) => Ok(()),
+            _ => Err(self.error.clone()),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure { error, lacking: None }
+    }
+}
 
 /// The reload queue. `run` must be spawned once; requests made before are not lost.
 pub struct ReloadQueue {
@@ -143,13 +171,14 @@ impl ReloadQueue {
                     }
                     let result = self.reload().await;
                     for waiter in waiters {
-                        if waiter.send(result.clone()).is_err() {
+                        let told = result.as_ref().map_or_else(|failure| failure.of(waiter.version), |()| Ok(()));
+                        if waiter.tell.send(told).is_err() {
                             tracing::debug!("the caller of a forced reload is gone");
                         }
                     }
                 }
                 () = wait => {
-                    if let Err(error) = self.reload().await {
+                    if let Err(Failure { error, .. }) = self.reload().await {
                         tracing::warn!(%error, "reload");
                     }
                 }
@@ -159,7 +188,7 @@ impl ReloadQueue {
     }
 
     /// Runs the pending reload.
-    async fn reload(&self) -> Result<()> {
+    async fn reload(&self) -> std::result::Result<(), Failure> {
         let id = {
             let mut timeline = self.timeline();
             timeline.expect(self.now(), &today());
@@ -183,8 +212,8 @@ impl ReloadQueue {
                 self.done(version, &id, response, Some(warning.to_owned())).await;
             }
             Outcome::Refused(message) => return Err(self.refused(version, &id, message).await),
-            Outcome::NotDone(why) => return Err(self.put_off(why, FAILING_LIMIT)),
-            Outcome::Unreachable(why) => return Err(self.put_off(why, AWAY_LIMIT)),
+            Outcome::NotDone(why) => return Err(self.put_off(why, FAILING_LIMIT).into()),
+            Outcome::Unreachable(why) => return Err(self.put_off(why, AWAY_LIMIT).into()),
         }
         Ok(())
     }
@@ -202,7 +231,7 @@ impl ReloadQueue {
         self.tell(record);
     }
 
-    async fn refused(&self, version: i64, id: &str, message: String) -> Error {
+    async fn refused(&self, version: i64, id: &str, message: String) -> Failure {
         let blame = match self.listener.get() {
             Some(listener) => {
                 self.under_way.store(true, Ordering::SeqCst);
@@ -213,8 +242,9 @@ impl ReloadQueue {
             None => Blame::default(),
         };
         if let Some(why) = blame.pending {
-            return self.put_off(why, FAILING_LIMIT);
+            return self.put_off(why, FAILING_LIMIT).into();
         }
+        let lacking = blame.loaded.then(|| [&blame.taken_back[..], &blame.left[..]].concat());
         let versions = blame.taken_back.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
         let rest = blame.loaded.then(|| self.timeline().request(self.now(), &today()));
         let told = [
@@ -233,11 +263,12 @@ impl ReloadQueue {
         }
         let words = report::first_alert(&message, "")
             .map_or_else(|| message.lines().next().unwrap_or_default().to_owned(), |fault| fault.message);
-        Error::new(Reason::ReloadFailed, format!("haproxy refused at the reload: {words}"))
+        let error = Error::new(Reason::ReloadFailed, format!("haproxy refused at the reload: {words}"))
             .detail(message)
             .with("versions_taken_back", versions)
             .with("reload_id", id)
-            .with("rest_reload_id", rest.unwrap_or_default())
+            .with("rest_reload_id", rest.unwrap_or_default());
+        Failure { error, lacking }
     }
 
     /// The changes stay, and the reload is tried again.
@@ -321,9 +352,9 @@ impl Reload for ReloadQueue {
             let id = self.timeline().expect(self.now(), &today());
             tracing::debug!(version, id, "reload forced");
             let work = async {
-                let (waiter, result) = oneshot::channel();
+                let (tell, result) = oneshot::channel();
                 let stopped = || Error::internal("the reload queue has stopped");
-                self.forces.send(waiter).await.map_err(|_| stopped())?;
+                self.forces.send(Waiter { version, tell }).await.map_err(|_| stopped())?;
                 result.await.map_err(|_| stopped())?
             };
             tokio::time::timeout(self.patience, work).await.unwrap_or_else(|_| Err(self.overdue(&id)))

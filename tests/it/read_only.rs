@@ -19,6 +19,9 @@ over_both!(
         "StorageMapService.ImportStorageMap",
         "StorageGeneralFileService.CreateStorageGeneralFile",
         "SpoeFileService.CreateSpoeFile",
+        "ConsulService.CreateConsul",
+        "ConsulService.DeleteConsul",
+        "AwsRegionService.CreateAwsRegion",
         "MapEntryService.CreateMapEntry",
         "MapEntryService.DeleteMapEntry",
         "MapService.ClearMap"
@@ -30,6 +33,9 @@ async fn read_only(world: &mut World) {
     let before = (world.backstay.text(), std::fs::read_to_string(&map).unwrap());
     let no = || refused_saying(Reason::Unsupported, "read-only");
     let entry = json!({"key": "/api/", "value": "status"});
+    let consul = json!({"address": "127.0.0.1", "port": 9, "enabled": true, "retry_timeout": 1});
+    let region =
+        json!({"name": "a", "region": "eu-west-1", "enabled": true, "retry_timeout": 1, "ipv4_address": "private"});
     world
         .cases([
             ("BackendService.CreateBackend", json!({"backend": {"name": "b", "mode": "http"}}), no()),
@@ -52,6 +58,9 @@ async fn read_only(world: &mut World) {
             ("StorageMapService.ImportStorageMap", json!({"name": "new.map", "data": "a b\n"}), no()),
             ("StorageGeneralFileService.CreateStorageGeneralFile", json!({"name": "new.txt", "data": "x"}), no()),
             ("SpoeFileService.CreateSpoeFile", json!({"name": "new.cfg", "data": "[x]\n"}), no()),
+            ("ConsulService.CreateConsul", json!({"consul": consul}), no()),
+            ("ConsulService.DeleteConsul", json!({"id": "2b1ab76e-6a05-4b4f-8d0b-3d0a2d9c7c5e"}), no()),
+            ("AwsRegionService.CreateAwsRegion", json!({"region": region}), no()),
             // Neither half of a change is made when the file cannot follow.
             (
                 "MapEntryService.CreateMapEntry",

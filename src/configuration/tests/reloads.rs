@@ -80,7 +80,7 @@ async fn an_edit_by_hand_is_never_dropped() {
     put(&configuration, 3, "x4").await.unwrap();
     let before = bench.file();
     let (blame, _) = bench.refuse(4, &["theirs"]).await;
-    assert_eq!(blame, Blame { loaded: true, edit: Some(3), ..Blame::default() });
+    assert_eq!(blame, Blame { loaded: true, edit: Some(3), left: vec![3], ..Blame::default() });
     assert_eq!((bench.file(), configuration.current().version), (before.clone(), 4));
     let told = configuration.refused_edit().unwrap();
     assert!(told.contains("edit of the configuration file by hand that is version 3"), "{told}");

@@ -175,6 +175,9 @@ async fn a_refusal_takes_versions_back_and_says_which() {
     assert_eq!(error.reason(), Reason::ReloadFailed);
     assert_eq!(error.message(), "haproxy refused at the reload: exit status 3");
     assert!(error.metadata().contains(&("versions_taken_back", "7,8".into())));
+    // Somebody else's change is to blame: this one runs.
+    bench.fake.outcomes.lock().unwrap().push_back(Outcome::Refused("exit status 3".into()));
+    bench.queue.force(6).await.unwrap();
     assert!(bench.store.accepted.lock().unwrap().is_empty());
 }
 
