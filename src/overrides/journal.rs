@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::state::{self, Record, State};
+use super::state::{self, Begun, Record, State};
 use crate::configuration::replace_durably;
 use crate::error::{Error, Result};
 
@@ -68,6 +68,13 @@ impl Journal {
             self.state.apply(record);
         }
         Ok(())
+    }
+
+    /// Appends that a write begins. Returns its number.
+    pub(super) fn begin(&mut self, write: Begun) -> Result<u64> {
+        let number = self.state.begun().last_key_value().map_or(1, |(last, _)| last + 1);
+        self.append(vec![Record::Begun { number, write }])?;
+        Ok(number)
     }
 
     /// Forgets what has been in its file for long, and writes the journal anew when most of it is of no account. Returns

@@ -8,8 +8,7 @@ use super::state::{Override, Record, ServerField, Target};
 use super::write::ensure;
 use super::{DROPPED, Overrides, map_of};
 use crate::error::{Error, Reason, Result};
-use crate::runtime::{Command, Runtime};
-use crate::storage::MapEdit;
+use crate::runtime::{Command, MapRef, Runtime};
 
 /// An override that was dropped because it did not apply any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +75,12 @@ impl Overrides {
         }
         match (target, without(target, found.base.as_deref())) {
             (Target::Map { .. }, _) => Ok(false),
+            (Target::MapLine { map, key, value }, _) => {
+                let line = (key.clone(), value.clone());
+                let mut lines = self.lines(map, key).await?;
+                lines.retain(|other| *other != line);
+                self.set_lines(map, key, lines).await.map(|()| true)
+            }
             (Target::MapEntry { .. } | Target::AclEntry { .. }, value) => {
                 ensure(runtime, target, value.as_deref()).await.map(|()| true)
             }
@@ -94,17 +99,39 @@ impl Overrides {
 
     async fn restore_from_file(&self, map: &str, target: &Target) -> Result<bool> {
         let (runtime, maps): (&Runtime, _) = (&self.rooms.runtime, &self.rooms.maps);
-        if let Target::MapEntry { key, .. } = target {
-            let only = HashSet::from([key.clone().into_bytes()]);
-            let in_file = maps.read(map, Some(&only)).await?;
-            let value = in_file.into_values().next().map(|value| String::from_utf8_lossy(&value).into_owned());
-            ensure(runtime, target, value.as_deref()).await?;
-            // What was to be written is as it is.
-            maps.changed(map, [MapEdit::Entry(key.clone(), value)]);
+        if let Some(key) = target.key() {
+            let in_file = maps.read(map, Some(&HashSet::from([key.as_bytes().to_vec()]))).await?;
+            self.set_lines(map, key, in_file).await?;
+            maps.unchanged(map, key);
         } else {
             load_file(runtime, map, maps.read(map, None).await?).await?;
             maps.replaced(map);
         }
         Ok(true)
+    }
+
+    /// The entries of a map with a key, as HAProxy holds them.
+    async fn lines(&self, map: &str, key: &str) -> Result<Vec<(String, String)>> {
+        let mut entries = self.rooms.runtime.map_entries(&MapRef::new(map)?).await?;
+        let mut lines = Vec::new();
+        while let Some(items) = entries.next().await? {
+            lines.extend(items.into_iter().filter(|item| item.key == key).map(|item| (item.key, item.value)));
+        }
+        Ok(lines)
+    }
+
+    /// Makes these the entries of a map with the key.
+    async fn set_lines(&self, map: &str, key: &str, lines: Vec<(String, String)>) -> Result<()> {
+        let runtime = &self.rooms.runtime;
+        let target = Target::MapEntry { map: map.to_owned(), key: key.to_owned() };
+        if let [] | [_] = &lines[..] {
+            return ensure(runtime, &target, lines.first().map(|(_, value)| value.as_str())).await;
+        }
+        if self.lines(map, key).await? == lines {
+            return Ok(());
+        }
+        ensure(runtime, &target, None).await?;
+        let lines: Vec<(&str, &str)> = lines.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        runtime.map_add_all(&MapRef::new(map)?, &lines).await
     }
 }

@@ -6,6 +6,7 @@
 //! may lack that was loading when the file was written. For all else the journal is the store, and the configuration
 //! wins when its value changes after the write.
 
+mod doubts;
 mod file_says;
 mod journal;
 mod list;
@@ -21,7 +22,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::file_says::is_as_in_file;
 use self::journal::Journal;
 use self::state::Record;
 use self::write::Left;
@@ -75,6 +75,8 @@ pub struct Overrides {
     /// Held from a write to its record, so that the last record of a target is of its last write. By hash of the target.
     locks: Vec<tokio::sync::Mutex<()>>,
     appended: Notify,
+    /// A write was begun, and what became of it is not known.
+    doubted: Notify,
 }
 
 impl Overrides {
@@ -87,6 +89,7 @@ impl Overrides {
             dropped: Mutex::default(),
             locks: (0..LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             appended: Notify::new(),
+            doubted: Notify::new(),
         });
         for (map, edits) in overrides.unfiled() {
             overrides.rooms.maps.changed(&map, edits);
@@ -115,11 +118,11 @@ impl Overrides {
         if left.is_empty() || !(writer.durable || filed) {
             return write.carry_out(&self.rooms.runtime).await;
         }
-        let _alone = self.alone(&write, &left).await;
+        let _alone = self.alone(&left).await;
         let bases = if ours { vec![None; left.len()] } else { self.bases(&write, &left).await? };
         let before = self.rooms.runtime.worker();
-        write.carry_out(&self.rooms.runtime).await?;
-        self.keep(&left, bases, ours, writer)?;
+        let begun = self.begin(&left, bases, ours, writer)?;
+        begun.end(write.carry_out(&self.rooms.runtime).await)?;
         self.follow(before, &left).await?;
         if let Some(map) = map.filter(|_| ours) {
             let edits: Vec<MapEdit> = left.iter().filter_map(edit).collect();
@@ -145,9 +148,9 @@ impl Overrides {
         Ok(())
     }
 
-    async fn alone(&self, write: &Write, left: &[Left]) -> Vec<tokio::sync::MutexGuard<'_, ()>> {
+    async fn alone(&self, left: &[Left]) -> Vec<tokio::sync::MutexGuard<'_, ()>> {
         let mut guards = Vec::new();
-        if write.is_bulk() {
+        if left.len() > 1 || matches!(left, [(Target::Map { .. } | Target::MapLine { .. }, _)]) {
             for lock in &self.locks {
                 guards.push(lock.lock().await);
             }
@@ -171,7 +174,7 @@ impl Overrides {
             bases.push(match (known, write, target) {
                 (Some(base), ..) => base,
                 // It is added, so there was none.
-                (None, Write::MapAdd(..) | Write::AclCreate(..) | Write::AclAdd(..), _) => None,
+                (None, Write::MapAdd(..) | Write::MapAppend(..) | Write::AclCreate(..) | Write::AclAdd(..), _) => None,
                 (None, Write::AclDelete(..), Target::AclEntry { value, .. }) => Some(value.clone()),
                 (None, _, Target::MapEntry { map, key }) => {
                     self.value_in_haproxy(&crate::runtime::MapRef::new(map)?, key).await?
@@ -188,24 +191,6 @@ impl Overrides {
             Err(error) if error.reason() == Reason::ObjectNotFound => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// Puts what a write left behind into the journal.
-    fn keep(&self, left: &[Left], bases: Vec<Option<String>>, ours: bool, writer: &Writer) -> Result<()> {
-        let since = self.now();
-        let records = left.iter().zip(bases).map(|((target, value), base)| {
-            if !ours && is_as_in_file(target, value.as_deref(), base.as_deref()) {
-                return Record::Drop { target: target.clone() };
-            }
-            let by = writer.by.clone();
-            Record::Put(Override { target: target.clone(), value: value.clone(), base, since, by, filed: None })
-        });
-        let records = records.collect();
-        self.append(records).map_err(|error| {
-            let message =
-                "haproxy made the change, but it cannot be kept over a reload: the state folder cannot be written";
-            error.context(message)
-        })
     }
 
     fn append(&self, records: Vec<Record>) -> Result<()> {
@@ -238,7 +223,7 @@ impl Overrides {
     /// What files of maps do not have yet.
     fn unfiled(&self) -> Vec<(String, Vec<MapEdit>)> {
         let mut maps: Vec<(String, Vec<MapEdit>)> = Vec::new();
-        for found in self.journal().state().iter().filter(|found| found.filed.is_none()) {
+        for found in self.journal().state().as_written().into_iter().filter(|found| found.filed.is_none()) {
             let left = (found.target.clone(), found.value.clone());
             let (Some(map), Some(edit)) = (map_of(std::slice::from_ref(&left)), edit(&left)) else { continue };
             match maps.iter_mut().find(|(other, _)| other == map) {
@@ -249,8 +234,13 @@ impl Overrides {
         maps
     }
 
-    /// Brings records to the disk, and drops what the configuration overrules, until `stop`.
+    /// Brings records to the disk, drops what the configuration overrules, and finds out what became of writes that
+    /// nobody got an answer to, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        tokio::join!(self.keep_up(&stop), stop.run_until_cancelled(self.settle_doubts()));
+    }
+
+    async fn keep_up(self: &Arc<Self>, stop: &CancellationToken) {
         let mut changes = self.rooms.configuration.changes();
         self.overrule();
         loop {
@@ -313,7 +303,7 @@ impl WorkerListener for Bringer {
 /// The map that a write changes.
 fn map_of(left: &[Left]) -> Option<&str> {
     left.iter().find_map(|(target, _)| match target {
-        Target::Map { map } | Target::MapEntry { map, .. } => Some(map.as_str()),
+        Target::Map { map } | Target::MapEntry { map, .. } | Target::MapLine { map, .. } => Some(map.as_str()),
         _ => None,
     })
 }
@@ -322,6 +312,7 @@ fn edit((target, value): &Left) -> Option<MapEdit> {
     match target {
         Target::Map { .. } => Some(MapEdit::Cleared),
         Target::MapEntry { key, .. } => Some(MapEdit::Entry(key.clone(), value.clone())),
+        Target::MapLine { key, value, .. } => Some(MapEdit::Line(key.clone(), value.clone())),
         _ => None,
     }
 }
@@ -331,5 +322,8 @@ fn target_of(map: &str, edit: &MapEdit) -> Left {
     match edit {
         MapEdit::Cleared => (Target::Map { map }, None),
         MapEdit::Entry(key, value) => (Target::MapEntry { map, key: key.clone() }, value.clone()),
+        MapEdit::Line(key, value) => {
+            (Target::MapLine { map, key: key.clone(), value: value.clone() }, Some(value.clone()))
+        }
     }
 }

@@ -33,7 +33,7 @@ impl Overrides {
             if journal.state().holder() == Some(holder) {
                 return;
             }
-            journal.state().iter().cloned().collect()
+            journal.state().as_written().into_iter().cloned().collect()
         };
         let number = all.len();
         match self.bring_all(worker, runtime, all).await {
@@ -85,7 +85,12 @@ impl Overrides {
         let mut missing: Vec<Override> = entries;
         missing.retain(|found| found.filed.is_none_or(|at| at / 1000 >= worker.started));
         let keys: HashSet<Vec<u8>> = missing.iter().filter(|found| found.filed.is_some()).filter_map(key).collect();
-        let in_file = if keys.is_empty() { HashMap::new() } else { self.rooms.maps.read(map, Some(&keys)).await? };
+        let in_file = if keys.is_empty() { Vec::new() } else { self.rooms.maps.read(map, Some(&keys)).await? };
+        let lines: HashSet<(&str, &str)> = in_file.iter().map(|(key, value)| (&**key, &**value)).collect();
+        let mut first: HashMap<&str, &String> = HashMap::new();
+        for (key, value) in &in_file {
+            first.entry(key).or_insert(value);
+        }
         let (cleared, missing): (Vec<_>, Vec<_>) =
             missing.into_iter().partition(|found| matches!(found.target, Target::Map { .. }));
         for found in cleared {
@@ -95,37 +100,65 @@ impl Overrides {
                 self.settle(ensure(runtime, &found.target, None).await, found)?;
             }
         }
-        let wanted = missing.into_iter().map(|found| match (found.filed, key(&found)) {
-            (Some(_), Some(key)) => (in_file.get(&key).map(|value| String::from_utf8_lossy(value).into_owned()), found),
-            _ => (found.value.clone(), found),
-        });
-        self.ensure_all(runtime, wanted.collect()).await
+        let wanted = |found: &Override| match (&found.target, found.filed) {
+            (Target::MapEntry { key, .. }, Some(_)) => first.get(&**key).map(|value| String::clone(value)),
+            (Target::MapLine { key, value, .. }, Some(_)) => lines.contains(&(&**key, &**value)).then(|| value.clone()),
+            _ => found.value.clone(),
+        };
+        let wanted: Vec<_> = missing.into_iter().map(|found| (wanted(&found), found)).collect();
+        let map = MapRef::new(map)?;
+        let now = entries_now(runtime, &map, wanted.iter().map(|(_, found)| found)).await;
+        let work = wanted.into_iter().zip(now).map(|((wanted, found), now)| Entry { found, now, wanted });
+        self.bring_entries(runtime, &map, work.collect()).await
     }
 
     /// Of another map HAProxy read the file just now: where it holds something new, that wins.
     async fn bring_map(&self, runtime: &Runtime, map: &str, entries: Vec<Override>) -> Result<()> {
         let map = MapRef::new(map)?;
-        let work = stream::iter(entries).map(|found| {
-            let map = &map;
-            async move {
-                let Target::MapEntry { key, .. } = &found.target else {
-                    return fate(ensure(runtime, &found.target, None).await, found);
-                };
-                let now = match runtime.map_entry(map, key).await {
-                    Ok(entry) => Some(entry.value),
-                    Err(error) if error.reason() == Reason::ObjectNotFound => None,
-                    Err(error) => return fate(Err(error), found),
-                };
-                if now == found.value {
-                    Ok(Fate::Same(found))
-                } else if now == found.base {
-                    fate(ensure(runtime, &found.target, found.value.as_deref()).await, found)
-                } else {
-                    Ok(Fate::Gone(found, "the file of the map has another value since".to_owned()))
+        let (cleared, entries): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|found| matches!(found.target, Target::Map { .. }));
+        for found in cleared {
+            self.settle(ensure(runtime, &found.target, None).await, found)?;
+        }
+        let (mut work, mut fates) = (Vec::new(), Vec::new());
+        let now = entries_now(runtime, &map, entries.iter()).await;
+        for (found, now) in entries.into_iter().zip(now) {
+            match now {
+                Ok(now) if now == found.value => fates.push(Ok(Fate::Same(found))),
+                Ok(now) if now != found.base => {
+                    fates.push(Ok(Fate::Gone(found, "the file of the map has another value since".to_owned())));
                 }
+                now => work.push(Entry { wanted: found.value.clone(), found, now }),
             }
-        });
-        self.finish(work.buffered(TOGETHER).collect().await)
+        }
+        self.finish(fates)?;
+        self.bring_entries(runtime, &map, work).await
+    }
+
+    /// Changes and deletes entries, and then adds those that are missing, in the order in which they were written.
+    async fn bring_entries(&self, runtime: &Runtime, map: &MapRef, entries: Vec<Entry>) -> Result<()> {
+        let (mut changed, mut added, mut fates) = (Vec::new(), Vec::new(), Vec::new());
+        for Entry { found, now, wanted } in entries {
+            match (now, wanted) {
+                (Err(error), _) => fates.push(fate(Err(error), found)),
+                (Ok(now), wanted) if now == wanted => {}
+                (Ok(None), Some(value)) => added.push((found, value)),
+                (Ok(_), None) if matches!(found.target, Target::MapLine { .. }) => {}
+                (Ok(_), wanted) => changed.push((wanted, found)),
+            }
+        }
+        self.finish(fates)?;
+        self.ensure_all(runtime, changed).await?;
+        let lines: Vec<(&str, &str)> =
+            added.iter().filter_map(|(found, value)| Some((found.target.key()?, value.as_str()))).collect();
+        if lines.is_empty() || runtime.map_add_all(map, &lines).await.is_ok() {
+            return Ok(());
+        }
+        // One that cannot be added does not keep the others out.
+        for (found, value) in added {
+            self.settle(ensure(runtime, &found.target, Some(&value)).await, found)?;
+        }
+        Ok(())
     }
 
     async fn bring_acl(&self, runtime: &Runtime, acl: &str, entries: Vec<Override>) -> Result<()> {
@@ -217,10 +250,7 @@ fn fate(done: Result<()>, found: Override) -> Result<Fate> {
 }
 
 fn key(found: &Override) -> Option<Vec<u8>> {
-    match &found.target {
-        Target::MapEntry { key, .. } => Some(key.clone().into_bytes()),
-        _ => None,
-    }
+    found.target.key().map(|key| key.as_bytes().to_vec())
 }
 
 fn pattern(found: &Override) -> Option<&str> {
@@ -243,11 +273,70 @@ fn has(state: &ServerState, field: ServerField, value: &str) -> bool {
     }
 }
 
-/// Gives a map just the entries of its file, all at once.
-pub(super) async fn load_file(runtime: &Runtime, map: &str, entries: HashMap<Vec<u8>, Vec<u8>>) -> Result<()> {
+/// An entry of a map that is to be brought to a worker.
+struct Entry {
+    found: Override,
+    /// What the worker holds.
+    now: Result<Option<String>>,
+    wanted: Option<String>,
+}
+
+/// What a worker holds of entries of a map: the value of a key, or whether there is a line.
+async fn entries_now(
+    runtime: &Runtime,
+    map: &MapRef,
+    entries: impl Iterator<Item = &Override>,
+) -> Vec<Result<Option<String>>> {
+    let targets: Vec<Target> = entries.map(|found| found.target.clone()).collect();
+    let lookups = stream::iter(targets.clone())
+        .map(|target| async move { value_now(runtime, map, target.key().unwrap_or_default()).await });
+    let mut now: Vec<Result<Option<String>>> = lookups.buffered(TOGETHER).collect().await;
+    let beside = |target: &Target, now: &Result<Option<String>>| match target {
+        Target::MapLine { key, value, .. } => {
+            matches!(now, Ok(Some(found)) if found != value).then(|| (key.clone(), value.clone()))
+        }
+        _ => None,
+    };
+    let wanted: HashSet<_> = targets.iter().zip(&now).filter_map(|(target, now)| beside(target, now)).collect();
+    if wanted.is_empty() {
+        return now;
+    }
+    let there = lines_there(runtime, map, &wanted).await;
+    for (target, now) in targets.iter().zip(&mut now) {
+        if let Some(line) = beside(target, now) {
+            *now = there.as_ref().map(|there| there.contains(&line).then_some(line.1)).map_err(Error::clone);
+        }
+    }
+    now
+}
+
+async fn value_now(runtime: &Runtime, map: &MapRef, key: &str) -> Result<Option<String>> {
+    match runtime.map_entry(map, key).await {
+        Ok(entry) => Ok(Some(entry.value)),
+        Err(error) if error.reason() == Reason::ObjectNotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Those of these keys and values that a map holds.
+async fn lines_there(
+    runtime: &Runtime,
+    map: &MapRef,
+    wanted: &HashSet<(String, String)>,
+) -> Result<HashSet<(String, String)>> {
+    let mut entries = runtime.map_entries(map).await?;
+    let mut there = HashSet::new();
+    while let Some(items) = entries.next().await? {
+        there.extend(items.into_iter().map(|item| (item.key, item.value)).filter(|line| wanted.contains(line)));
+    }
+    Ok(there)
+}
+
+/// Gives a map just the entries of its file, in their order, all at once.
+pub(super) async fn load_file(runtime: &Runtime, map: &str, entries: Vec<(String, String)>) -> Result<()> {
     let mut load = runtime.map_load(&MapRef::new(map)?, crate::runtime::LoadMode::Replace).await?;
     for (key, value) in &entries {
-        load.push(&String::from_utf8_lossy(key), &String::from_utf8_lossy(value)).await?;
+        load.push(key, value).await?;
     }
     load.commit().await.map(drop)
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::file_says::is_as_in_file;
 use crate::configuration::frame;
 use crate::error::{Error, Result};
 
@@ -47,7 +48,7 @@ impl ServerField {
     }
 }
 
-/// What is written: an object and its field. Their order is that in which they are brought to a worker.
+/// What is written: an object and its field.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "object", rename_all = "snake_case")]
 pub enum Target {
@@ -76,6 +77,15 @@ pub enum Target {
         map: String,
         /// The key.
         key: String,
+    },
+    /// An entry of a map that was added without a look at others with its key: it stands beside them.
+    MapLine {
+        /// The file, as HAProxy knows it.
+        map: String,
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
     },
     /// A pattern of an ACL.
     AclEntry {
@@ -115,6 +125,16 @@ pub(super) struct Holder {
     pub(super) started: i64,
 }
 
+/// A write before its outcome is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Begun {
+    /// What it leaves behind.
+    pub(super) left: Vec<Override>,
+    /// Its store is a file of ours: what is as in the configuration is an override all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) ours: bool,
+}
+
 /// One record of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
@@ -135,52 +155,113 @@ pub(super) enum Record {
     },
     /// A worker holds everything.
     Held(Holder),
+    /// A write begins. Without an end, nobody knows what became of it.
+    Begun {
+        /// Tells it from others that have not ended.
+        number: u64,
+        /// The write.
+        write: Begun,
+    },
+    /// A write has ended.
+    Ended {
+        /// Its number.
+        number: u64,
+        /// HAProxy made it; else nothing changed, or other records say what did.
+        made: bool,
+    },
+}
+
+/// An override, with its place among all.
+#[derive(Debug, Clone)]
+struct Kept {
+    place: u64,
+    found: Override,
 }
 
 /// What all records of a journal add up to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct State {
-    overrides: BTreeMap<Target, Override>,
+    overrides: BTreeMap<Target, Kept>,
+    /// The last place that was given.
+    last: u64,
     holder: Option<Holder>,
+    begun: BTreeMap<u64, Begun>,
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        let rest = |state: &State| (state.holder, state.begun.clone());
+        rest(self) == rest(other) && self.as_written() == other.as_written()
+    }
 }
 
 impl State {
     /// Adds one record.
     pub(super) fn apply(&mut self, record: Record) {
         match record {
-            Record::Put(put) => {
-                if let Target::Map { map } = &put.target {
-                    let of_map =
-                        |target: &Target| matches!(target, Target::MapEntry { map: other, .. } if other == map);
-                    self.overrides.retain(|target, _| !of_map(target));
-                }
-                self.overrides.insert(put.target.clone(), put);
-            }
+            Record::Put(put) => self.put(put),
             Record::Drop { target } => drop(self.overrides.remove(&target)),
             Record::Filed { targets, at } => {
                 for target in targets {
-                    if let Some(found) = self.overrides.get_mut(&target) {
-                        found.filed = Some(at);
+                    if let Some(kept) = self.overrides.get_mut(&target) {
+                        kept.found.filed = Some(at);
                     }
                 }
             }
             Record::Held(holder) => self.holder = Some(holder),
+            Record::Begun { number, write } => drop(self.begun.insert(number, write)),
+            Record::Ended { number, made } => {
+                if let Some(begun) = self.begun.remove(&number).filter(|_| made) {
+                    for record in begun.records(begun.left.clone()) {
+                        self.apply(record);
+                    }
+                }
+            }
         }
+    }
+
+    fn put(&mut self, put: Override) {
+        match &put.target {
+            Target::Map { map } => self.overrides.retain(|target, _| !is_entry_of(target, map)),
+            Target::MapEntry { map, key } => {
+                let lines = Target::lines(map, key);
+                let beside: Vec<Target> = self.overrides.range(lines).map(|(target, _)| target.clone()).collect();
+                for target in beside {
+                    self.overrides.remove(&target);
+                }
+            }
+            _ => {}
+        }
+        // What is there keeps its place among the entries of a map.
+        let stays = |kept: &&Kept| kept.found.value.is_some() && put.value.is_some();
+        let place = self.overrides.get(&put.target).filter(stays).map(|kept| kept.place);
+        let place = place.unwrap_or_else(|| {
+            self.last += 1;
+            self.last
+        });
+        self.overrides.insert(put.target.clone(), Kept { place, found: put });
     }
 
     /// Forgets what has been in its file for long.
     pub(super) fn expire(&mut self, now: i64) {
-        self.overrides.retain(|_, found| found.filed.is_none_or(|at| now - at < FILED));
+        self.overrides.retain(|_, kept| kept.found.filed.is_none_or(|at| now - at < FILED));
     }
 
     /// The value of a target.
     pub(super) fn get(&self, target: &Target) -> Option<&Override> {
-        self.overrides.get(target)
+        self.overrides.get(target).map(|kept| &kept.found)
     }
 
-    /// All of them, in the order in which they are brought to a worker.
+    /// All of them, in the order of their targets.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Override> {
-        self.overrides.values()
+        self.overrides.values().map(|kept| &kept.found)
+    }
+
+    /// All of them, in the order in which they were written: that of the entries of a map may matter.
+    pub(super) fn as_written(&self) -> Vec<&Override> {
+        let mut all: Vec<&Kept> = self.overrides.values().collect();
+        all.sort_unstable_by_key(|kept| kept.place);
+        all.into_iter().map(|kept| &kept.found).collect()
     }
 
     /// The worker that holds them.
@@ -188,17 +269,64 @@ impl State {
         self.holder
     }
 
+    /// Writes that have not ended, by number.
+    pub(super) fn begun(&self) -> &BTreeMap<u64, Begun> {
+        &self.begun
+    }
+
     /// A journal that says the same in as few records as can be.
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
         let mut out = Vec::new();
-        for found in self.overrides.values() {
+        for found in self.as_written() {
             encode(&Record::Put(found.clone()), &mut out)?;
+        }
+        for (number, write) in &self.begun {
+            encode(&Record::Begun { number: *number, write: write.clone() }, &mut out)?;
         }
         if let Some(holder) = self.holder {
             encode(&Record::Held(holder), &mut out)?;
         }
         Ok(out)
     }
+}
+
+impl Begun {
+    /// What the journal is to say when these were made.
+    pub(super) fn records(&self, made: Vec<Override>) -> impl Iterator<Item = Record> {
+        let ours = self.ours;
+        made.into_iter().map(move |found| {
+            if !ours && is_as_in_file(&found.target, found.value.as_deref(), found.base.as_deref()) {
+                return Record::Drop { target: found.target };
+            }
+            Record::Put(found)
+        })
+    }
+}
+
+impl Target {
+    /// Key of the entry of a map, or the pattern of an ACL.
+    pub(super) fn key(&self) -> Option<&str> {
+        match self {
+            Target::MapEntry { key, .. } | Target::MapLine { key, .. } => Some(key),
+            Target::AclEntry { value, .. } => Some(value),
+            Target::Map { .. } | Target::Server { .. } | Target::FrontendMaxconn { .. } => None,
+        }
+    }
+
+    /// All lines of a map with a key, as a range.
+    fn lines(map: &str, key: &str) -> std::ops::Range<Target> {
+        let (map, from) = (map.to_owned(), key.to_owned());
+        let until = format!("{key}\0");
+        Target::MapLine { map: map.clone(), key: from, value: String::new() }..Target::MapLine {
+            map,
+            key: until,
+            value: String::new(),
+        }
+    }
+}
+
+fn is_entry_of(target: &Target, of: &str) -> bool {
+    matches!(target, Target::MapEntry { map, .. } | Target::MapLine { map, .. } if map == of)
 }
 
 /// Appends the bytes of one record.
@@ -229,6 +357,7 @@ mod tests {
         let name = "[a-c]";
         prop_oneof![
             (name, name).prop_map(|(map, key)| Target::MapEntry { map, key }),
+            (name, name, name).prop_map(|(map, key, value)| Target::MapLine { map, key, value }),
             name.prop_map(|map| Target::Map { map }),
             (name, name).prop_map(|(acl, value)| Target::AclEntry { acl, value }),
             (name, prop_oneof![Just(ServerField::State), Just(ServerField::Weight)])
@@ -237,13 +366,22 @@ mod tests {
     }
 
     fn record() -> impl Strategy<Value = Record> {
-        let put = (target(), proptest::option::of("[\\PC]{0,4}"), proptest::option::of("x"), 0_i64..9).prop_map(
-            |(target, value, base, since)| {
-                Record::Put(Override { target, value, base, since, by: "admin".into(), filed: None })
-            },
-        );
+        let found = || {
+            let parts = (target(), proptest::option::of("[\\PC]{0,4}"), proptest::option::of("x"), 0_i64..9);
+            parts.prop_map(|(target, value, base, since)| Override {
+                target,
+                value,
+                base,
+                since,
+                by: "admin".into(),
+                filed: None,
+            })
+        };
+        let begun = (0_u64..3, proptest::collection::vec(found(), 0..3), any::<bool>());
         prop_oneof![
-            4 => put,
+            4 => found().prop_map(Record::Put),
+            2 => begun.prop_map(|(number, left, ours)| Record::Begun { number, write: Begun { left, ours } }),
+            2 => (0_u64..3, any::<bool>()).prop_map(|(number, made)| Record::Ended { number, made }),
             1 => target().prop_map(|target| Record::Drop { target }),
             1 => (proptest::collection::vec(target(), 0..3), 0_i64..9)
                 .prop_map(|(targets, at)| Record::Filed { targets, at }),
@@ -302,6 +440,48 @@ mod tests {
             state.iter().map(|o| o.target.clone()).collect::<Vec<_>>(),
             [Target::Map { map: "a".into() }, entry("b")]
         );
+    }
+
+    fn found(target: Target, value: Option<&str>) -> Override {
+        let value = value.map(str::to_owned);
+        Override { target, value, base: None, since: 1, by: String::new(), filed: None }
+    }
+
+    #[test]
+    fn entries_keep_the_order_in_which_they_were_added() {
+        let entry = |key: &str| Target::MapEntry { map: "a".into(), key: key.into() };
+        let line = |key: &str, value: &str| Target::MapLine { map: "a".into(), key: key.into(), value: value.into() };
+        let put = |target: Target, value: Option<&str>| Record::Put(found(target, value));
+        let mut records = vec![
+            put(entry("z"), Some("1")),
+            put(entry("b"), Some("1")),
+            put(line("y", "2"), Some("2")),
+            put(line("y", "1"), Some("1")),
+            put(entry("z"), Some("2")),
+            put(entry("b"), None),
+            put(entry("b"), Some("3")),
+        ];
+        let order = |records: &[Record]| -> Vec<Target> {
+            replay(&sum(records).encode().unwrap()).0.as_written().iter().map(|found| found.target.clone()).collect()
+        };
+        assert_eq!(order(&records), [entry("z"), line("y", "2"), line("y", "1"), entry("b")]);
+        records.push(put(entry("y"), None));
+        assert_eq!(order(&records), [entry("z"), entry("b"), entry("y")], "all with the key are gone");
+    }
+
+    #[test]
+    fn a_write_counts_when_it_has_ended() {
+        let target = Target::MapEntry { map: "a".into(), key: "k".into() };
+        let begun = |number| Record::Begun {
+            number,
+            write: Begun { left: vec![found(target.clone(), Some("v"))], ours: true },
+        };
+        let state = sum(&[begun(1)]);
+        assert_eq!((state.get(&target), state.begun().len()), (None, 1));
+        let state = sum(&[begun(1), Record::Ended { number: 1, made: false }]);
+        assert_eq!((state.get(&target), state.begun().len()), (None, 0));
+        let state = sum(&[begun(1), Record::Ended { number: 1, made: true }]);
+        assert_eq!((state.get(&target), state.begun().len()), (Some(&found(target.clone(), Some("v"))), 0));
     }
 
     #[test]

@@ -53,7 +53,13 @@ impl Write {
             }
             Write::MapDelete(map, key) => vec![(entry(map, key), None)],
             Write::MapAppend(map, entries) => {
-                entries.iter().map(|(key, value)| (entry(map, key), Some(value.clone()))).collect()
+                let map = map.to_string();
+                let line = |key: &str, value: &str| Target::MapLine {
+                    map: map.clone(),
+                    key: key.to_owned(),
+                    value: value.to_owned(),
+                };
+                entries.iter().map(|(key, value)| (line(key, value), Some(value.clone()))).collect()
             }
             Write::MapClear(map) => vec![(Target::Map { map: map.to_string() }, None)],
             Write::AclCreate(acl, value) => {
@@ -72,11 +78,6 @@ impl Write {
                 vec![(Target::FrontendMaxconn { frontend: frontend.clone() }, Some(maxconn.to_string()))]
             }
         }
-    }
-
-    /// Whether many targets are written at once.
-    pub(super) fn is_bulk(&self) -> bool {
-        matches!(self, Write::MapAppend(..) | Write::MapClear(_) | Write::AclAdd(..))
     }
 
     /// Makes it in HAProxy, as its caller asked for it.
@@ -173,7 +174,8 @@ pub(super) fn address(value: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// Makes one target what it is to be, whatever it is. `OBJECT_NOT_FOUND` and its like when there is nothing to set.
+/// Makes one target what it is to be, whatever it is, and whoever else does the same. `OBJECT_NOT_FOUND` and its like when
+/// there is nothing to set.
 pub(super) async fn ensure(runtime: &Runtime, target: &Target, value: Option<&str>) -> Result<()> {
     match (target, value) {
         (Target::Map { map }, _) => runtime.map_clear(&MapRef::new(map)?).await,
@@ -182,23 +184,33 @@ pub(super) async fn ensure(runtime: &Runtime, target: &Target, value: Option<&st
             match runtime.map_entry(&map, key).await {
                 Ok(found) if found.value == value => Ok(()),
                 Ok(_) => runtime.map_set(&map, key, value).await,
-                Err(error) if error.reason() == Reason::ObjectNotFound => runtime.map_add(&map, key, value).await,
+                Err(error) if error.reason() == Reason::ObjectNotFound => match runtime.map_add(&map, key, value).await
+                {
+                    Err(error) if error.reason() == Reason::ObjectExists => runtime.map_set(&map, key, value).await,
+                    added => added,
+                },
                 Err(error) => Err(error),
             }
         }
         (Target::MapEntry { map, key }, None) => {
             let map = MapRef::new(map)?;
-            match runtime.map_entry(&map, key).await {
+            unless_gone(match runtime.map_entry(&map, key).await {
                 Ok(_) => runtime.map_delete(&map, key).await,
-                Err(error) if error.reason() == Reason::ObjectNotFound => Ok(()),
                 Err(error) => Err(error),
+            })
+        }
+        (Target::MapLine { map, key, .. }, Some(value)) => {
+            let map = MapRef::new(map)?;
+            if has_line(runtime, &map, key, value).await? {
+                return Ok(());
             }
+            runtime.map_add_all(&map, &[(key, value)]).await
         }
         (Target::AclEntry { acl, value: pattern }, wanted) => {
             let there = has_pattern(runtime, acl, pattern).await?;
             match wanted {
                 Some(_) if !there => runtime.acl_add(acl, pattern).await,
-                None if there => runtime.acl_delete(acl, pattern).await,
+                None if there => unless_gone(runtime.acl_delete(acl, pattern).await),
                 _ => Ok(()),
             }
         }
@@ -209,8 +221,32 @@ pub(super) async fn ensure(runtime: &Runtime, target: &Target, value: Option<&st
             let maxconn = value.parse().map_err(|_| Error::internal("a limit of connections that is no number"))?;
             runtime.carry_out(&Change::FrontendMaxconn { frontend: frontend.clone(), maxconn }).await
         }
-        (Target::Server { .. } | Target::FrontendMaxconn { .. }, None) => Ok(()),
+        (Target::Server { .. } | Target::FrontendMaxconn { .. } | Target::MapLine { .. }, None) => Ok(()),
     }
+}
+
+/// What is not there needs no deleting.
+fn unless_gone(done: Result<()>) -> Result<()> {
+    match done {
+        Err(error) if error.reason() == Reason::ObjectNotFound => Ok(()),
+        other => other,
+    }
+}
+
+async fn has_line(runtime: &Runtime, map: &MapRef, key: &str, value: &str) -> Result<bool> {
+    match runtime.map_entry(map, key).await {
+        Ok(found) if found.value == value => return Ok(true),
+        Ok(_) => {}
+        Err(error) if error.reason() == Reason::ObjectNotFound => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    let mut entries = runtime.map_entries(map).await?;
+    while let Some(items) = entries.next().await? {
+        if items.iter().any(|entry| entry.key == key && entry.value == value) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn has_pattern(runtime: &Runtime, acl: &str, pattern: &str) -> Result<bool> {
@@ -241,9 +277,9 @@ mod tests {
         let entry = |key: &str| Target::MapEntry { map: "/m.map".into(), key: key.into() };
         assert_eq!(Write::MapAdd(map.clone(), "k".into(), "v".into()).left(), [(entry("k"), Some("v".into()))]);
         assert_eq!(Write::MapDelete(map.clone(), "k".into()).left(), [(entry("k"), None)]);
-        let two = Write::MapAppend(map, vec![("a".into(), "1".into()), ("b".into(), "2".into())]);
-        assert_eq!(two.left(), [(entry("a"), Some("1".into())), (entry("b"), Some("2".into()))]);
-        assert!(two.is_bulk());
+        let two = Write::MapAppend(map, vec![("a".into(), "1".into()), ("a".into(), "2".into())]);
+        let line = |value: &str| Target::MapLine { map: "/m.map".into(), key: "a".into(), value: value.into() };
+        assert_eq!(two.left(), [(line("1"), Some("1".into())), (line("2"), Some("2".into()))]);
         let acl = AclRef { id: "#1".into(), file: None };
         assert_eq!(Write::AclAdd(acl, vec!["p".into()]).left(), []);
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::files::FileStore;
 use super::folder::Writer;
-use super::map_edits::{MapEdit, MapEdits};
+use super::map_edits::{Made, MapEdit, MapEdits};
 use super::map_merge::Merge;
 use crate::error::{Error, Reason, Result};
 use crate::runtime::{MapRef, Runtime, parse_raw_entry};
@@ -125,15 +125,15 @@ impl MapSync {
         drop(self.listener.set(listener));
     }
 
-    /// The entries that the file of a map holds for some keys, or all of them. Of a key that comes twice the first counts.
-    pub async fn read(&self, file: &str, keys: Option<&HashSet<Vec<u8>>>) -> Result<HashMap<Vec<u8>, Vec<u8>>> {
+    /// The entries that the file of a map holds for some keys, or all of them, in their order.
+    pub async fn read(&self, file: &str, keys: Option<&HashSet<Vec<u8>>>) -> Result<Vec<(String, String)>> {
         let name = self.name(file)?;
         let mut merge = Merge::open(self.store.folder(), name, Path::new(file)).await?;
-        let mut entries = HashMap::new();
+        let mut entries = Vec::new();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         while let Some((key, value)) = merge.next().await? {
             if keys.is_none_or(|keys| keys.contains(key)) {
-                let (key, value) = (key.to_vec(), value.to_vec());
-                entries.entry(key).or_insert(value);
+                entries.push((text(key), text(value)));
             }
             merge.keep().await?;
         }
@@ -160,6 +160,13 @@ impl MapSync {
         if let Some(state) = self.states().get_mut(file) {
             state.edits.forget(state.edits.last());
             state.written = state.marks;
+        }
+    }
+
+    /// Says that the entries of a map with this key are as in the file: what was changed before does not count any more.
+    pub fn unchanged(&self, file: &str, key: &str) {
+        if let Some(state) = self.states().get_mut(file) {
+            state.edits.forget_key(key.as_bytes());
         }
     }
 
@@ -354,18 +361,18 @@ impl MapSync {
     ) -> Result<Option<(Writer, u64)>> {
         let mut lines = runtime.map_lines(&MapRef::new(file)?).await?;
         let mut merge = Merge::open(self.store.folder(), name, Path::new(file)).await?;
-        let (set, mut found) = (edits.set(), HashSet::new());
+        let mut found = Found::default();
         while let Some(block) = lines.next_block().await? {
             for entry in block.split(|&byte| byte == b'\n').filter_map(parse_raw_entry) {
                 let Some(value) = edits.value(entry.key, entry.value) else { continue };
                 if edits.has(entry.key) {
-                    found.insert(entry.key.to_vec());
+                    found.add(entry.key, value);
                 }
                 place(&mut merge, entry.key, value).await?;
             }
         }
-        for (key, value) in set.into_iter().filter(|(key, _)| !found.contains(*key)) {
-            place(&mut merge, key, value).await?;
+        for made in edits.made().into_iter().filter(|made| !found.has(made)) {
+            place(&mut merge, made.key, made.value).await?;
         }
         while merge.next().await?.is_some() {
             merge.drop_line().await?;
@@ -376,26 +383,41 @@ impl MapSync {
     /// The file as it stands, with the edits.
     async fn merge_edits(&self, file: &str, name: &str, edits: &MapEdits) -> Result<Option<(Writer, u64)>> {
         let mut merge = Merge::open(self.store.folder(), name, Path::new(file)).await?;
-        let (set, mut found) = (edits.set(), HashSet::new());
+        let mut found = Found::default();
         while let Some((key, value)) = merge.next().await? {
             let (key, value) = (key.to_vec(), value.to_vec());
-            match edits.value(&key, &value) {
+            let new = edits.value(&key, &value).filter(|_| !edits.is_anew(&key));
+            match new {
                 None => merge.drop_line().await?,
                 Some(new) if new == value => merge.keep().await?,
                 Some(new) => merge.change(new).await?,
             }
-            if edits.has(&key) {
-                found.insert(key);
+            if let Some(new) = new.filter(|_| edits.has(&key)) {
+                found.add(&key, new);
             }
         }
-        for (key, value) in set.into_iter().filter(|(key, _)| !found.contains(*key)) {
-            merge.append(key, value).await?;
+        for made in edits.made().into_iter().filter(|made| !found.has(made)) {
+            merge.append(made.key, made.value).await?;
         }
         merge.finish().await
     }
 
     fn states(&self) -> MutexGuard<'_, HashMap<String, State>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Entries that edits name and that were there.
+#[derive(Default)]
+struct Found(HashMap<Vec<u8>, HashSet<Vec<u8>>>);
+
+impl Found {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.0.entry(key.to_vec()).or_default().insert(value.to_vec());
+    }
+
+    fn has(&self, made: &Made<'_>) -> bool {
+        self.0.get(made.key).is_some_and(|values| !made.beside || values.contains(made.value))
     }
 }
 

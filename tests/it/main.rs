@@ -48,6 +48,7 @@ mod table_writes;
 mod tidy;
 mod transfers;
 mod unread;
+mod unanswered;
 mod uploads;
 mod vectors;
 mod watch;

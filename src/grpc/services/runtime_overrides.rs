@@ -82,6 +82,7 @@ fn message(found: Override) -> pb::RuntimeOverride {
         }
         Target::Map { map } => pb::RuntimeOverride { map, field: "entries".into(), ..shown },
         Target::MapEntry { map, key } => pb::RuntimeOverride { map, key, field: "value".into(), ..shown },
+        Target::MapLine { map, key, .. } => pb::RuntimeOverride { map, key, field: "line".into(), ..shown },
         Target::AclEntry { acl, value } => pb::RuntimeOverride { acl, key: value, field: "value".into(), ..shown },
     }
 }
