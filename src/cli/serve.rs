@@ -30,7 +30,7 @@ use crate::gateway::{Cors, Foundation, Gateway, Limits, Page, Settings as Gatewa
 use crate::grpc::health::Health;
 use crate::grpc::server::GrpcServer;
 use crate::grpc::services::{MapNames, Rooms, Services};
-use crate::overrides::{self, Bringer, Overrides};
+use crate::overrides::{self, Bringer, Overrides, Overruling};
 use crate::process::child::{ChildOptions, Supervised};
 use crate::process::master::MasterSocket;
 use crate::process::presence::{Listening, Presence, Standing, StatsSockets};
@@ -137,7 +137,6 @@ pub async fn run(
     check.sweep();
     let presence = presence(&settings, standalone.as_ref(), &engine, &configuration);
 
-    configuration.apply_with(Arc::new(LiveChanges::new(Engine::new(Arc::clone(&schema)), runtime.clone())));
     let overrides = overrides::Rooms {
         runtime: runtime.clone(),
         maps: Arc::clone(&map_sync),
@@ -146,6 +145,8 @@ pub async fn run(
         clock: store(&settings).clock,
     };
     let overrides = Overrides::open(&settings.state_dir, overrides)?;
+    let live = Arc::new(LiveChanges::new(Engine::new(Arc::clone(&schema)), runtime.clone()));
+    configuration.apply_with(Arc::new(Overruling::new(live, &overrides)));
     tasks.spawn(Arc::clone(&overrides).run(stop.clone()));
     let hub = Hub::new(Poll::new(runtime.clone()));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();

@@ -132,6 +132,13 @@ impl Configuration {
         self.shared.loaded.load_full()
     }
 
+    /// The text that stands in the file at this moment: another one while a change that HAProxy refuses is searched for.
+    /// Blocks.
+    pub fn on_disk(&self) -> Result<Document> {
+        let bytes = super::disk::read(&self.shared.settings.file)?.unwrap_or_default();
+        Ok(Document::parse(&bytes))
+    }
+
     /// What a read sees: the configuration, or a transaction by its id (`TRANSACTION_NOT_FOUND` when there is none).
     pub fn view(&self, transaction_id: Option<&str>) -> Result<Arc<Snapshot>> {
         let Some(id) = transaction_id else { return Ok(self.current()) };

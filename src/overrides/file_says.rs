@@ -1,8 +1,17 @@
 //! Overrides beside the configuration: a value that changes there after the write wins over it.
+//!
+//! It wins for good as soon as HAProxy has it: with a new worker, or taken over without one. A change that HAProxy never
+//! had, because it was refused or taken back before a reload, overrules nothing. What waits for a reload is not listed
+//! meanwhile, for the next worker will not get it.
+
+use std::sync::{Arc, Weak};
 
 use super::state::{Override, Record, ServerField, Target};
 use super::{Overrides, write};
-use crate::configuration::plan::ServerPart;
+use crate::configuration::plan::{Live, ServerPart};
+use crate::configuration::ports::{Apply, Pending};
+use crate::document::Document;
+use crate::error::Error;
 
 /// `Toggle` in the schema.
 const ENABLED: &str = "1";
@@ -22,8 +31,10 @@ fn parts_of(field: ServerField) -> &'static [ServerPart] {
 impl Overrides {
     /// What the configuration says of a target; `None` when it says nothing, or does not know it.
     pub(super) fn file_says(&self, target: &Target) -> Option<String> {
-        let current = self.rooms.configuration.current();
-        let document = &current.document;
+        self.says(&self.rooms.configuration.current().document, target)
+    }
+
+    fn says(&self, document: &Document, target: &Target) -> Option<String> {
         match target {
             Target::FrontendMaxconn { frontend } => self.rooms.engine.frontend_maxconn(document, frontend),
             Target::Server { backend, server, field } => {
@@ -34,18 +45,38 @@ impl Overrides {
         }
     }
 
-    /// Drops overrides whose value in the configuration has changed since they were written.
-    pub(super) fn overrule(&self) {
-        let changed: Vec<Override> = {
+    /// Whether the configuration has another value than when an override was written.
+    pub(super) fn is_overruled(&self, found: &Override) -> bool {
+        self.differs(&self.rooms.configuration.current().document, found)
+    }
+
+    fn differs(&self, document: &Document, found: &Override) -> bool {
+        let of_configuration = matches!(found.target, Target::Server { .. } | Target::FrontendMaxconn { .. });
+        of_configuration && self.says(document, &found.target) != found.base
+    }
+
+    /// Drops overrides for which a worker that has just started has another value. While a change is on trial the file is
+    /// another one than the configuration that is shown.
+    pub(super) async fn overrule(&self) {
+        let overruled = |found: &&Override| self.is_overruled(found);
+        let doubtful: Vec<Override> = {
             let journal = self.journal();
-            let of_configuration =
-                |found: &&Override| matches!(found.target, Target::Server { .. } | Target::FrontendMaxconn { .. });
-            journal.state().iter().filter(of_configuration).cloned().collect()
+            journal.state().iter().filter(overruled).cloned().collect()
         };
-        for found in changed {
-            if self.file_says(&found.target) != found.base {
-                self.forget(found, "the configuration has another value since");
-            }
+        if doubtful.is_empty() {
+            return;
+        }
+        let configuration = Arc::clone(&self.rooms.configuration);
+        let read = tokio::task::spawn_blocking(move || configuration.on_disk()).await;
+        match read.map_err(Error::internal).and_then(|read| read) {
+            Ok(document) => self.overruled_by(&document, doubtful),
+            Err(error) => tracing::warn!(%error, "overrides cannot be compared with the configuration file"),
+        }
+    }
+
+    fn overruled_by(&self, document: &Document, doubtful: Vec<Override>) {
+        for found in doubtful.into_iter().filter(|found| self.differs(document, found)) {
+            self.forget(found, "the configuration has another value since");
         }
     }
 
@@ -57,6 +88,32 @@ impl Overrides {
         if let Err(error) = self.append(vec![Record::Drop { target }]) {
             tracing::warn!(%error, "the journal of overrides cannot be written");
         }
+    }
+}
+
+/// Takes changes of the configuration to the running HAProxy, and drops the overrides that they overrule.
+pub struct Overruling {
+    apply: Arc<dyn Apply>,
+    overrides: Weak<Overrides>,
+}
+
+impl Overruling {
+    /// In front of `apply`.
+    pub fn new(apply: Arc<dyn Apply>, overrides: &Arc<Overrides>) -> Self {
+        Overruling { apply, overrides: Arc::downgrade(overrides) }
+    }
+}
+
+impl Apply for Overruling {
+    fn apply<'a>(&'a self, old: &'a Document, new: &'a Document, live: Live) -> Pending<'a, bool> {
+        Box::pin(async move {
+            let applied = self.apply.apply(old, new, live).await;
+            if applied && let Some(overrides) = self.overrides.upgrade() {
+                let all = overrides.journal().state().iter().cloned().collect();
+                overrides.overruled_by(new, all);
+            }
+            applied
+        })
     }
 }
 

@@ -22,10 +22,12 @@ pub struct Dropped {
 }
 
 impl Overrides {
-    /// All that differs from the configuration and the files, in a fixed order.
+    /// All that differs from the configuration and the files, and goes to the next worker, in a fixed order.
     pub fn list(&self) -> Vec<Override> {
-        self.overrule();
-        self.journal().state().iter().filter(|found| found.filed.is_none()).cloned().collect()
+        let mut all: Vec<Override> =
+            self.journal().state().iter().filter(|found| found.filed.is_none()).cloned().collect();
+        all.retain(|found| !self.is_overruled(found));
+        all
     }
 
     /// The last ones that were dropped because they did not apply any more, oldest first.

@@ -5,6 +5,9 @@
 //! in our folder the file is the store: the journal holds what the file does not have yet, and for a while what a worker
 //! may lack that was loading when the file was written. For all else the journal is the store, and the configuration
 //! wins when its value changes after the write.
+//!
+//! That holds for ACLs wherever their files lie: /v2 has no call that syncs them, and its clients take the files for what
+//! was uploaded.
 
 mod doubts;
 mod file_says;
@@ -31,6 +34,7 @@ use crate::error::{Error, Reason, Result};
 use crate::runtime::{Runtime, Worker, WorkerListener};
 use crate::storage::{MapEdit, MapSync};
 
+pub use file_says::Overruling;
 pub use list::Dropped;
 pub use state::{Override, ServerField, Target};
 pub use write::{AclRef, Write};
@@ -170,6 +174,11 @@ impl Overrides {
     async fn bases(&self, write: &Write, left: &[Left]) -> Result<Vec<Option<String>>> {
         let mut bases = Vec::new();
         for (target, _) in left {
+            if matches!(target, Target::Server { .. } | Target::FrontendMaxconn { .. }) {
+                // A later change of the configuration wins, an earlier one does not.
+                bases.push(self.file_says(target));
+                continue;
+            }
             let known = self.journal().state().get(target).map(|found| found.base.clone());
             bases.push(match (known, write, target) {
                 (Some(base), ..) => base,
@@ -179,7 +188,7 @@ impl Overrides {
                 (None, _, Target::MapEntry { map, key }) => {
                     self.value_in_haproxy(&crate::runtime::MapRef::new(map)?, key).await?
                 }
-                (None, _, target) => self.file_says(target),
+                (None, ..) => None,
             });
         }
         Ok(bases)
@@ -234,22 +243,15 @@ impl Overrides {
         maps
     }
 
-    /// Brings records to the disk, drops what the configuration overrules, and finds out what became of writes that
-    /// nobody got an answer to, until `stop`.
+    /// Brings records to the disk, and finds out what became of writes that nobody got an answer to, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         tokio::join!(self.keep_up(&stop), stop.run_until_cancelled(self.settle_doubts()));
     }
 
     async fn keep_up(self: &Arc<Self>, stop: &CancellationToken) {
-        let mut changes = self.rooms.configuration.changes();
-        self.overrule();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                changed = changes.changed() => match changed {
-                    Ok(()) => self.overrule(),
-                    Err(_) => break,
-                },
                 () = self.appended.notified() => {
                     tokio::time::sleep(SYNC).await;
                     self.sync().await;

@@ -27,14 +27,11 @@ impl Overrides {
     /// Brings everything to a worker, unless it has it all. What no longer applies is dropped.
     pub(super) async fn bring(&self, worker: Worker, runtime: &Runtime) {
         let holder = Holder { pid: worker.pid, started: worker.started };
-        self.overrule();
-        let all: Vec<Override> = {
-            let journal = self.journal();
-            if journal.state().holder() == Some(holder) {
-                return;
-            }
-            journal.state().as_written().into_iter().cloned().collect()
-        };
+        if self.journal().state().holder() == Some(holder) {
+            return;
+        }
+        self.overrule().await;
+        let all: Vec<Override> = self.journal().state().as_written().into_iter().cloned().collect();
         let number = all.len();
         match self.bring_all(worker, runtime, all).await {
             Ok(()) => {

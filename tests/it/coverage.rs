@@ -19,6 +19,7 @@ const COVERED: &[&[&str]] = &[
     lifecycle::transactions::COVERS,
     maps::maps::COVERS,
     maps::stored_maps::COVERS,
+    overrides::limits::COVERS,
     overrides::writes_stay::COVERS,
     peers::pushed_tables::COVERS,
     protocols::credentials::COVERS,

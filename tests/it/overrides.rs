@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use backstay::error::Reason;
 
-use crate::support::client::Transport;
+use crate::support::client::{Client, Transport};
 use crate::support::world::{World, done, over_both, refused, until};
 
 /// A backend `app` with a server `s1`, and an ACL whose patterns are in a file.
@@ -216,4 +216,140 @@ async fn a_value_that_changes_in_the_configuration_wins() {
         listed["overrides"].as_array().is_none_or(Vec::is_empty)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_haproxy_was_given_overrules() {
+    let world = World::start(Transport::Grpc, &["--reload-delay", "1h"]);
+    let server = json!({"name": "s1", "address": "127.0.0.1", "port": 9, "weight": 10});
+    let backend = json!({"backend": {"name": "app", "mode": "http"}, "force_reload": true});
+    world.ok("BackendService.CreateBackend", backend).await;
+    let create = json!({"parent_type": "backend", "parent_name": "app", "server": server, "force_reload": true});
+    world.ok("ServerService.CreateServer", create).await;
+    let set = json!({"backend": "app", "name": "s1", "server": {"weight": 7}});
+    world.ok("RuntimeServerService.SetRuntimeServer", set.clone()).await;
+    let replace = |weight: u32, more: Json| {
+        let mut server = server.clone();
+        server["weight"] = json!(weight);
+        if weight == 20 {
+            // HAProxy cannot take this over without a reload.
+            server["send_proxy"] = json!("enabled");
+        }
+        let request = json!({"parent_type": "backend", "parent_name": "app", "name": "s1", "server": server});
+        let mut request = request;
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        request
+    };
+    let now = async || {
+        let server = world.ok("RuntimeServerService.GetRuntimeServer", json!({"backend": "app", "name": "s1"})).await;
+        let listed = world.ok("RuntimeOverrideService.ListRuntimeOverrides", json!({})).await;
+        (server["server"]["weight"].as_i64().unwrap(), listed["overrides"].as_array().map_or(0, Vec::len))
+    };
+    let forced = json!({"force_reload": true});
+
+    // A change that is taken back before a reload. Meanwhile the next worker would not get the weight.
+    world.ok("ServerService.ReplaceServer", replace(20, json!({}))).await;
+    assert_eq!(now().await, (7, 0));
+    world.ok("ServerService.ReplaceServer", replace(10, json!({}))).await;
+    assert_eq!(now().await, (7, 1));
+    let more = |name: &str| json!({"backend": {"name": name, "mode": "http"}, "force_reload": true});
+    world.ok("BackendService.CreateBackend", more("one")).await;
+    until("the weight stays", async || now().await == (7, 1)).await;
+
+    // A change that HAProxy refuses, together with a bind on a port that is taken.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let begun = json!({"version": world.version().await});
+    let id = world.ok("TransactionService.StartTransaction", begun).await["transaction"]["id"].clone();
+    let with = json!({"transaction_id": id});
+    world.ok("ServerService.ReplaceServer", replace(20, with)).await;
+    let bind = json!({"name": "taken", "address": "127.0.0.1", "port": taken.local_addr().unwrap().port()});
+    let bind = json!({"parent_type": "frontend", "parent_name": "main", "bind": bind, "transaction_id": id});
+    world.ok("BindService.CreateBind", bind).await;
+    let commit = json!({"id": id, "force_reload": true});
+    world.call("TransactionService.CommitTransaction", commit).await.unwrap_err();
+    until("the weight stays over a change that was taken back", async || now().await == (7, 1)).await;
+    world.ok("BackendService.CreateBackend", more("two")).await;
+    until("and over the reload after it", async || now().await == (7, 1)).await;
+
+    // A write after the change counts, and stays.
+    world.ok("ServerService.ReplaceServer", replace(20, json!({}))).await;
+    let set = json!({"backend": "app", "name": "s1", "server": {"weight": 8}});
+    world.ok("RuntimeServerService.SetRuntimeServer", set).await;
+    world.ok("BackendService.CreateBackend", more("three")).await;
+    until("the later write", async || now().await == (8, 1)).await;
+
+    // A change that HAProxy was given wins for good.
+    world.ok("ServerService.ReplaceServer", replace(30, forced.clone())).await;
+    until("the configuration", async || now().await == (30, 0)).await;
+    world.ok("ServerService.ReplaceServer", replace(20, forced)).await;
+    until("the configuration again", async || now().await == (20, 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_without_a_reload_overrules_at_once() {
+    let world = World::start(Transport::Rest, &[]);
+    prepared(&world).await;
+    let set = json!({"backend": "app", "name": "s1", "server": {"admin_state": "maint"}});
+    world.ok("RuntimeServerService.SetRuntimeServer", set).await;
+    let grpc = Client::new(Transport::Grpc, world.backstay.api, &world.backstay.password);
+    let limit = json!({"name": "main", "frontend": {"maxconn": 77}});
+    grpc.call("RuntimeFrontendService.SetRuntimeFrontend", &limit).await.unwrap();
+    let listed = async || {
+        let listed = world.ok("RuntimeOverrideService.ListRuntimeOverrides", json!({})).await;
+        listed["overrides"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!(listed().await, 2);
+    let worker = world.worker();
+    for maintenance in ["enabled", "disabled"] {
+        let server = json!({"name": "s1", "address": "127.0.0.1", "port": 9, "maintenance": maintenance});
+        let request = json!({"parent_type": "backend", "parent_name": "app", "name": "s1", "server": server});
+        world.ok("ServerService.ReplaceServer", request).await;
+    }
+    world.settled().await;
+    if world.worker() == worker {
+        assert_eq!(listed().await, 1);
+    }
+    world.ok("BackendService.CreateBackend", json!({"backend": {"name": "more", "mode": "http"}})).await;
+    world.settled().await;
+    until("only the limit of the frontend is kept", async || listed().await == 1).await;
+    let server = world.ok("RuntimeServerService.GetRuntimeServer", json!({"backend": "app", "name": "s1"})).await;
+    assert_eq!(server["server"]["admin_state"], "ready");
+}
+
+pub(crate) mod limits {
+    pub(crate) const COVERS: &[&str] = &["RuntimeFrontendService.SetRuntimeFrontend"];
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_frontends_stay() {
+    let mut world = World::start(Transport::Grpc, &[]);
+    let set = |maxconn: Json, persistence: &str| json!({"name": "main", "frontend": {"maxconn": maxconn}, "persistence": persistence});
+    let limit = |world: &World| {
+        let shown = world.backstay.ask("show stat main 1 -1").unwrap_or_default();
+        shown.lines().nth(1).and_then(|line| line.split(',').nth(6).map(str::to_owned)).unwrap_or_default()
+    };
+    let configured = limit(&world);
+    world.ok("RuntimeFrontendService.SetRuntimeFrontend", set(json!(71), "worker")).await;
+    assert_eq!(limit(&world), "71");
+    let reload = async |world: &World, name: &str| {
+        let backend = json!({"backend": {"name": name, "mode": "http"}, "force_reload": true});
+        world.ok("BackendService.CreateBackend", backend).await;
+    };
+    reload(&world, "one").await;
+    until("it went with its worker", async || limit(&world) == configured).await;
+    world.ok("RuntimeFrontendService.SetRuntimeFrontend", set(json!(72), "durable")).await;
+    reload(&world, "two").await;
+    until("it stays", async || limit(&world) == "72").await;
+    world.restart();
+    until("over a restart as well", async || limit(&world) == "72").await;
+    world.ok("RuntimeOverrideService.DropRuntimeOverrides", json!({"frontend": "main"})).await;
+    until("it is given up", async || limit(&world) == configured).await;
+    for wrong in [json!(0), Json::Null] {
+        let call = set(wrong, "durable");
+        world.refused("RuntimeFrontendService.SetRuntimeFrontend", call, refused(Reason::InvalidField)).await;
+    }
+    let unknown = json!({"name": "nobody", "frontend": {"maxconn": 5}});
+    world.refused("RuntimeFrontendService.SetRuntimeFrontend", unknown, refused(Reason::ObjectNotFound)).await;
+    let listed = world.ok("RuntimeOverrideService.ListRuntimeOverrides", json!({})).await;
+    assert_eq!(listed["overrides"].as_array().map_or(0, Vec::len), 0, "{listed}");
 }

@@ -10,8 +10,8 @@ use tokio_stream::{Stream, StreamExt as _};
 
 use super::{
     Context, acl_files, aggregations, cluster, discovery, health, info, map_entries, maps, native_stats, peers, raw,
-    reloads, runtime_overrides, runtime_servers, spoe_files, spoe_scopes, spoe_transactions, stick_tables,
-    storage_certificates, storage_general, storage_maps, transactions,
+    reloads, runtime_frontends, runtime_overrides, runtime_servers, spoe_files, spoe_scopes, spoe_transactions,
+    stick_tables, storage_certificates, storage_general, storage_maps, transactions,
 };
 use crate::configuration::ports::Pending;
 use crate::discovery::Kind;
@@ -96,6 +96,7 @@ impl Table {
         self.objects("runtime.v2.RuntimeServerService/AddRuntimeServer", runtime_servers::add);
         self.objects("runtime.v2.RuntimeServerService/SetRuntimeServer", runtime_servers::set);
         self.objects("runtime.v2.RuntimeServerService/DeleteRuntimeServer", runtime_servers::delete);
+        self.unary("runtime.v2.RuntimeFrontendService/SetRuntimeFrontend", runtime_frontends::set);
         self.unary("runtime.v2.RuntimeOverrideService/ListRuntimeOverrides", runtime_overrides::list);
         self.unary("runtime.v2.RuntimeOverrideService/DropRuntimeOverrides", runtime_overrides::drop_some);
         self.answer("stats.v2.NativeStatsService/GetNativeStats", native_stats::get);

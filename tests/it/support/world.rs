@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -99,12 +98,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn start(transport: Transport, flags: &[&str]) -> Self {
-        World::start_with(transport, flags, |_| {})
-    }
-
-    /// Starts it after `prepare` has filled the folder.
-    pub(crate) fn start_with(transport: Transport, flags: &[&str], prepare: impl FnOnce(&Path)) -> Self {
-        let backstay = Backstay::start_with(flags, prepare);
+        let backstay = Backstay::start(flags);
         let client = Client::new(transport, backstay.api, &backstay.password);
         World { backstay, client, used: Mutex::default() }
     }
