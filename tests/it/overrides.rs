@@ -231,10 +231,6 @@ async fn only_what_haproxy_was_given_overrules() {
     let replace = |weight: u32, more: Json| {
         let mut server = server.clone();
         server["weight"] = json!(weight);
-        if weight == 20 {
-            // HAProxy cannot take this over without a reload.
-            server["send_proxy"] = json!("enabled");
-        }
         let request = json!({"parent_type": "backend", "parent_name": "app", "name": "s1", "server": server});
         let mut request = request;
         request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -248,9 +244,11 @@ async fn only_what_haproxy_was_given_overrules() {
     let forced = json!({"force_reload": true});
 
     // A change that is taken back before a reload. Meanwhile the next worker would not get the weight.
-    world.ok("ServerService.ReplaceServer", replace(20, json!({}))).await;
+    let text = world.backstay.text();
+    let changed = text.replace("weight 10", "weight 20") + "\nbackend that_needs_a_reload\n";
+    world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": changed})).await;
     assert_eq!(now().await, (7, 0));
-    world.ok("ServerService.ReplaceServer", replace(10, json!({}))).await;
+    world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": text})).await;
     assert_eq!(now().await, (7, 1));
     let more = |name: &str| json!({"backend": {"name": name, "mode": "http"}, "force_reload": true});
     world.ok("BackendService.CreateBackend", more("one")).await;
@@ -272,7 +270,8 @@ async fn only_what_haproxy_was_given_overrules() {
     until("and over the reload after it", async || now().await == (7, 1)).await;
 
     // A write after the change counts, and stays.
-    world.ok("ServerService.ReplaceServer", replace(20, json!({}))).await;
+    let changed = world.backstay.text().replace("weight 10", "weight 20") + "\nbackend that_needs_a_reload\n";
+    world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": changed})).await;
     let set = json!({"backend": "app", "name": "s1", "server": {"weight": 8}});
     world.ok("RuntimeServerService.SetRuntimeServer", set).await;
     world.ok("BackendService.CreateBackend", more("three")).await;
