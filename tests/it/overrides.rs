@@ -327,7 +327,8 @@ async fn limits_of_frontends_stay() {
         let shown = world.backstay.ask("show stat main 1 -1").unwrap_or_default();
         shown.lines().nth(1).and_then(|line| line.split(',').nth(6).map(str::to_owned)).unwrap_or_default()
     };
-    let configured = limit(&world);
+    // Without a limit of its own it has that of the process, which is not the same for each worker.
+    let is_own = |world: &World| ["71", "72", ""].contains(&&*limit(world));
     world.ok("RuntimeFrontendService.SetRuntimeFrontend", set(json!(71), "worker")).await;
     assert_eq!(limit(&world), "71");
     let reload = async |world: &World, name: &str| {
@@ -335,14 +336,14 @@ async fn limits_of_frontends_stay() {
         world.ok("BackendService.CreateBackend", backend).await;
     };
     reload(&world, "one").await;
-    until("it went with its worker", async || limit(&world) == configured).await;
+    until("it went with its worker", async || !is_own(&world)).await;
     world.ok("RuntimeFrontendService.SetRuntimeFrontend", set(json!(72), "durable")).await;
     reload(&world, "two").await;
     until("it stays", async || limit(&world) == "72").await;
     world.restart();
     until("over a restart as well", async || limit(&world) == "72").await;
     world.ok("RuntimeOverrideService.DropRuntimeOverrides", json!({"frontend": "main"})).await;
-    until("it is given up", async || limit(&world) == configured).await;
+    until("it is given up", async || !is_own(&world)).await;
     for wrong in [json!(0), Json::Null] {
         let call = set(wrong, "durable");
         world.refused("RuntimeFrontendService.SetRuntimeFrontend", call, refused(Reason::InvalidField)).await;
