@@ -102,9 +102,9 @@ impl MapEdits {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let gone = self.entries.iter().filter(|(_, latest)| latest.value.is_none());
         let gone = gone.map(|(key, _)| MapEdit::Entry(text(key), None));
-        let made = self.made().into_iter().map(|made| match made.beside {
-            true => MapEdit::Line(text(made.key), text(made.value)),
-            false => MapEdit::Entry(text(made.key), Some(text(made.value))),
+        let made = self.made().into_iter().map(|made| {
+            let (key, value) = (text(made.key), text(made.value));
+            if made.beside { MapEdit::Line(key, value) } else { MapEdit::Entry(key, Some(value)) }
         });
         self.cleared.map(|_| MapEdit::Cleared).into_iter().chain(gone).chain(made).collect()
     }
