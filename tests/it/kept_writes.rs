@@ -198,7 +198,8 @@ impl Ground {
         if matches!(kind, Kind::BothKilled) {
             self.world.restart();
         }
-        let deadline = Instant::now() + Duration::from_secs(15);
+        // An HAProxy that was killed again and again is started anew only after a wait of up to 30 s.
+        let deadline = Instant::now() + Duration::from_secs(if rounds() > 1 { 60 } else { 15 });
         loop {
             let wrong = self.wrong();
             if wrong.is_empty() || Instant::now() > deadline {

@@ -36,7 +36,7 @@ impl Between {
         let (mut answers, mut back) = (haproxy.try_clone().unwrap(), client.try_clone().unwrap());
         let (between, muted) = (self.clone(), mute.clone());
         std::thread::spawn(move || {
-            let mut bytes = [0; 65536];
+            let mut bytes = vec![0; 65536];
             while let Ok(read @ 1..) = client.read(&mut bytes) {
                 let text = String::from_utf8_lossy(&bytes[..read]).into_owned();
                 if between.0.lock().unwrap().is_some_and(|word| text.contains(word)) {
@@ -49,7 +49,7 @@ impl Between {
             drop(haproxy.shutdown(std::net::Shutdown::Write));
         });
         std::thread::spawn(move || {
-            let mut bytes = [0; 65536];
+            let mut bytes = vec![0; 65536];
             while let Ok(read @ 1..) = answers.read(&mut bytes) {
                 if !mute.load(std::sync::atomic::Ordering::SeqCst) && back.write_all(&bytes[..read]).is_err() {
                     break;
