@@ -199,38 +199,10 @@ pub(super) fn classify(line: &[u8]) -> (Class, Option<&'static str>) {
     }
 }
 
-/// The first word of `rest`, which begins with it, as HAProxy understands it: without quotes and escapes.
+/// The first word of `rest`, which begins with it, as HAProxy reads it.
 fn first_word(rest: &[u8]) -> Cow<'_, [u8]> {
-    for (at, &byte) in rest.iter().enumerate() {
-        match byte {
-            b'#' => return Cow::Borrowed(&rest[..at]),
-            b'"' | b'\'' | b'\\' => return Cow::Owned(unquoted_word(rest)),
-            _ if is_blank(byte) => return Cow::Borrowed(&rest[..at]),
-            _ => {}
-        }
-    }
-    Cow::Borrowed(rest)
-}
-
-/// The slow way of `first_word`. `\n`, `\t` and `\xNN` are left alone: no keyword holds such bytes.
-fn unquoted_word(rest: &[u8]) -> Vec<u8> {
-    let mut word = Vec::new();
-    let mut quote = 0u8;
-    let mut bytes = rest.iter().copied();
-    while let Some(byte) = bytes.next() {
-        match (quote, byte) {
-            (0, b'#') => break,
-            (0, b) if is_blank(b) => break,
-            (0 | b'"', b'\\') => {
-                word.push(byte);
-                word.extend(bytes.next());
-            }
-            (0, b'"' | b'\'') => quote = byte,
-            (open, close) if open == close => quote = 0,
-            _ => word.push(byte),
-        }
-    }
-    word
+    let word = words::first(rest);
+    words::meaning(word, &|_| None).unwrap_or(Cow::Borrowed(word))
 }
 
 fn section_keyword(word: &[u8]) -> Option<&'static str> {
@@ -269,9 +241,14 @@ mod tests {
     #[test]
     fn every_section_keyword_begins_a_section_quoted_or_indented() {
         for &keyword in SECTION_KEYWORDS {
-            for line in
-                [keyword.to_owned(), format!(" \t{keyword} x"), format!("\"{keyword}\" x"), format!("{keyword}#")]
-            {
+            for line in [
+                keyword.to_owned(),
+                format!(" \t{keyword} x"),
+                format!("\"{keyword}\" x"),
+                format!("{keyword}#"),
+                format!("'{}'{} x", &keyword[..2], &keyword[2..]),
+                format!("\\x{:02x}{}", keyword.as_bytes()[0], &keyword[1..]),
+            ] {
                 assert_eq!(classify(line.as_bytes()), (Class::Header, Some(keyword)), "{line}");
             }
             assert_eq!(classify(format!("no {keyword} x").as_bytes()).0, Class::Content);
@@ -293,6 +270,7 @@ mod tests {
             ("bind .if", Class::Content),
             (" \t\r", Class::Blank),
             ("\\.if", Class::Content),
+            ("\\x2eif 1", Class::Open),
         ] {
             assert_eq!(classify(line.as_bytes()).0, class, "{line}");
         }

@@ -39,8 +39,8 @@ use tonic::body::Body;
 
 pub use self::cors::Cors;
 pub use self::origin::Names;
-use self::request::Keys;
 pub use self::request::Limits;
+use self::request::{Keys, Rest};
 use self::response::{Facts, JSON, error_response, refusal};
 use self::routes::{BodyField, Found, Route, Routes};
 use self::view::Views;
@@ -298,12 +298,16 @@ impl Gateway {
             let what = [&keys.unknown[..], &keys.recased[..]].concat().join(", ");
             return Err(Error::new(Reason::MalformedRequest, format!("unknown fields or parameters: {what}")));
         }
-        compat::check_target(tables, method, &request)?;
-        compat::check_identity(&route.rule.path, tables, method, &request)?;
+        let target = compat::check_target(tables, method, &request);
+        if let Err(error) = target.and_then(|()| compat::check_identity(&route.rule.path, tables, method, &request)) {
+            check::refuse(rest.doubts)?;
+            return Err(error);
+        }
         let facts = facts(tables, method, route, &head.headers, &request);
         let mirrors = self.views.normalize(method, &mut request);
         let caller = head.extensions.get().and_then(Session::user).map(Into::into);
-        let call = Call { method: route.method, request, transport: Transport::Rest, caller, upload: rest.upload };
+        let Rest { upload, doubts, .. } = rest;
+        let call = Call { method: route.method, request, transport: Transport::Rest, caller, upload, doubts };
         match self.on.api.call(call).await {
             Ok(Answer::Message(mut message)) => {
                 self.views.show(method, mirrors, &mut message);

@@ -13,7 +13,7 @@ use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Upload, collect_within};
 use crate::grpc::memory::Lease;
 use crate::schema::json::{self, JsonRules, Reading};
-use crate::schema::tables::{FieldIndex, Kind, Method, Tables};
+use crate::schema::tables::{FieldIndex, Kind, Method, Tables, Verb};
 use crate::schema::value::{Object, Value};
 use crate::schema::{check, tables::Field};
 
@@ -87,6 +87,8 @@ pub struct Rest {
     pub keys: Keys,
     /// Bytes that are still to come.
     pub upload: Option<Upload>,
+    /// Rules that the object of a Replace breaks.
+    pub doubts: Vec<Violation>,
 }
 
 /// JSON keys and parameters that were not read as they stand, by their paths.
@@ -153,8 +155,7 @@ where
     }
     let expected = upload::declared(headers).map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
     let data = collect_within(upload::plain(headers, body, limits.body)?, expected, room).await?;
-    let keys = read_whole(tables, method, target, field, form, rules, data, request)?;
-    Ok(Rest { keys, upload: None })
+    read_whole(tables, method, target, field, form, rules, data, request)
 }
 
 /// Reads a body that has arrived.
@@ -168,17 +169,22 @@ fn read_whole(
     rules: JsonRules,
     data: Bytes,
     request: &mut Object,
-) -> Result<Keys> {
+) -> Result<Rest> {
     match (target, field) {
         (BodyField::Field(at), Some(field)) if scalar(field) => {
             if let Some(value) = scalar_value(field, form, data)? {
                 request.set(at, value);
             }
-            Ok(Keys::default())
+            Ok(Rest::default())
         }
         (BodyField::Field(at), Some(field)) => {
             some_json(&data)?;
-            read_field(tables, at, field, rules, &data, request)
+            let mut rest = read_field(tables, at, field, rules, &data, request)?;
+            // What a replacement leaves as it is may break rules: its service looks at what is there.
+            if method.verb != Verb::Replace {
+                check::refuse(std::mem::take(&mut rest.doubts))?;
+            }
+            Ok(rest)
         }
         _ => {
             some_json(&data)?;
@@ -189,11 +195,11 @@ fn read_whole(
             }
             let mut violations = check::check_reading(tables, method.input, &read);
             compat::locate(&mut violations);
-            refuse_violations(violations)?;
+            check::refuse(violations)?;
             let mut keys = Keys::default();
             keys.extend("", &mut read);
             *request = read.object;
-            Ok(keys)
+            Ok(Rest { keys, ..Rest::default() })
         }
     }
 }
@@ -228,7 +234,7 @@ fn read_field(
     rules: JsonRules,
     data: &[u8],
     request: &mut Object,
-) -> Result<Keys> {
+) -> Result<Rest> {
     let mut keys = Keys::default();
     let mut violations = Vec::new();
     match field.kind {
@@ -257,21 +263,7 @@ fn read_field(
             }
         }
     }
-    refuse_violations(violations)?;
-    Ok(keys)
-}
-
-/// Values that are wrong by themselves come first; what fields demand of each other is another kind of error in /v2.
-fn refuse_violations(mut violations: Vec<Violation>) -> Result<()> {
-    violations.sort_by_key(|violation| violation.code == 0);
-    match violations.first() {
-        None => Ok(()),
-        Some(first) if first.code != 0 => Err(Error::invalid(violations)),
-        Some(first) => {
-            let error = Error::new(Reason::InvalidValue, format!("{}: {}", first.field, first.message));
-            Err(violations.into_iter().fold(error, Error::with_violation))
-        }
-    }
+    Ok(Rest { keys, doubts: violations, ..Rest::default() })
 }
 
 fn some_json(data: &[u8]) -> Result<()> {

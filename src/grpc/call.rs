@@ -7,7 +7,7 @@ use tokio_stream::{Stream, StreamExt as _};
 
 use super::memory::{Lease, Memory};
 use crate::configuration::ports::Pending;
-use crate::error::Result;
+use crate::error::{Result, Violation};
 use crate::schema::tables::{FieldIndex, MethodId};
 use crate::schema::value::Object;
 
@@ -33,6 +33,9 @@ pub struct Call {
     pub caller: Option<Box<str>>,
     /// A field of the request whose bytes are still to come.
     pub upload: Option<Upload>,
+    /// Rules that the object of a Replace breaks. It is refused unless the object that it replaces breaks them too, with the
+    /// same values.
+    pub doubts: Vec<Violation>,
 }
 
 /// Bytes that are read while they arrive.

@@ -15,8 +15,8 @@ use super::status::status;
 use super::stop::until_ended;
 use super::warning;
 use crate::auth::Session;
-use crate::error::{Error, Reason, Result};
-use crate::schema::tables::{Method, MethodId, Tables, Verb};
+use crate::error::{Error, Reason, Result, Violation};
+use crate::schema::tables::{Kind, Method, MethodId, Tables, Verb};
 use crate::schema::value::{Object, Value};
 use crate::schema::{check, wire};
 
@@ -62,11 +62,12 @@ impl Handler {
             let request = wire::decode(&self.tables, method.input, &message)?;
             drop(message);
             let violations = violations(&self.tables, method, &request);
-            if !violations.is_empty() {
+            if !violations.iter().all(|violation| is_doubt(&self.tables, method, violation)) {
                 return Err(Error::invalid(violations));
             }
             let caller = session.user().map(Into::into);
-            self.api.call(Call { method: id, request, transport: Transport::Grpc, caller, upload: None }).await
+            let transport = Transport::Grpc;
+            self.api.call(Call { method: id, request, transport, caller, upload: None, doubts: violations }).await
         };
         let answer = match deadline {
             None => work.await?,
@@ -120,7 +121,7 @@ const RESOURCE: u32 = 6;
 /// Broken rules of a request, with paths as the caller sent them.
 ///
 /// The fields of an Update are checked by its service once they are merged: those that are not named need not be there.
-fn violations(tables: &Tables, method: &Method, request: &Object) -> Vec<crate::error::Violation> {
+fn violations(tables: &Tables, method: &Method, request: &Object) -> Vec<Violation> {
     if let Some(resource) = updated_field(tables, method)
         && let Some(Value::Object(_)) = request.get(resource)
     {
@@ -134,6 +135,14 @@ fn violations(tables: &Tables, method: &Method, request: &Object) -> Vec<crate::
     check::check(tables, method.input, request, "body")
 }
 
+/// True for a rule that the object of a Replace breaks: what is left as it was may break it, which its service looks at.
+fn is_doubt(tables: &Tables, method: &Method, violation: &Violation) -> bool {
+    let (Verb::Replace, Some(resource)) = (method.verb, method.resource) else { return false };
+    let input = &tables.messages[method.input];
+    let field = input.fields.iter().find(|field| field.kind == Kind::Message(resource) && !field.repeated);
+    field.is_some_and(|field| inside(&violation.field, &field.json))
+}
+
 fn inside(path: &str, name: &str) -> bool {
     path.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
 }
@@ -142,7 +151,7 @@ fn inside(path: &str, name: &str) -> bool {
 fn updated_field(tables: &Tables, method: &Method) -> Option<usize> {
     let input = &tables.messages[method.input];
     if let (Verb::Update, Some(resource)) = (method.verb, method.resource) {
-        let resource = crate::schema::tables::Kind::Message(resource);
+        let resource = Kind::Message(resource);
         return input.fields.iter().position(|field| field.kind == resource && !field.repeated);
     }
     // A method written by hand.

@@ -1,9 +1,11 @@
 //! The rules of the schema, checked over a whole object at once.
 
 use super::json::Reading;
+use super::mask::value_at;
 use super::tables::{EnumType, Field, Kind, MessageId, MessageType, ResourceKind, Tables};
 use super::value::{Object, Value};
-use crate::error::Violation;
+use super::words;
+use crate::error::{Error, Reason, Result, Violation};
 
 /// All broken rules, in the order of [`MessageType::json_order`](super::tables::MessageType::json_order), which is
 /// the order in which /v2 looks for the one it reports. Paths are JSON keys: `balance.algorithm`,
@@ -17,6 +19,46 @@ pub fn check_reading(tables: &Tables, message: MessageId, reading: &Reading) -> 
     run(tables, message, &reading.object, "body", &reading.refused)
 }
 
+/// Takes away the broken rules that `object` has from `before`, which it is to replace: the same field breaks the same rule
+/// there with the same value. HAProxy has taken it, so that it may stay. `prefix` stands before the paths of `violations`.
+pub fn without_inherited(
+    tables: &Tables,
+    message: MessageId,
+    mut violations: Vec<Violation>,
+    prefix: &str,
+    object: &Object,
+    before: &Object,
+) -> Vec<Violation> {
+    // Items of a list may have moved.
+    let unnumbered =
+        |path: &str| path.split('.').filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join(".");
+    let old = check(tables, message, before, "body");
+    violations.retain(|violation| {
+        let path = violation.field.strip_prefix(prefix).unwrap_or(&violation.field);
+        !old.iter().any(|old| {
+            old.code == violation.code
+                && old.message == violation.message
+                && unnumbered(&old.field) == unnumbered(path)
+                && value_at(tables, message, before, &old.field) == value_at(tables, message, object, path)
+        })
+    });
+    violations
+}
+
+/// Refuses an object of /v2 with broken rules. Values that are wrong by themselves come first; what fields demand of each
+/// other is another kind of error there.
+pub fn refuse(mut violations: Vec<Violation>) -> Result<()> {
+    violations.sort_by_key(|violation| violation.code == 0);
+    match violations.first() {
+        None => Ok(()),
+        Some(first) if first.code != 0 => Err(Error::invalid(violations)),
+        Some(first) => {
+            let error = Error::new(Reason::InvalidValue, format!("{}: {}", first.field, first.message));
+            Err(violations.into_iter().fold(error, Error::with_violation))
+        }
+    }
+}
+
 fn run(
     tables: &Tables,
     message: MessageId,
@@ -24,8 +66,16 @@ fn run(
     location: &'static str,
     refused: &[Violation],
 ) -> Vec<Violation> {
-    let mut checker =
-        Checker { tables, location, refused, path: String::new(), found: Vec::new(), in_tree: false, section: "" };
+    let mut checker = Checker {
+        tables,
+        location,
+        refused,
+        path: String::new(),
+        found: Vec::new(),
+        in_tree: false,
+        section: "",
+        in_file: false,
+    };
     checker.object(message, object);
     checker.found
 }
@@ -42,6 +92,8 @@ struct Checker<'a> {
     in_tree: bool,
     /// Keyword of the section that is looked at.
     section: &'a str,
+    /// The object is one of a file of HAProxy, whose values are words.
+    in_file: bool,
 }
 
 const EMPTY: &Object = &Object::new();
@@ -51,6 +103,7 @@ impl Checker<'_> {
         let tables = self.tables;
         let table = &tables.messages[message];
         let has_place = std::mem::take(&mut self.in_tree);
+        self.in_file |= table.resource.is_some();
         let is_tree = table.resource.as_ref().is_some_and(|resource| resource.kind == ResourceKind::Tree);
         if let Some(resource) = table.resource.as_ref().filter(|resource| resource.kind == ResourceKind::Section) {
             self.section = &resource.keyword;
@@ -157,7 +210,7 @@ impl Checker<'_> {
                 table.value(*number).is_none().then(|| (606, table.expected(false)))
             }
             (_, Value::Int(number)) => integer(field, *number),
-            (_, Value::Str(text)) => string(field, text),
+            (_, Value::Str(text)) => string(field, text, self.in_file),
             _ => None,
         };
         if let Some((code, message)) = fault {
@@ -192,14 +245,15 @@ fn integer(field: &Field, number: i64) -> Option<(u16, String)> {
     }
 }
 
-fn string(field: &Field, text: &str) -> Option<(u16, String)> {
+fn string(field: &Field, text: &str, in_file: bool) -> Option<(u16, String)> {
     let check = &field.check;
     // Where an explicit empty string is a value, it is set; the pattern may still refuse it.
     if check.required && !check.nullable && text.is_empty() {
         return Some((602, "is required".to_owned()));
     }
     let pattern = check.pattern.as_ref()?;
-    (!pattern.is_match(text)).then(|| (605, format!("should match '{}'", check.pattern_text)))
+    let seen = if in_file { words::without_held_blanks(text) } else { text.into() };
+    (!pattern.is_match(&seen)).then(|| (605, format!("should match '{}'", check.pattern_text)))
 }
 
 fn one_of(words: impl Iterator<Item = String>) -> String {

@@ -1,7 +1,7 @@
 //! Field masks: paths by proto name or JSON key, through flattened parameters too.
 
 use super::tables::{Field, FieldIndex, Kind, MessageId, Tables};
-use super::value::Object;
+use super::value::{Object, Value};
 use crate::error::{Error, Result, Violation};
 
 /// The field that a path such as `balance.algorithm`, `agent-check` or `params.weight` names, with the steps to it.
@@ -35,6 +35,27 @@ fn step<'t>(tables: &'t Tables, message: MessageId, name: &str) -> Option<(Vec<F
     })
 }
 
+/// The value that a path of a violation such as `return_hdrs.0.name` names in an object, if it is set.
+pub fn value_at<'o>(tables: &Tables, message: MessageId, object: &'o Object, path: &str) -> Option<&'o Value> {
+    let (mut message, mut object) = (message, object);
+    let mut parts = path.split('.').peekable();
+    loop {
+        let (steps, field) = step(tables, message, parts.next()?)?;
+        let (last, above) = steps.split_last()?;
+        let holder = above.iter().try_fold(object, |object, at| object.object(*at))?;
+        let mut value = holder.get(*last)?;
+        if let (Value::List(items), Some(Ok(at))) = (value, parts.peek().map(|part| part.parse::<usize>())) {
+            value = items.get(at)?;
+            parts.next();
+        }
+        match (value, field.kind) {
+            _ if parts.peek().is_none() => return Some(value),
+            (Value::Object(inner), Kind::Message(id)) => (object, message) = (inner, id),
+            _ => return None,
+        }
+    }
+}
+
 /// Copies the named fields from `source` to `target`; a named field that is absent in the source is removed. Without
 /// paths all fields that are set are copied.
 pub fn apply_mask(
@@ -48,7 +69,7 @@ pub fn apply_mask(
         for (field, value) in source.iter() {
             let nested = tables.messages[message].fields[field].flatten;
             match value {
-                super::value::Value::Object(inner) if nested => {
+                Value::Object(inner) if nested => {
                     let outer = target.object_mut(field);
                     inner.iter().for_each(|(at, value)| outer.set(at, value.clone()));
                 }

@@ -46,6 +46,11 @@ pub fn split(line: &str) -> Words<'_> {
     out
 }
 
+/// The raw word at the start of `line`, which begins with it.
+pub fn first(line: &[u8]) -> &[u8] {
+    &line[..word_end(line, 0, &mut true)]
+}
+
 /// Position behind the word that begins at `at`. Clears `closed` when a quote or an escape is left open.
 fn word_end(bytes: &[u8], mut at: usize, closed: &mut bool) -> usize {
     let mut quote = 0u8;
@@ -82,6 +87,15 @@ pub fn is_one_word(text: &str) -> bool {
     words.closed && words.comment.is_none() && words.words.len() == 1 && words.words[0].len() == text.len()
 }
 
+/// A text as those see it who ask for a word without blanks: each blank that quotes or escapes hold together with the rest
+/// of a word is an underscore. A text that is not one word of the file stays as it is.
+pub fn without_held_blanks(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_whitespace) && is_one_word(text) {
+        return Cow::Owned(text.replace(char::is_whitespace, "_"));
+    }
+    Cow::Borrowed(text)
+}
+
 /// True when `text` can stand in a line as words: no line break, NUL, open quote or bare `#`.
 pub fn is_words(text: &str) -> bool {
     if breaks_line(text) {
@@ -94,13 +108,17 @@ pub fn is_words(text: &str) -> bool {
 /// The bytes that HAProxy reads a raw word as: without quotes, with escapes and, in double quotes, variables replaced.
 /// `variable` looks up a variable; one that is not set stands for nothing. `None` for what HAProxy refuses: an open quote
 /// or brace, a bad name of a variable, `\\x` without two hexadecimal digits.
-pub fn meaning<'w>(word: &'w str, variable: &dyn Fn(&str) -> Option<String>) -> Option<Cow<'w, [u8]>> {
+pub fn meaning<'w>(
+    word: &'w (impl AsRef<[u8]> + ?Sized),
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Option<Cow<'w, [u8]>> {
+    let word = word.as_ref();
     if !is_marked(word) {
-        return Some(Cow::Borrowed(word.as_bytes()));
+        return Some(Cow::Borrowed(word));
     }
     let mut out = Vec::with_capacity(word.len());
     let mut quote = 0u8;
-    let mut rest = word.as_bytes();
+    let mut rest = word;
     while let Some((&byte, behind)) = rest.split_first() {
         rest = behind;
         match (quote, byte) {
@@ -115,8 +133,8 @@ pub fn meaning<'w>(word: &'w str, variable: &dyn Fn(&str) -> Option<String>) -> 
 }
 
 /// True for a raw word with quotes or escapes.
-pub fn is_marked(word: &str) -> bool {
-    memchr::memchr3(b'"', b'\'', b'\\', word.as_bytes()).is_some()
+pub fn is_marked(word: impl AsRef<[u8]>) -> bool {
+    memchr::memchr3(b'"', b'\'', b'\\', word.as_ref()).is_some()
 }
 
 /// A raw word without its quotes and escapes where it needs none: what HAProxy reads is one word without them, and no
@@ -255,6 +273,23 @@ mod tests {
         assert!(!split("a \"b c").closed);
         assert!(!split("a b\\").closed);
         assert!(split("a 'b\\' c").closed, "a backslash has no meaning inside single quotes");
+    }
+
+    #[test]
+    fn blanks_inside_a_word_are_no_blanks_to_who_asks_for_a_word() {
+        for (text, seen) in [
+            ("\"a b\"", "\"a_b\""),
+            ("a\\ b", "a\\_b"),
+            ("str('a\tb')", "str('a_b')"),
+            ("a\u{a0}b", "a_b"),
+            ("a b", "a b"),
+            ("\"a b", "\"a b"),
+            ("\"a b\" c", "\"a b\" c"),
+            ("\"a\nb\"", "\"a\nb\""),
+            ("ab", "ab"),
+        ] {
+            assert_eq!(without_held_blanks(text), seen, "{text:?}");
+        }
     }
 
     #[test]

@@ -52,3 +52,4 @@ mod unread;
 mod uploads;
 mod vectors;
 mod watch;
+mod words;

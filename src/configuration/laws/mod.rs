@@ -1,6 +1,7 @@
 //! Laws that hold for every resource, checked with random objects from its tables.
 
 mod random;
+mod spelled;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -8,7 +8,7 @@ use crate::configuration::{ChangeOptions, Outcome, Target};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result, Violation};
 use crate::grpc::call::{Answer, Call, Transport};
-use crate::schema::check::check;
+use crate::schema::check::{check, refuse, without_inherited};
 use crate::schema::mask::apply_mask;
 use crate::schema::tables::{Kind, MessageId, Tables, Verb};
 use crate::schema::value::{Object, Value};
@@ -23,8 +23,19 @@ pub(super) async fn call(rooms: &Rooms, plan: &Plan, call: Call) -> Result<Answe
     let ours = method.http.iter().any(|rule| rule.path.starts_with("/v2/services/backstay/"));
     let v2 = call.transport == Transport::Rest && !ours;
     // An upload is no part of it.
-    let Call { request, transport, .. } = call;
-    let request = Request { rooms, plan, verb: method.verb, resource, place, message: &request, transport, v2 };
+    let Call { request, transport, doubts, .. } = call;
+    let request = Request {
+        rooms,
+        plan,
+        verb: method.verb,
+        input: method.input,
+        resource,
+        place,
+        message: &request,
+        transport,
+        v2,
+        doubts,
+    };
     match method.verb {
         Verb::List => request.list().await,
         Verb::Get => request.get().await,
@@ -40,12 +51,16 @@ struct Request<'a> {
     rooms: &'a Rooms,
     plan: &'a Plan,
     verb: Verb,
+    /// The message of the request.
+    input: MessageId,
     resource: MessageId,
     place: Place,
     message: &'a Object,
     transport: Transport,
     /// What /v2 does not know stays hidden.
     v2: bool,
+    /// Rules that the object of a Replace breaks.
+    doubts: Vec<Violation>,
 }
 
 impl Request<'_> {
@@ -107,8 +122,8 @@ impl Request<'_> {
 
     async fn replace(&self) -> Result<Answer> {
         let object = self.body()?;
-        self.check(object)?;
         let key = self.plan.key(self.message)?;
+        self.settle_doubts(&key, object).await?;
         let engine = self.engine();
         let allow_missing = self.plan.allow_missing.is_some_and(|field| self.message.flag(field));
         let edit = |document: &Document| match engine.replace(document, self.resource, &self.place, &key, object) {
@@ -125,9 +140,14 @@ impl Request<'_> {
         let key = self.plan.key(self.message)?;
         let paths = self.mask();
         let (document, _) = self.view().await?;
-        let mut object = engine.get(&document, self.resource, &self.place, &key)?;
+        let before = engine.get(&document, self.resource, &self.place, &key)?;
+        let mut object = before.clone();
         apply_mask(tables, self.resource, &mut object, self.body()?, &paths)?;
-        self.check(&object)?;
+        let violations = check(tables, self.resource, &object, "body");
+        let violations = without_inherited(tables, self.resource, violations, "", &object, &before);
+        if !violations.is_empty() {
+            return Err(Error::invalid(violations));
+        }
         let wanted = object.clone();
         self.change(move |document| engine.replace(document, self.resource, &self.place, &key, &wanted), Some(object))
             .await
@@ -274,6 +294,29 @@ impl Request<'_> {
         }
         let violations = check(&self.rooms.schema.tables, self.resource, object, "body");
         if violations.is_empty() { Ok(()) } else { Err(Error::invalid(violations)) }
+    }
+
+    /// Refuses a replacement for the rules that it breaks, but for those that what it replaces breaks with the same values.
+    async fn settle_doubts(&self, key: &Key, object: &Object) -> Result<()> {
+        if self.doubts.is_empty() {
+            return Ok(());
+        }
+        let tables = &self.rooms.schema.tables;
+        let mut doubts = self.doubts.clone();
+        // Over gRPC paths begin with the field of the request that holds the object.
+        let body = self.plan.body.map(|at| format!("{}.", tables.messages[self.input].fields[at].json));
+        let prefix = body.filter(|_| self.transport == Transport::Grpc).unwrap_or_default();
+        // What is not there excuses nothing.
+        if let Ok((document, _)) = self.view().await
+            && let Ok(before) = self.engine().get(&document, self.resource, &self.place, key)
+        {
+            doubts = without_inherited(tables, self.resource, doubts, &prefix, object, &before);
+        }
+        match self.transport {
+            Transport::Rest => refuse(doubts),
+            Transport::Grpc if doubts.is_empty() => Ok(()),
+            Transport::Grpc => Err(Error::invalid(doubts)),
+        }
     }
 
     /// Paths of the update mask.

@@ -309,8 +309,9 @@ impl<'t> Compiler<'t> {
         let wrong = |what: &str| Err(Broken::new("A12", format!("`{}` {what}", field.json)));
         match (field.kind, unit) {
             (Kind::String, None) => {
-                let strict = field.check.pattern.as_ref().is_some_and(|pattern| !pattern.is_match("\"a\""));
-                Ok(Leaf::Text { strict })
+                // A pattern of letters may let quotes through that a variable needs.
+                let of_letters = field.check.pattern.as_ref().is_some_and(|pattern| !pattern.is_match("\"a/\""));
+                Ok(Leaf::Text { strict: of_letters || is_name(self.tables, field) })
             }
             (Kind::String, Some(unit @ (Unit::Address | Unit::Listen))) => {
                 Ok(Leaf::Address { listen: unit == Unit::Listen })
@@ -552,5 +553,21 @@ fn part_has_own(parts: &[Part]) -> bool {
         Part::Text(_) => false,
         Part::Slot { slot, .. } => slot.target.own,
         Part::Optional(inner) => part_has_own(inner),
+    })
+}
+
+/// True for the field that names a resource.
+fn is_name(tables: &Tables, field: &Field) -> bool {
+    tables.messages.iter().any(|message| {
+        let mut message = message;
+        let mut last = None;
+        let resource = message.resource.as_ref().filter(|resource| !resource.singleton);
+        for at in resource.iter().flat_map(|resource| &resource.identity) {
+            last = message.fields.get(*at);
+            if let Some(Kind::Message(inner)) = last.map(|field| field.kind) {
+                message = &tables.messages[inner];
+            }
+        }
+        last.is_some_and(|last| std::ptr::eq(last, field))
     })
 }
