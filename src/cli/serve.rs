@@ -89,7 +89,7 @@ pub async fn run(
     let engine = Engine::new(Arc::clone(&schema)).for_version((version.major, version.minor));
     // Nothing is made before it is known that the file can be served, and to whom.
     let claim = Claim::take(store(&settings)).await.map_err(shown)?;
-    users::somebody(&settings, &users::all(&settings, &*environment, &engine, claim.document())?)?;
+    users::somebody(&settings, &users::all(&settings, &*environment, claim.document())?)?;
     let tls = settings.peer_tls.as_ref().map(|tls| {
         let identity = tls.identity.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
         Tls::load(&tls.ca, identity, tls.name.as_deref())
@@ -457,7 +457,7 @@ impl Follower {
     }
 
     fn follow_users(&self, document: &Document) -> Result<()> {
-        self.authenticator.replace(users::all(&self.settings, &*self.environment, &self.engine, document)?);
+        self.authenticator.replace(users::all(&self.settings, &*self.environment, document)?);
         Ok(())
     }
 

@@ -22,7 +22,7 @@ impl Engine {
             object.set(section_line::INDEX, Value::Int(number as i64));
             object.set(section_line::TEXT, Value::Str(text_of(&line).into()));
             object.set(section_line::KIND, Value::Enum(kind_number(line.kind())));
-            if line.kind() == LineKind::Content && line.is_utf8() {
+            if line.kind() == LineKind::Content {
                 self.put_reader(&mut object, section, &line.words().words, &mut counts);
             }
             object
@@ -149,9 +149,9 @@ fn kind_number(kind: LineKind) -> i32 {
     }
 }
 
-/// The line without the blanks around it; bytes that are not UTF-8 are shown as U+FFFD.
+/// The line without the blanks around it.
 fn text_of(line: &LineRef<'_>) -> String {
-    String::from_utf8_lossy(line.raw()).trim_matches([' ', '\t', '\u{b}', '\u{c}']).to_owned()
+    line.text().unwrap_or_default().trim_matches([' ', '\t', '\u{b}', '\u{c}']).to_owned()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::document::{Document, Section};
+use crate::schema::odd;
 
 /// Cells of the table by which lines are compared at most; above it all between the first and the last difference counts
 /// as one change.
@@ -89,7 +90,7 @@ fn anew(base: &Document, old: &Document, new: &Document) -> Option<Document> {
         complete(&mut bytes);
         bytes.extend_from_slice(text);
     }
-    Some(Document::parse(&bytes))
+    Some(Document::parse(&odd::release(&bytes)))
 }
 
 fn keyed(document: &Document) -> Vec<Key<'_>> {

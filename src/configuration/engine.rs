@@ -12,10 +12,11 @@ use super::spelling::respelled;
 use crate::document::{Document, LineKind, Section};
 use crate::error::{Error, Reason, Result, Violation};
 use crate::schema::Schema;
+use crate::schema::odd;
 use crate::schema::tables::{MessageId, Resource, ResourceKind};
 use crate::schema::template::PrintFault;
 use crate::schema::value::{Object, Value};
-use crate::schema::words::{plain, split};
+use crate::schema::words::{is_marked, plain, split};
 
 /// Name under which the n-th section of a kind without a name is known, but for the number: `unnamed_defaults_`. Never
 /// written to the file.
@@ -176,6 +177,8 @@ impl Engine {
     ) -> Result<Edited> {
         let rules = self.rules(resource)?;
         self.check_version(resource, object)?;
+        let restored = self.restored(document, resource, place, key, object)?;
+        let object = restored.as_ref().unwrap_or(object);
         match rules.kind {
             ResourceKind::Tree => return self.replace_tree(document, resource, key, object),
             ResourceKind::AnyLine => return self.replace_any(document, resource, place, key, object),
@@ -215,6 +218,28 @@ impl Engine {
         let spelled = respelled(&words, &printed, &text, |text| self.line_object(resource, &split(text).words, 0));
         section.replace_line(line, &spelled)?;
         Ok(Edited { document: document.with_section(at, section), unused })
+    }
+
+    /// An object with the bytes that are not UTF-8 of what it replaces, when it has what is shown of them.
+    fn restored(
+        &self,
+        document: &Document,
+        resource: MessageId,
+        place: &Place,
+        key: &Key,
+        object: &Object,
+    ) -> Result<Option<Object>> {
+        if !odd::is_doubtful(object) {
+            return Ok(None);
+        }
+        let Ok(old) = self.get(document, resource, place, key) else { return Ok(None) };
+        let mut restored = object.clone();
+        odd::restore(&old, &mut restored).map_err(|path| {
+            let field = self.schema.tables.json_path(resource, &path);
+            let message = "holds bytes that are not UTF-8: it stays as it is shown, or becomes a text without U+FFFD";
+            Error::invalid(vec![Violation { field, message: message.to_owned(), code: 0, location: "body" }])
+        })?;
+        Ok(Some(restored))
     }
 
     /// Removes an object.
@@ -389,12 +414,13 @@ impl Engine {
                 let keyword = &*self.schema.tables.messages[resource].resource.as_ref()?.keyword;
                 // A name stands in its line as it is, unless quotes or escapes cut it: other lines need not be read.
                 let finder = memchr::memmem::Finder::new(name.as_bytes());
-                let may_hold =
-                    |raw: &[u8]| finder.find(raw).is_some() || memchr::memchr3(b'"', b'\'', b'\\', raw).is_some();
+                let name = odd::shown(name);
+                let is_shown = name.contains('\u{fffd}');
+                let may_hold = |raw: &[u8]| finder.find(raw).is_some() || is_marked(raw) || is_shown;
                 section.lines().enumerate().filter(|(_, line)| begins_with(line, keyword)).find_map(|(number, line)| {
                     may_hold(line.raw()).then_some(())?;
                     let object = self.line_object(resource, &line.words().words, 0)?;
-                    (self.identity(resource, &object)? == name).then_some((number, object))
+                    (odd::shown(self.identity(resource, &object)?) == name).then_some((number, object))
                 })
             }
             Key::Singleton => None,

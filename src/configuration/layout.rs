@@ -118,10 +118,10 @@ pub struct Said<'a> {
     pub words: Vec<&'a str>,
 }
 
-/// The lines of a section that say something in UTF-8.
+/// The lines of a section that say something.
 pub fn said(section: &Section) -> impl Iterator<Item = Said<'_>> {
     section.lines().enumerate().filter_map(|(at, line)| {
-        if line.kind() != LineKind::Content || !line.is_utf8() {
+        if line.kind() != LineKind::Content {
             return None;
         }
         let words = line.words().words;

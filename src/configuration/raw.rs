@@ -1,5 +1,7 @@
 //! The whole text at once: read it, replace it.
 
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::disk;
@@ -20,6 +22,28 @@ pub enum RawSource<'a> {
     Transaction(&'a str),
     /// The backup of a version.
     Backup(i64),
+}
+
+/// A text with the lines of `base` where it has what is shown of them, if that is asked for. Of several lines that are shown
+/// alike each takes the place of one, in their order.
+fn with_bytes<'t>(base: &Document, text: &'t [u8], options: RawOptions) -> Cow<'t, [u8]> {
+    let unknown = memchr::memmem::Finder::new("\u{fffd}");
+    if !options.keep_bytes || unknown.find(text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let bytes = base.to_bytes();
+    let mut lines: HashMap<Vec<u8>, VecDeque<&[u8]>> = HashMap::new();
+    for line in bytes.split(|byte| *byte == b'\n').filter(|line| std::str::from_utf8(line).is_err()) {
+        let shown = String::from_utf8_lossy(line).into_owned().into_bytes();
+        lines.entry(shown).or_default().push_back(line);
+    }
+    let mut kept = |line: &[u8]| {
+        let same = lines.get_mut(line).filter(|_| unknown.find(line).is_some())?;
+        if same.len() > 1 { same.pop_front() } else { same.front().copied() }
+    };
+    let lines: Vec<Vec<u8>> =
+        text.split(|byte| *byte == b'\n').map(|line| kept(line).unwrap_or(line).to_vec()).collect();
+    Cow::Owned(lines.join(&b'\n'))
 }
 
 /// A text with what stands in its header lines.
@@ -61,6 +85,9 @@ pub struct RawOptions {
     pub force_reload: bool,
     /// Only let HAProxy check the text, exactly as given.
     pub only_validate: bool,
+    /// Lines that read like a line of the file, but for U+FFFD in the place of bytes that are not UTF-8, are that line: the
+    /// caller could not say more.
+    pub keep_bytes: bool,
 }
 
 /// What holds for every text that a caller gives, also for one that is only checked. Returns the version that it says
@@ -81,6 +108,7 @@ impl Configuration {
     /// Everything that [`Configuration::replace_raw`] does before it writes.
     pub async fn check_raw(&self, text: &[u8], options: RawOptions) -> Result<()> {
         let base = self.current();
+        let text = &*with_bytes(&base.document, text, options);
         self.admit_raw(&base, text, options)?;
         self.check_change(&base, &Document::parse(&header::without_version(text)), true).await
     }
@@ -138,6 +166,7 @@ impl Configuration {
     /// With `skip_version`, a text of someone else that was not seen before is kept aside.
     pub async fn replace_raw(&self, text: &[u8], options: RawOptions) -> Result<Outcome> {
         let base = self.current();
+        let text = &*with_bytes(&base.document, text, options);
         if options.only_validate {
             // A check runs HAProxy on the text, which is more than a server may let be done that only shows things.
             self.shared.settings.writable()?;

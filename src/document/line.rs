@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::schema::odd;
 use crate::schema::words::{self, Words, is_blank};
 
 /// Keywords that begin a section wherever they are the first word of a line. HAProxy gives them no other meaning.
@@ -116,23 +117,14 @@ impl<'a> LineRef<'a> {
         self.raw
     }
 
-    /// The text of `raw`, or nothing when what the line says is not UTF-8. Its comment may hold any bytes: it is no part
-    /// of an object, and the text ends in front of the first byte of it that is not UTF-8.
+    /// The text of `raw`, with stand-ins for bytes that are not UTF-8. A document has nothing but text.
     pub fn text(&self) -> Option<&'a str> {
-        let raw = self.raw();
-        match std::str::from_utf8(raw) {
-            Ok(text) => Some(text),
-            Err(error) => {
-                let text = std::str::from_utf8(raw.get(..error.valid_up_to())?).ok()?;
-                words::split(text).comment.map(|_| text)
-            }
-        }
+        std::str::from_utf8(self.raw()).ok()
     }
 
-    /// False when what the line says holds bytes that are not UTF-8; it is then kept as it is and cannot be replaced in
-    /// place.
+    /// False when what the line says holds bytes of the file that are not UTF-8.
     pub fn is_utf8(&self) -> bool {
-        self.text().is_some()
+        self.text().is_some_and(|text| !odd::holds(&text[..words::split(text).end]))
     }
 
     /// What the line is.
@@ -150,12 +142,12 @@ impl<'a> LineRef<'a> {
         self.depth
     }
 
-    /// The raw words, quotes and escapes included; none for a line that says something that is not UTF-8.
+    /// The raw words, quotes and escapes included.
     pub fn words(&self) -> Words<'a> {
         words::split(self.text().unwrap_or_default())
     }
 
-    /// The trailing comment from its `#` on, as far as it is UTF-8.
+    /// The trailing comment from its `#` on.
     pub fn comment(&self) -> Option<&'a str> {
         let text = self.text()?;
         words::split(text).comment.map(|at| &text[at..])

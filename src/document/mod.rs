@@ -27,6 +27,7 @@ mod tests;
 use std::io;
 use std::sync::Arc;
 
+use crate::schema::odd;
 use index::Index;
 pub use line::{LineKind, LineRef, SECTION_KEYWORDS};
 pub use patch::Patch;
@@ -67,7 +68,7 @@ impl Eq for Document {}
 impl Document {
     /// Reads a file. Never fails: what HAProxy would refuse is kept as it is.
     pub fn parse(bytes: &[u8]) -> Document {
-        let parsed = parse::parse(bytes);
+        let parsed = parse::parse(&odd::hold(bytes));
         Document {
             index: Arc::new(Index::build(&parsed.sections)),
             preamble: Arc::new(parsed.preamble),
@@ -78,23 +79,24 @@ impl Document {
 
     /// The bytes of the file.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.len_bytes());
-        bytes.extend_from_slice(&self.preamble);
+        let mut bytes =
+            Vec::with_capacity(self.preamble.len() + self.sections.iter().map(|s| s.text().len()).sum::<usize>());
+        bytes.extend_from_slice(&odd::release(&self.preamble));
         for section in self.sections.iter() {
-            bytes.extend_from_slice(section.text());
+            bytes.extend_from_slice(&odd::release(section.text()));
         }
         bytes
     }
 
     /// Writes the bytes of the file to `out`, in pieces of a section each: give it a buffered writer.
     pub fn write_to(&self, out: &mut impl io::Write) -> io::Result<()> {
-        out.write_all(&self.preamble)?;
-        self.sections.iter().try_for_each(|section| out.write_all(section.text()))
+        out.write_all(&odd::release(&self.preamble))?;
+        self.sections.iter().try_for_each(|section| out.write_all(&odd::release(section.text())))
     }
 
     /// Number of bytes of the file.
     pub fn len_bytes(&self) -> usize {
-        self.preamble.len() + self.sections.iter().map(|s| s.text().len()).sum::<usize>()
+        odd::release(&self.preamble).len() + self.sections.iter().map(|s| odd::release(s.text()).len()).sum::<usize>()
     }
 
     /// The text before the first section.

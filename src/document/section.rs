@@ -8,7 +8,7 @@ use super::index::identity;
 use super::line::{Class, LineRef, Mark, classify, indent_of, without_ending};
 use super::style::Style;
 use crate::error::{Error, Reason, Result};
-use crate::schema::words;
+use crate::schema::{odd, words};
 
 /// One section of haproxy.cfg as one piece of text and the positions of its lines.
 ///
@@ -92,7 +92,7 @@ impl Section {
     }
 
     fn read_name(&mut self) {
-        let line = String::from_utf8_lossy(self.header().raw());
+        let line = odd::shown(self.header().text().unwrap_or_default()).into_owned();
         let words = words::split(&line).words;
         // HAProxy reads a quoted name as the name. One that is not set by the file alone stays as it is written.
         let name = words::plain(words.get(1).copied().unwrap_or_default());
@@ -461,12 +461,7 @@ fn said(line: &str) -> &str {
 
 /// The new bytes of `old` when it says `text`.
 fn rewritten(old: LineRef<'_>, text: &str) -> Result<Vec<u8>> {
-    let Some(line) = old.text() else {
-        return Err(Error::new(
-            Reason::InvalidValue,
-            "line is not utf-8 and can only be removed or edited as raw text",
-        ));
-    };
+    let line = old.text().unwrap_or_default();
     let indent = indent_of(line.as_bytes());
     let words = words::split(line);
     let mut bytes = line.as_bytes()[..indent].to_vec();

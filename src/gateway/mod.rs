@@ -306,8 +306,8 @@ impl Gateway {
         let facts = facts(tables, method, route, &head.headers, &request);
         let mirrors = self.views.normalize(method, &mut request);
         let caller = head.extensions.get().and_then(Session::user).map(Into::into);
-        let Rest { upload, doubts, .. } = rest;
-        let call = Call { method: route.method, request, transport: Transport::Rest, caller, upload, doubts };
+        let Rest { upload, doubts, is_json, .. } = rest;
+        let call = Call { method: route.method, request, transport: Transport::Rest, caller, upload, doubts, is_json };
         match self.on.api.call(call).await {
             Ok(Answer::Message(mut message)) => {
                 self.views.show(method, mirrors, &mut message);

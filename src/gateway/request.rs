@@ -89,6 +89,8 @@ pub struct Rest {
     pub upload: Option<Upload>,
     /// Rules that the object of a Replace breaks.
     pub doubts: Vec<Violation>,
+    /// Bytes came as JSON, which cannot carry all of them.
+    pub is_json: bool,
 }
 
 /// JSON keys and parameters that were not read as they stand, by their paths.
@@ -175,7 +177,7 @@ fn read_whole(
             if let Some(value) = scalar_value(field, form, data)? {
                 request.set(at, value);
             }
-            Ok(Rest::default())
+            Ok(Rest { is_json: form == Form::Json, ..Rest::default() })
         }
         (BodyField::Field(at), Some(field)) => {
             some_json(&data)?;

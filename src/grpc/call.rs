@@ -36,6 +36,8 @@ pub struct Call {
     /// Rules that the object of a Replace breaks. It is refused unless the object that it replaces breaks them too, with the
     /// same values.
     pub doubts: Vec<Violation>,
+    /// The bytes of the request came as JSON, which cannot carry all of them.
+    pub is_json: bool,
 }
 
 /// Bytes that are read while they arrive.

@@ -67,7 +67,9 @@ impl Handler {
             }
             let caller = session.user().map(Into::into);
             let transport = Transport::Grpc;
-            self.api.call(Call { method: id, request, transport, caller, upload: None, doubts: violations }).await
+            self.api
+                .call(Call { method: id, request, transport, caller, upload: None, doubts: violations, is_json: false })
+                .await
         };
         let answer = match deadline {
             None => work.await?,

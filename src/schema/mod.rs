@@ -10,6 +10,7 @@ pub mod handles;
 pub mod json;
 pub mod load;
 pub mod mask;
+pub mod odd;
 pub mod openapi;
 #[cfg(test)]
 pub(crate) mod sample;

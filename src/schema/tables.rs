@@ -294,6 +294,20 @@ pub struct HttpRule {
 }
 
 impl Tables {
+    /// JSON path of a field, from the positions of fields on the way to it.
+    pub fn json_path(&self, message: MessageId, steps: &[FieldIndex]) -> String {
+        let mut message = Some(message);
+        let mut keys: Vec<&str> = Vec::new();
+        for at in steps {
+            let Some(field) = message.and_then(|id| self.messages[id].fields.get(*at)) else { break };
+            if !field.flatten {
+                keys.push(&field.json);
+            }
+            message = if let Kind::Message(inner) = field.kind { Some(inner) } else { None };
+        }
+        keys.join(".")
+    }
+
     /// A message by its full name.
     pub fn message(&self, full_name: &str) -> Option<&MessageType> {
         self.message_by_name.get(full_name).map(|id| &self.messages[*id])

@@ -2,6 +2,7 @@
 
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
 
+use super::odd;
 use super::tables::{Field, FieldIndex, Kind, MessageId, MessageType, Tables};
 use super::value::{Object, Value};
 use crate::error::{Error, Reason, Result, Violation};
@@ -244,7 +245,7 @@ fn encode_payload(tables: &Tables, kind: Kind, value: &Value, out: &mut Vec<u8>)
         // Negative numbers of int32 and enums are sign-extended to ten bytes.
         (Kind::Enum(_), Value::Enum(number)) => encode_varint(i64::from(*number) as u64, out),
         (Kind::Double, Value::Double(number)) => out.extend_from_slice(&number.to_le_bytes()),
-        (Kind::String, Value::Str(text)) => encode_bytes(text.as_bytes(), out),
+        (Kind::String, Value::Str(text)) => encode_bytes(odd::shown(text).as_bytes(), out),
         (Kind::Bytes, Value::Bytes(raw)) => encode_bytes(raw, out),
         (Kind::Message(inner), Value::Object(object)) => {
             with_length(out, |out| encode(tables, inner, object, out));

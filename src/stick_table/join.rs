@@ -88,9 +88,9 @@ pub fn join(document: &Document, table: &str, joiner: Joiner<'_>) -> Result<Plan
 }
 
 fn stick_table_line(section: &Section) -> Option<usize> {
-    section.lines().position(|line| {
-        line.kind() == LineKind::Content && line.is_utf8() && line.words().words.first() == Some(&"stick-table")
-    })
+    section
+        .lines()
+        .position(|line| line.kind() == LineKind::Content && line.words().words.first() == Some(&"stick-table"))
 }
 
 /// The words of a line with ` peers NAME` behind them, in front of a comment.

@@ -88,7 +88,7 @@ fn node(section: &Section, local: &str, named: Option<&str>, host: &str) -> Opti
 
 /// The words of each line that says something.
 pub(super) fn lines(section: &Section) -> impl Iterator<Item = Vec<&str>> {
-    let said = section.lines().filter(|line| line.kind() == LineKind::Content && line.is_utf8());
+    let said = section.lines().filter(|line| line.kind() == LineKind::Content);
     said.map(|line| line.words().words).filter(|words| !words.is_empty())
 }
 

@@ -6,12 +6,18 @@ use backstay::document::Document;
 use backstay::error::Reason;
 use backstay::schema::tables::{Field, Kind, Method, ResourceKind, Verb};
 
-use crate::support::client::{short_name, tables};
+use crate::support::client::{Transport, basic, request, short_name, tables};
 use crate::support::world::{World, done, holds, over_both, refused, refused_saying};
 
 /// The text without the line of its version.
 fn body(text: &str) -> String {
     text.lines().filter(|line| !line.starts_with("# _version")).collect::<Vec<_>>().join("\n")
+}
+
+/// The same for any bytes.
+fn without_version(text: &[u8]) -> Vec<u8> {
+    let lines = text.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"# _version"));
+    lines.flatten().copied().collect()
 }
 
 async fn push(world: &World, more: &str) {
@@ -48,7 +54,9 @@ async fn put_back(world: &World, kind: &str, name: &str) -> usize {
         let place = if input.field_named("parent_type").is_some() {
             json!({"parent_type": parent.unwrap().token, "parent_name": name})
         } else {
-            json!({&*parent.unwrap().token: name})
+            let by_kind = input.field_named(&parent.unwrap().token).map(|at| &input.fields[at]);
+            let first = input.fields.iter().find(|field| field.number == 1);
+            json!({&*by_kind.or(first).unwrap().json: name})
         };
         let answer = world.ok(&list, place.clone()).await;
         let items = answer.as_object().unwrap().values().find_map(Json::as_array).cloned().unwrap_or_default();
@@ -140,4 +148,101 @@ async fn what_stays_may_break_a_rule(world: &mut World) {
         ])
         .await;
     assert!(world.backstay.text().contains("    user u6@example.com insecure-password y\n"));
+}
+
+over_both!(bytes_that_are_not_utf8, covers["ServerService.ReplaceServer"]);
+
+/// Comments are no part of an object; a value is shown with U+FFFD, and its bytes stay.
+async fn bytes_that_are_not_utf8(world: &mut World) {
+    let mut text = std::fs::read(world.backstay.config()).unwrap();
+    text.extend_from_slice(include_bytes!("../data/configs/latin-1.cfg"));
+    let raw = async |kind: &str, body: Vec<u8>| {
+        let path = format!("/v2/services/haproxy/configuration/raw?version={}&skip_reload=true", world.version().await);
+        let answer = world.client.send(request("POST", &path, kind, body)).await;
+        assert!(answer.status < 300, "{}", answer.text());
+    };
+    raw("text/plain", text.clone()).await;
+    let file = || {
+        let bytes = std::fs::read(world.backstay.config()).unwrap();
+        without_version(&bytes)
+    };
+    let sent = without_version(&text);
+    assert!(file() == sent, "text goes in byte for byte");
+    let servers = || json!({"parent_type": "backend", "parent_name": "latin_servers"});
+    let rules = || json!({"parent_type": "frontend", "parent_name": "latin"});
+    let with = |mut place: Json, more: Json| {
+        place.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        place
+    };
+    let server = |port: u16, cookie: &str| {
+        let server = json!({"name": "s2", "address": "127.0.0.1", "port": port, "check": "enabled", "cookie": cookie});
+        with(servers(), json!({"name": "s2", "server": server}))
+    };
+    let rule = |name: &str, format: &str| {
+        let rule = json!({"index": 0, "type": "set-header", "hdr_name": name, "hdr_format": format,
+            "cond": "if", "cond_test": "{ path /caf\u{fffd} }"});
+        with(rules(), json!({"index": 0, "http_request_rule": rule}))
+    };
+    world
+        .cases([
+            (
+                "ServerService.ListServers",
+                servers(),
+                holds(json!({"servers": [{"name": "s1"}, {"name": "s2", "cookie": "caf\u{fffd}"}]})),
+            ),
+            ("BindService.ListBinds", rules(), holds(json!({"binds": [{"port": 6801}]}))),
+            (
+                "HttpRequestRuleService.ListHttpRequestRules",
+                rules(),
+                holds(json!({"http_request_rules": [{"hdr_format": "\"caf\u{fffd} x\""}]})),
+            ),
+            (
+                "ServerService.CreateServer",
+                with(servers(), json!({"server": {"name": "s1", "address": "127.0.0.1"}})),
+                refused(Reason::ObjectExists),
+            ),
+            ("ServerService.ReplaceServer", server(82, "caf\u{fffd}"), done()),
+            ("HttpRequestRuleService.ReplaceHttpRequestRule", rule("X-Other", "\"caf\u{fffd} x\""), done()),
+            (
+                "HttpRequestRuleService.ReplaceHttpRequestRule",
+                rule("X-Other", "\"caf\u{fffd} y\""),
+                refused_saying(Reason::InvalidField, "hdr_format"),
+            ),
+        ])
+        .await;
+    let replaced = |text: &[u8], from: &str, to: &str| {
+        let at = memchr::memmem::find(text, from.as_bytes()).unwrap();
+        [&text[..at], to.as_bytes(), &text[at + from.len()..]].concat()
+    };
+    let expected = replaced(&replaced(&sent, "127.0.0.1:81", "127.0.0.1:82"), "X-Name", "X-Other");
+    assert!(file() == expected, "bytes stay where their values do: {}", String::from_utf8_lossy(&file()));
+
+    // JSON cannot carry the bytes: lines that read the same keep them.
+    let lossy = String::from_utf8_lossy(&expected).replace("default_backend latin_servers", "maxconn 9");
+    raw("application/json", serde_json::to_vec(&format!("# _version=1\n{lossy}")).unwrap()).await;
+    let expected = replaced(&expected, "default_backend latin_servers", "maxconn 9");
+    assert!(file() == expected, "lines keep their bytes: {}", String::from_utf8_lossy(&file()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_is_the_word_that_haproxy_reads() {
+    let world = World::start(Transport::Grpc, &[]);
+    let mut text = world.backstay.text();
+    let line = text.lines().find(|line| line.trim_start().starts_with("user admin")).unwrap().to_owned();
+    text = text.replace(
+        &line,
+        &format!("{line}\n    user \"u3\" insecure-password \"p#x\"\n    user u2 insecure-password p\\ x"),
+    );
+    world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": text, "force_reload": true})).await;
+    for (name, password, right) in [
+        ("u3", "p#x", true),
+        ("u2", "p x", true),
+        ("u3", "\"p#x\"", false),
+        ("u2", "p\\ x", false),
+        ("\"u3\"", "p#x", false),
+    ] {
+        let client = world.client.authorized(&basic(name, password));
+        let answer = client.call("RawConfigurationService.GetVersion", &json!({})).await;
+        assert_eq!(answer.is_ok(), right, "{name} {password}: {answer:?}");
+    }
 }

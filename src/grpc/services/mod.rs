@@ -124,6 +124,8 @@ pub(super) struct Context {
     rooms: Arc<Rooms>,
     transport: Transport,
     caller: Option<Box<str>>,
+    /// The bytes of the request came as JSON, which cannot carry all of them.
+    is_json: bool,
 }
 
 impl std::ops::Deref for Context {
@@ -182,8 +184,12 @@ impl Services {
         }
         match self.handlers.get(&call.method) {
             Some(handler) => {
-                let context =
-                    Context { rooms: Arc::clone(&self.rooms), transport: call.transport, caller: call.caller.clone() };
+                let context = Context {
+                    rooms: Arc::clone(&self.rooms),
+                    transport: call.transport,
+                    caller: call.caller.clone(),
+                    is_json: call.is_json,
+                };
                 handler(context, call)
             }
             None => Box::pin(async { Err(Error::new(Reason::Unsupported, "method is not supported")) }),

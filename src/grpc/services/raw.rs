@@ -46,6 +46,7 @@ pub(super) async fn push(
         skip_reload: request.skip_reload,
         force_reload: request.force_reload,
         only_validate: request.only_validate,
+        keep_bytes: context.is_json,
     };
     // A reload brings all of the text to HAProxy: they are for those who skip it.
     if request.skip_reload && !request.only_validate && !request.runtime_actions.is_empty() {

@@ -1,5 +1,6 @@
 //! Writing.
 
+use crate::schema::odd;
 use crate::schema::tables::{Field, Kind, MessageId, MessageType, Tables};
 use crate::schema::value::{Object, Value};
 
@@ -47,7 +48,7 @@ pub fn write_field(tables: &Tables, field: &Field, value: &Value, out: &mut Vec<
         // JSON has no infinities; the shortest digits that read back as the same number otherwise.
         Value::Double(number) if number.is_finite() => out.extend_from_slice(number.to_string().as_bytes()),
         Value::Double(_) => out.extend_from_slice(b"null"),
-        Value::Str(text) => write_text(text, out),
+        Value::Str(text) => write_text(&odd::shown(text), out),
         Value::Bytes(raw) => write_text(&String::from_utf8_lossy(raw), out),
         Value::Enum(number) => {
             let token = match field.kind {
