@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::configuration::ports::Pending;
+use crate::configuration::Configuration;
+use crate::configuration::ports::{self, Pending};
 use crate::process::strategy::{Outcome, Reloader};
-use crate::runtime::{Runtime, Worker};
+use crate::runtime::{Runtime, Worker, WorkerListener};
 use crate::storage::MapSync;
 
 /// How long the worker of our own reload is looked for at most, and the pause between two looks.
@@ -51,6 +53,48 @@ pub(super) async fn keep_maps(map_sync: Arc<MapSync>, runtime: Runtime, period: 
                 }
             }
             Err(error) => tracing::debug!(%error, "maps cannot be listed"),
+        }
+    }
+}
+
+/// Hears of each worker, the first one included.
+#[derive(Debug, Default)]
+pub(super) struct Newcomers(Notify);
+
+impl WorkerListener for Newcomers {
+    fn changed(&self, _: Worker) {
+        self.0.notify_one();
+    }
+}
+
+impl Newcomers {
+    /// Has HAProxy reload when a worker comes, or is there at the start, that lacks a change.
+    pub(super) async fn keep_up(
+        self: Arc<Self>,
+        runtime: Runtime,
+        configuration: Arc<Configuration>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.0.notified() => {}
+            }
+            let asked = match runtime.began().await {
+                Ok((worker, began)) => configuration.met(ports::Worker::new(worker.pid, began)).await,
+                // The next one that answers is told of again.
+                Err(error) => {
+                    tracing::debug!(%error, "haproxy does not say when it began");
+                    continue;
+                }
+            };
+            match asked {
+                Ok(Some(id)) => {
+                    tracing::warn!(id, "haproxy's worker lacks a change of the configuration: a reload follows")
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, context = error.context_text(), "cannot ask for a reload"),
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::listen;
 use super::owner;
 use super::pid_file::PidFile;
-use super::reloading::{Flushed, keep_maps};
+use super::reloading::{Flushed, Newcomers, keep_maps};
 use super::users;
 use super::welcome;
 use crate::aggregation::{Aggregations, Joining};
@@ -187,6 +187,9 @@ pub async fn run(
     tasks.spawn(Arc::clone(&reloads).run(stop.clone()));
     tasks.spawn(Arc::clone(&configuration).watch(stop.clone()));
     tasks.spawn(follower.run(Arc::clone(&configuration), stop.clone()));
+    let newcomers = Arc::new(Newcomers::default());
+    runtime.listen(newcomers.clone());
+    tasks.spawn(newcomers.keep_up(runtime.clone(), Arc::clone(&configuration), stop.clone()));
     runtime.listen(Arc::new(Forget(hub.clone())));
     runtime.listen(Arc::new(Bringer::new(&overrides)));
     // Checks may have asked HAProxy already: the worker that runs is new to those who listen.

@@ -403,7 +403,7 @@ mod tests {
         let mut journal = Journal::create(&path, State::fresh(1, hash(1))).unwrap();
         journal.append(&intent(1, 1), true).unwrap();
         let file = std::mem::replace(&mut journal.file, Appender::open(Path::new("/dev/full"), 0).unwrap());
-        let error = journal.append(&Record::Done { sequence: 1 }, false).unwrap_err();
+        let error = journal.append(&Record::Done { sequence: 1, at: 0 }, false).unwrap_err();
         assert_eq!(error.reason(), Reason::DiskFull);
         assert_eq!((journal.state().version, journal.state().hash), (2, hash(2)), "the change is there all the same");
         journal.append(&intent(2, 2), true).unwrap_err();

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::{self, Hash};
 use super::header::HIGHEST;
+use super::ports::Worker;
+use super::worker::Written;
 use crate::error::{Error, Result};
 
 /// Longest list of versions that no reload has accepted yet; the oldest are forgotten beyond it.
@@ -74,6 +76,9 @@ pub(super) enum Record {
     Done {
         /// Number of the intent.
         sequence: u64,
+        /// When the file was written for sure, in milliseconds since 1970; 0 when nobody has noted it.
+        #[serde(default)]
+        at: u64,
     },
     /// The file of this intent was not written.
     Undone {
@@ -91,6 +96,16 @@ pub(super) enum Record {
     },
     /// The file holds the configuration again.
     TrialsOver,
+    /// This worker was given the last change at run time.
+    Live {
+        /// The worker.
+        worker: Worker,
+    },
+    /// A worker answers that lacks a change of this version or an earlier one: a reload is to follow.
+    Behind {
+        /// The version.
+        version: i64,
+    },
     /// HAProxy runs all but what this version, which stays in the file, brought.
     Left {
         /// The version.
@@ -118,6 +133,9 @@ pub(super) struct State {
     /// The newest version whose reload has not happened yet.
     #[serde(default)]
     pub(super) reload_wanted: Option<i64>,
+    /// The last change that HAProxy is to run.
+    #[serde(default)]
+    pub(super) written: Written,
     /// Transactions whose commit is done; their logs may still lie about.
     #[serde(default)]
     pub(super) committed: Vec<String>,
@@ -140,6 +158,7 @@ impl State {
             good: None,
             unproven: Vec::new(),
             reload_wanted: None,
+            written: Written::default(),
             committed: Vec::new(),
             open: None,
             on_trial: Vec::new(),
@@ -171,9 +190,9 @@ impl State {
                 self.highest = self.highest.max(intent.new_version);
                 self.open = Some(intent.clone());
             }
-            Record::Done { sequence } => {
+            Record::Done { sequence, at } => {
                 if let Some(intent) = self.open.take_if(|open| open.sequence == *sequence) {
-                    self.finish(intent);
+                    self.finish(intent, *at);
                 }
             }
             Record::Undone { sequence } => {
@@ -205,6 +224,13 @@ impl State {
                 self.on_trial.push(*hash);
             }
             Record::TrialsOver => self.on_trial.clear(),
+            Record::Live { worker } => self.written.live = Some(worker.clone()),
+            Record::Behind { version } => {
+                if !self.unproven.contains(version) {
+                    self.note_unproven(*version);
+                }
+                self.reload_wanted = Some(*version);
+            }
             Record::Left { version } => {
                 self.on_trial.clear();
                 self.unproven = vec![*version];
@@ -213,7 +239,7 @@ impl State {
         }
     }
 
-    fn finish(&mut self, intent: Intent) {
+    fn finish(&mut self, intent: Intent, at: u64) {
         self.version = intent.new_version;
         self.hash = intent.new_hash;
         self.on_trial.clear();
@@ -228,6 +254,7 @@ impl State {
             self.note_unproven(intent.new_version);
             if intent.reload {
                 self.reload_wanted = Some(intent.new_version);
+                self.written = Written { at: (at > 0).then_some(at), live: None };
             }
         }
         self.committed.extend(intent.transaction);
@@ -303,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_done_intent_moves_the_version_and_wants_its_reload() {
-        let state = state_after(&[Record::Intent(intent(1, 1, 2)), Record::Done { sequence: 1 }]);
+        let state = state_after(&[Record::Intent(intent(1, 1, 2)), Record::Done { sequence: 1, at: 0 }]);
         assert_eq!((state.version, state.next_version(), state.reload_wanted), (2, 3, Some(2)));
         assert_eq!((state.unproven, state.hash), (vec![2], Hash::of(&2_i64.to_le_bytes())));
     }
@@ -316,7 +343,8 @@ mod tests {
 
     #[test]
     fn a_good_version_clears_the_reloads_before_it_and_not_those_after() {
-        let changes = |sequence, old, new| [Record::Intent(intent(sequence, old, new)), Record::Done { sequence }];
+        let changes =
+            |sequence, old, new| [Record::Intent(intent(sequence, old, new)), Record::Done { sequence, at: 0 }];
         let mut records = [changes(1, 1, 2), changes(2, 2, 3), changes(3, 3, 4)].concat();
         records.push(Record::Good(Mark { version: 3, hash: Hash::of(b"3") }));
         let state = state_after(&records);
@@ -332,9 +360,9 @@ mod tests {
         back.origin = Origin::Rollback;
         let state = state_after(&[
             Record::Intent(intent(1, 1, 2)),
-            Record::Done { sequence: 1 },
+            Record::Done { sequence: 1, at: 0 },
             Record::Intent(back),
-            Record::Done { sequence: 2 },
+            Record::Done { sequence: 2, at: 0 },
         ]);
         assert_eq!(state.good.map(|good| good.version), Some(3));
         assert_eq!((state.next_version(), state.unproven, state.reload_wanted), (4, vec![], None));
@@ -347,7 +375,7 @@ mod tests {
         let state = state_after(&[
             Record::Adopted(Mark { version: 42, hash: Hash::of(b"42") }),
             Record::Intent(raw),
-            Record::Done { sequence: 1 },
+            Record::Done { sequence: 1, at: 0 },
         ]);
         assert_eq!((state.version, state.next_version()), (7, 8));
     }
@@ -358,9 +386,9 @@ mod tests {
         raw.renumber = true;
         let mut next = intent(2, HIGHEST, 1);
         next.renumber = true;
-        let records = [Record::Intent(raw), Record::Done { sequence: 1 }];
+        let records = [Record::Intent(raw), Record::Done { sequence: 1, at: 0 }];
         assert_eq!(state_after(&records).next_version(), 1);
-        let state = state_after(&[&records[..], &[Record::Intent(next), Record::Done { sequence: 2 }]].concat());
+        let state = state_after(&[&records[..], &[Record::Intent(next), Record::Done { sequence: 2, at: 0 }]].concat());
         assert_eq!((state.version, state.next_version()), (1, 2));
         // A journal that holds a number beyond it already is no longer stuck.
         let stuck = State::fresh(i64::MAX, Hash::of(b""));
@@ -370,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_journal_without_checkpoint_says_nothing() {
-        let file = encode(&Record::Done { sequence: 1 }).unwrap();
+        let file = encode(&Record::Done { sequence: 1, at: 0 }).unwrap();
         assert_eq!(replay(&file), (None, 0));
         assert_eq!(replay(b"garbage of some length"), (None, 0));
     }

@@ -3,7 +3,8 @@
 //! `engine` turns a document and a request into the next document. `store` serves reads and takes changes, `write` is
 //! the one way to the file (`in_place` where it cannot be exchanged), `recovery` comes back from any kill in the middle of
 //! it, `lock` keeps others out, `transaction` holds changes that are not committed yet, `raw` handles the whole text,
-//! `look` sees what others write and `external` takes it over, `reloads` hears of results; `blame` finds the change that
+//! `look` sees what others write and `external` takes it over, `reloads` hears of results, and `worker` knows whether
+//! HAProxy runs the text; `blame` finds the change that
 //! HAProxy refuses among those of `change_log`, with `search` and `carry`, and takes it back. `journal`,
 //! `transaction_log` and `frame` are pure: they say what the bytes in the state folder mean.
 
@@ -44,6 +45,7 @@ mod store;
 mod transaction;
 mod transaction_log;
 mod tree;
+mod worker;
 mod write;
 
 pub use disk::{finish_write, replace_durably, write_durably};

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::plan::Live;
 use crate::document::Document;
 use crate::error::Result;
@@ -34,9 +36,19 @@ pub trait CheckFile: Send + Sync {
 
 /// Makes changes in the running HAProxy.
 pub trait Apply: Send + Sync {
-    /// Makes HAProxy, which runs `old`, run `new` without a reload. False when it does not, or not all of it: then a
-    /// reload has to follow. Called by one at a time.
-    fn apply<'a>(&'a self, old: &'a Document, new: &'a Document, live: Live) -> Pending<'a, bool>;
+    /// Makes HAProxy, which runs `old`, run `new` without a reload. Returns the worker that does; `None` when none does,
+    /// or not all of it: then a reload has to follow. Called by one at a time.
+    fn apply<'a>(&'a self, old: &'a Document, new: &'a Document, live: Live) -> Pending<'a, Option<Worker>>;
+}
+
+/// A worker of HAProxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Process id.
+    pub(super) pid: i64,
+    /// When its program began, before it read the configuration, in milliseconds since 1970; `None` when that is not known
+    /// by the clock of this machine.
+    pub(super) began: Option<u64>,
 }
 
 /// Makes HAProxy load the file that has just been written.

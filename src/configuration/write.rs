@@ -11,10 +11,11 @@ use super::crash::{self, Step};
 use super::disk::{self, Appender, Exchange, Identity, Steps};
 use super::frame::Hash;
 use super::header;
-use super::journal::{Intent, Mark, Origin, Record};
+use super::journal::{Intent, Mark, Origin, Record, State};
 use super::options::{ChangeOptions, Outcome, Snapshot, StoreSettings};
 use super::plan::Live;
 use super::store::{Shared, Writer, blocking};
+use super::worker;
 use crate::document::Document;
 use crate::error::{Error, Result};
 
@@ -114,7 +115,7 @@ impl Shared {
         let live = if let Wish::Apply(live) = write.wish { live } else { Live::Nothing };
         let work = async move {
             let shared = self.clone();
-            let before = self.current.load_full();
+            let before = (self.current.load_full(), writer.journal.state().clone());
             let written = blocking(move || {
                 let written = shared.write_file(&mut writer, write);
                 drop(log);
@@ -122,7 +123,7 @@ impl Shared {
             });
             let (Some((snapshot, mut reload_id)), writer) = written.await? else { return Ok(None) };
             if live != Live::Nothing {
-                reload_id = self.apply(writer, &before, &snapshot, live).await;
+                reload_id = self.apply(writer, before, &snapshot, live).await;
                 return Ok(Some(Outcome { version: snapshot.version, reloaded: reload_id.is_none(), reload_id }));
             }
             drop(writer);
@@ -138,24 +139,23 @@ impl Shared {
     async fn apply(
         self: &Arc<Self>,
         mut writer: OwnedMutexGuard<Writer>,
-        before: &Arc<Snapshot>,
+        (before, known): (Arc<Snapshot>, State),
         after: &Arc<Snapshot>,
         live: Live,
     ) -> Option<String> {
         let applied = match self.apply.get() {
             // A reload that runs has read the file before, or not: nobody knows which.
-            Some(apply) if !self.reload.under_way() => {
-                apply.apply(&before.document, &after.document, live).await && !self.reload.under_way()
-            }
-            _ => false,
+            Some(apply) if !self.reload.under_way() => apply.apply(&before.document, &after.document, live).await,
+            _ => None,
         };
-        if !applied {
-            return Some(self.reload.request(after.version));
-        }
-        let (shared, before, after) = (self.clone(), before.clone(), after.clone());
+        // One that lacks an earlier change has to read the file.
+        let applied = applied.filter(|worker| !self.reload.under_way() && !known.is_behind(worker, worker::now()));
+        let Some(worker) = applied else { return Some(self.reload.request(after.version)) };
+        let (shared, after) = (self.clone(), after.clone());
         let kept = blocking(move || {
             let unproven = &writer.journal.state().unproven;
             if unproven[..] == [after.version] {
+                writer.journal.append(&Record::Live { worker }, false)?;
                 return writer.keep_good(&shared.settings, &after);
             }
             // Should HAProxy refuse the others, this change stays.
@@ -245,7 +245,9 @@ impl Shared {
 
     /// What follows a write that is safe already: its failures are logged and not the caller's.
     fn tidy_up(&self, writer: &mut Writer, sequence: u64, transaction: Option<(String, i64)>) {
-        let mut outcome = writer.journal.append(&Record::Done { sequence }, false);
+        // The next millisecond: this one may have begun before the file was written.
+        let at = worker::now() + 1;
+        let mut outcome = writer.journal.append(&Record::Done { sequence, at }, false);
         crash::at(Step::DoneWritten);
         if let Some((id, began)) = transaction {
             outcome = outcome.and(self.transactions.committed(&id, began));

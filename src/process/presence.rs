@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use tokio::process::Command;
@@ -18,6 +18,9 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// How long a status command may take.
 const STATUS: Duration = Duration::from_secs(10);
+
+/// How long the worker of our reload may be behind one that another's reload has brought.
+const BEHIND: Duration = Duration::from_secs(1);
 
 /// Answers to `show info` are short; more than this is not read, in bytes.
 const ANSWER_LIMIT: usize = 64 * 1024;
@@ -58,6 +61,8 @@ pub struct Worker {
     pid: u32,
     /// Seconds since its start.
     uptime: u64,
+    /// When its program began, before it read the configuration; `None` by the clock of another machine.
+    began: Option<SystemTime>,
 }
 
 /// Finds out whether an HAProxy runs.
@@ -132,8 +137,8 @@ impl Presence {
     pub async fn workers(&self) -> Vec<Worker> {
         let mut found = Vec::new();
         for address in self.listening().all() {
-            if let Ok(answer) = limited(ask(address, "show info\n")).await
-                && let Some(worker) = Worker::parse(&answer)
+            if let Ok(answer) = limited(ask(address, "show info float\n")).await
+                && let Some(worker) = Worker::parse(&answer, address.is_local())
                 && !found.contains(&worker)
             {
                 found.push(worker);
@@ -170,14 +175,17 @@ impl Presence {
 }
 
 impl Worker {
-    /// Reads the answer to `show info`; `None` for one without a process id, and for a worker that is about to stop.
-    fn parse(answer: &str) -> Option<Worker> {
+    /// Reads the answer to `show info float`; `None` for one without a process id, and for a worker that is about to
+    /// stop. Its clock is ours where it is `local`.
+    fn parse(answer: &str, local: bool) -> Option<Worker> {
         let field = |name: &str| answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         if field("Stopping").is_some_and(|value| value.trim() != "0") {
             return None;
         }
-        let uptime = field("Uptime_sec").and_then(|value| value.trim().parse().ok()).unwrap_or(0);
-        Some(Worker { pid: field("Pid")?.trim().parse().ok()?, uptime })
+        let seconds = |name: &str| Duration::try_from_secs_f64(field(name)?.trim().parse().ok()?).ok();
+        let uptime = seconds("Uptime_sec").unwrap_or_default().as_secs();
+        let began = seconds("Start_time_sec").filter(|_| local).map(|since| SystemTime::UNIX_EPOCH + since);
+        Some(Worker { pid: field("Pid")?.trim().parse().ok()?, uptime, began })
     }
 
     /// Whether it started after those of `before` answered, which was `ago`.
@@ -223,15 +231,26 @@ async fn limited<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> 
     tokio::time::timeout(LOOK, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Looks again and again until a worker answers that was not there before, or until `deadline`.
-pub(super) async fn new_worker(presence: &Presence, before: &Seen, deadline: Instant, every: Duration) -> bool {
+/// Whose reload has brought a new worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Met {
+    /// There is none.
+    Nobody,
+    /// One began before the moment that was asked for: it may have read an older text.
+    Others,
+    /// It began after that moment, so that it has read what was there then.
+    Ours,
+}
+
+/// Looks again and again until a worker answers that began after a moment, for as long as `patience` says. For a shorter
+/// time when there is one that another's reload has brought, which ours may have been lost in.
+pub(super) async fn new_worker(presence: &Presence, before: &Seen, patience: Duration, every: Duration) -> Met {
+    let (begun, mut met) = (Instant::now(), Met::Nobody);
     loop {
-        let ago = before.at.elapsed();
-        if presence.workers().await.iter().any(|worker| worker.is_new(&before.workers, ago)) {
-            return true;
-        }
-        if Instant::now() >= deadline {
-            return false;
+        met = presence.workers().await.iter().map(|worker| before.met(worker)).fold(met, Met::max);
+        let waited = begun.elapsed();
+        if met == Met::Ours || waited >= patience || (met == Met::Others && waited >= BEHIND) {
+            return met;
         }
         tokio::time::sleep(every).await;
     }
@@ -242,13 +261,26 @@ pub(super) async fn new_worker(presence: &Presence, before: &Seen, deadline: Ins
 pub(super) struct Seen {
     workers: Vec<Worker>,
     at: Instant,
+    /// The same moment by the clock of this machine.
+    when: SystemTime,
 }
 
 impl Seen {
     /// Those that answer now.
     pub(super) async fn now(presence: &Presence) -> Seen {
-        let at = Instant::now();
-        Seen { workers: presence.workers().await, at }
+        let (at, when) = (Instant::now(), SystemTime::now());
+        Seen { workers: presence.workers().await, at, when }
+    }
+
+    /// What a worker that answers later says of the reloads since.
+    fn met(&self, worker: &Worker) -> Met {
+        match worker.began {
+            Some(began) if began >= self.when => Met::Ours,
+            _ if !worker.is_new(&self.workers, self.at.elapsed()) => Met::Nobody,
+            Some(_) => Met::Others,
+            // Nobody knows better.
+            None => Met::Ours,
+        }
     }
 }
 
@@ -259,17 +291,32 @@ mod tests {
     #[test]
     fn a_worker_is_new_by_its_number_or_because_it_started_later() {
         let answer = |pid: u32, uptime: u64, stopping: &str| {
-            format!("Name: HAProxy\nUptime: 0d\nUptime_sec: {uptime}\nPid: {pid}\n{stopping}\n")
+            format!("Name: HAProxy\nUptime: 0d\nUptime_sec: {uptime}.25\nPid: {pid}\n{stopping}\n")
         };
-        let worker = |pid, uptime| Worker::parse(&answer(pid, uptime, "Stopping: 0")).unwrap();
-        assert_eq!(Worker::parse(&answer(7, 1, "Stopping: 1")), None);
-        assert_eq!(Worker::parse("Permission denied\n"), None);
+        let worker = |pid, uptime| Worker::parse(&answer(pid, uptime, "Stopping: 0"), true).unwrap();
+        assert_eq!(Worker::parse(&answer(7, 1, "Stopping: 1"), true), None);
+        assert_eq!(Worker::parse("Permission denied\n", true), None);
         let before = [worker(7, 100)];
         let second = Duration::from_secs(1);
         assert!(!worker(7, 101).is_new(&before, second));
         assert!(worker(8, 500).is_new(&before, second));
         assert!(worker(7, 0).is_new(&before, second), "in a container numbers begin again");
         assert!(worker(8, 1).is_new(&[], second) && !worker(8, 60).is_new(&[], second));
+    }
+
+    #[test]
+    fn only_a_worker_that_began_later_proves_that_what_was_there_is_loaded() {
+        let worker = |pid: u32, began: &str, local| {
+            Worker::parse(&format!("Pid: {pid}\nUptime_sec: 1.5\nStopping: 0\nStart_time_sec: {began}\n"), local)
+                .unwrap()
+        };
+        let when = SystemTime::UNIX_EPOCH + Duration::from_millis(100_500);
+        let seen = Seen { workers: vec![worker(7, "90", true)], at: Instant::now(), when };
+        assert_eq!(seen.met(&worker(7, "90", true)), Met::Nobody);
+        assert_eq!(seen.met(&worker(8, "100.499", true)), Met::Others, "it may have read what was there before");
+        assert_eq!(seen.met(&worker(8, "100.501", true)), Met::Ours);
+        assert_eq!(seen.met(&worker(8, "90", false)), Met::Ours, "clocks of other machines tell nothing");
+        assert_eq!(seen.met(&worker(7, "200", false)), Met::Nobody);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::child::LogTail;
 use super::command;
 use super::master::{self, MasterSocket, Processes};
-use super::presence::{Presence, Seen, Standing, new_worker, run};
+use super::presence::{Met, Presence, Seen, Standing, new_worker, run};
 use super::report;
 use crate::configuration::ports::Pending;
 
@@ -124,29 +124,42 @@ impl Strategy {
         };
         let before = match master {
             Some(master) => match self.settled_before(master, deadline).await {
-                Some(before) => Before::Master(master, before),
-                None => return silent(master),
+                Ok(before) => Before::Master(master, before),
+                Err(outcome) => return outcome,
             },
             None => Before::Workers(Seen::now(&self.presence).await),
         };
-        let done = match run(words, deadline.saturating_duration_since(Instant::now())).await {
-            Ok(done) => done,
-            Err(failure) => return Outcome::NotDone(format!("reload-cmd: {failure}")),
-        };
-        if done.success() {
-            self.after_success(&before, words, report::cap(done.stdout.trim()), deadline).await
-        } else {
-            self.after_failure(&before, words, &done, deadline).await
+        while Instant::now() < deadline {
+            let done = match run(words, deadline.saturating_duration_since(Instant::now())).await {
+                Ok(done) => done,
+                Err(failure) => return Outcome::NotDone(format!("reload-cmd: {failure}")),
+            };
+            if !done.success() {
+                return self.after_failure(&before, words, &done, deadline).await;
+            }
+            if let Some(outcome) = self.after_success(&before, words, report::cap(done.stdout.trim()), deadline).await {
+                return outcome;
+            }
+            tracing::debug!("another's reload came before ours: haproxy is told to reload once more");
         }
+        Outcome::NotDone("reloads of others came before it again and again".to_owned())
     }
 
-    /// A command that succeeded may only have sent a signal, or nothing at all.
-    async fn after_success(&self, before: &Before<'_>, words: &[String], said: String, deadline: Instant) -> Outcome {
+    /// A command that succeeded may only have sent a signal, or nothing at all. `None` when its reload may have been lost
+    /// in one that others began before.
+    async fn after_success(
+        &self,
+        before: &Before<'_>,
+        words: &[String],
+        said: String,
+        deadline: Instant,
+    ) -> Option<Outcome> {
         let shown = words.join(" ");
-        match before {
+        Some(match before {
             Before::Master(master, before) => {
                 if !self.counted(master, before, self.patience).await {
-                    return Outcome::NotDone(format!("{shown} ended with success, but {}", self.uncounted(master)));
+                    let text = format!("{shown} ended with success, but {}", self.uncounted(master));
+                    return Some(Outcome::NotDone(text));
                 }
                 match settled(master, before, deadline).await {
                     Outcome::Done(_) => Outcome::Done(said),
@@ -156,19 +169,21 @@ impl Strategy {
             Before::Workers(_) if !self.presence.knows_workers() => Outcome::Done(said),
             Before::Workers(seen) => {
                 let patience = if self.trust_exit_status { GRACE } else { self.patience };
-                if new_worker(&self.presence, seen, Instant::now() + patience, POLL).await {
-                    return Outcome::Done(said);
+                match new_worker(&self.presence, seen, patience, POLL).await {
+                    Met::Ours => return Some(Outcome::Done(said)),
+                    Met::Others => return None,
+                    Met::Nobody => {}
                 }
                 // A socket that we may not open tells nothing for or against it.
                 if self.trust_exit_status || !self.presence.can_ask_workers().await {
-                    return Outcome::Unseen(said);
+                    return Some(Outcome::Unseen(said));
                 }
                 let waited = patience.as_secs_f64();
                 let text =
                     format!("{shown} ended with success, but no new worker of haproxy answered within {waited} s");
                 Outcome::NotDone(text)
             }
-        }
+        })
     }
 
     fn uncounted(&self, master: &MasterSocket) -> String {
@@ -199,8 +214,7 @@ impl Strategy {
             }
             Before::Workers(seen) => {
                 let grace = if report::has_alert(&output) { Duration::ZERO } else { GRACE };
-                if self.presence.knows_workers() && new_worker(&self.presence, seen, Instant::now() + grace, POLL).await
-                {
+                if self.presence.knows_workers() && new_worker(&self.presence, seen, grace, POLL).await == Met::Ours {
                     return Outcome::Done(failure);
                 }
             }
@@ -212,14 +226,17 @@ impl Strategy {
     }
 
     /// The state of a master that is not in the middle of a reload that others began: what is loading has read the file
-    /// before it was written, or after, nobody knows which. `None` for one that is silent.
-    async fn settled_before(&self, master: &MasterSocket, deadline: Instant) -> Option<Processes> {
+    /// before it was written, or after, nobody knows which. An outcome when there is no such state.
+    async fn settled_before(&self, master: &MasterSocket, deadline: Instant) -> Result<Processes, Outcome> {
         let mut patience = Instant::now() + self.patience;
         loop {
             match master.processes(QUESTION.min(self.patience)).await {
-                Ok(now) if Instant::now() >= deadline || !is_loading(master, &now).await => return Some(now),
+                Ok(now) if !is_loading(master, &now).await => return Ok(now),
+                Ok(_) if Instant::now() >= deadline => {
+                    return Err(Outcome::NotDone("another reload did not end in time".to_owned()));
+                }
                 Ok(_) => patience = Instant::now() + self.patience,
-                Err(_) if Instant::now() >= patience => return None,
+                Err(_) if Instant::now() >= patience => return Err(silent(master)),
                 Err(_) => {}
             }
             tokio::time::sleep(POLL).await;
@@ -243,7 +260,10 @@ impl Strategy {
 
     async fn by_master(&self, master: &MasterSocket, deadline: Instant) -> Outcome {
         loop {
-            let Some(before) = self.settled_before(master, deadline).await else { return silent(master) };
+            let before = match self.settled_before(master, deadline).await {
+                Ok(before) => before,
+                Err(outcome) => return outcome,
+            };
             let answer = match master.send("reload", deadline.saturating_duration_since(Instant::now())).await {
                 Ok(answer) => answer,
                 Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
@@ -276,7 +296,10 @@ impl Strategy {
         let Some(pid) = pid.and_then(|pid| Pid::from_raw(pid.cast_signed())) else {
             return Outcome::Unreachable("haproxy does not run".to_owned());
         };
-        let Some(before) = self.settled_before(master, deadline).await else { return silent(master) };
+        let before = match self.settled_before(master, deadline).await {
+            Ok(before) => before,
+            Err(outcome) => return outcome,
+        };
         let mark = log.position();
         if let Err(error) = kill_process(pid, Signal::USR2) {
             return Outcome::Unreachable(format!("the master cannot be sent a signal: {error}"));

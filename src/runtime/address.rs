@@ -69,6 +69,14 @@ impl fmt::Display for Address {
 }
 
 impl Address {
+    /// Whether it is certainly one of this machine, whose clock is ours.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Address::Unix(_) => true,
+            Address::Tcp(address) => address.ip().is_loopback(),
+        }
+    }
+
     /// Opens a connection. The caller limits the time.
     pub async fn connect(&self) -> io::Result<Socket> {
         Ok(match self {

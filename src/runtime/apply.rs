@@ -5,7 +5,7 @@ use super::command::Command;
 use super::parse::AdminState;
 use crate::configuration::engine::Engine;
 use crate::configuration::plan::{Change, Live, Plan, ServerChange};
-use crate::configuration::ports::{Apply, Pending};
+use crate::configuration::ports::{self, Apply, Pending};
 use crate::document::Document;
 use crate::error::Result;
 
@@ -21,38 +21,39 @@ impl LiveChanges {
         LiveChanges { engine, runtime }
     }
 
-    async fn carry_out(&self, changes: &[Change]) -> Result<()> {
+    async fn carry_out(&self, changes: &[Change]) -> Result<ports::Worker> {
         if changes.is_empty() {
             // That nothing differs only helps when HAProxy runs.
             self.runtime.version().await?;
         }
-        // A worker that follows meanwhile may have read the file before it was changed.
+        // A worker that follows meanwhile may have read the file before it was changed, and is given all of it.
         self.runtime
             .on_one(|one, _| async move {
                 for change in changes {
                     one.carry_out(change).await?;
                 }
-                Ok(())
+                let (worker, began) = one.began().await?;
+                Ok(ports::Worker::new(worker.pid, began))
             })
             .await
     }
 }
 
 impl Apply for LiveChanges {
-    fn apply<'a>(&'a self, old: &'a Document, new: &'a Document, live: Live) -> Pending<'a, bool> {
+    fn apply<'a>(&'a self, old: &'a Document, new: &'a Document, live: Live) -> Pending<'a, Option<ports::Worker>> {
         Box::pin(async move {
-            let Plan::Live(changes) = self.engine.plan(old, new, live) else { return false };
+            let Plan::Live(changes) = self.engine.plan(old, new, live) else { return None };
             if self.runtime.addresses().is_empty() {
-                return false;
+                return None;
             }
             match self.carry_out(&changes).await {
-                Ok(()) => {
+                Ok(worker) => {
                     tracing::info!(changes = changes.len(), "haproxy took the change over without a reload");
-                    true
+                    Some(worker)
                 }
                 Err(error) => {
                     tracing::info!(%error, "haproxy has to reload for the change");
-                    false
+                    None
                 }
             }
         })

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, MutexGuard};
@@ -16,7 +16,7 @@ use super::command::Command;
 use super::lane::{Access, Lane};
 use super::lines::{Blocks, Lines, Listing, Reader};
 use super::slots::{Slot, Slots};
-use super::worker::{Sign, Worker, WorkerListener, Workers};
+use super::worker::{Sign, Worker, WorkerListener, Workers, began};
 use crate::error::{Error, Reason, Result};
 
 /// Bounds of the client. HAProxy accepts 10 connections to its stats sockets by default (`stats maxconn`), so the sum
@@ -207,6 +207,15 @@ impl Runtime {
         let answer = self.call(Command::new("show info")).await?;
         let sign = Sign::read(&answer.bytes).ok_or_else(|| Error::internal("unexpected answer to show info"))?;
         Ok(sign.worker)
+    }
+
+    /// The worker that runs, and when its program began, before it read the configuration; `None` by the clock of another
+    /// machine.
+    pub async fn began(&self) -> Result<(Worker, Option<SystemTime>)> {
+        let answer = self.call(Command::new("show info float")).await?;
+        let sign = Sign::read(&answer.bytes).ok_or_else(|| Error::internal("unexpected answer to show info"))?;
+        let local = self.inner.target.addresses.load().iter().all(Address::is_local);
+        Ok((sign.worker, began(&answer.bytes).filter(|_| local)))
     }
 
     /// The same client for this worker only: its commands fail, with `RUNTIME_UNAVAILABLE` or `OUTCOME_UNKNOWN`, when

@@ -6,6 +6,7 @@
 //! going, or one that another has followed, is done again ([`super::connection`], [`super::client`]).
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -39,8 +40,14 @@ impl Sign {
 
 fn number(answer: &[u8], name: &[u8]) -> Option<i64> {
     let rest = &answer[memchr::memmem::find(answer, name)? + name.len()..];
-    let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+    let end = memchr::memchr2(b'\n', b'.', rest).unwrap_or(rest.len());
     std::str::from_utf8(&rest[..end]).ok()?.trim().parse().ok()
+}
+
+/// When the program that gave this answer to `show info float` began.
+pub(super) fn began(answer: &[u8]) -> Option<SystemTime> {
+    let since = std::str::from_utf8(answer).ok()?.lines().find_map(|line| line.strip_prefix("Start_time_sec: "))?;
+    Some(SystemTime::UNIX_EPOCH + Duration::try_from_secs_f64(since.trim().parse().ok()?).ok()?)
 }
 
 /// Hears of workers. The first one that answers after the start of this program is a new one as well.
@@ -205,6 +212,10 @@ mod tests {
         let going = Sign::read(b"Name: HAProxy\nPid: 5\nStopping: 1\nStart_time_sec: 9\n").unwrap();
         assert_eq!(going, Sign { worker: Worker { pid: 5, started: 9 }, stopping: true });
         assert_eq!(Sign::read(b"Unknown command"), None);
+        let exact = b"Name: HAProxy\nPid: 5\nStopping: 0\nStart_time_sec: 9.25\n";
+        assert_eq!(Sign::read(exact).unwrap().worker, Worker { pid: 5, started: 9 });
+        assert_eq!(began(exact), Some(SystemTime::UNIX_EPOCH + Duration::from_millis(9250)));
+        assert_eq!(began(b"Unknown command"), None);
     }
 
     #[test]

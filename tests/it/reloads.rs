@@ -302,3 +302,80 @@ async fn an_edit_by_hand_that_haproxy_refuses_stays_and_every_answer_says_so() {
     until("it is loaded as soon as it can be", async || !told(&world).await).await;
     until("it runs", async || world.backstay.ask("show stat").is_ok_and(|stat| stat.contains("theirs,FRONTEND"))).await;
 }
+
+/// A reload by others that has read the file and goes on only when the returned end of a pipe is dropped. Its process
+/// waits there because it is told to read the pipe as well.
+fn reload_of_others(bench: &Bench) -> std::fs::File {
+    let pipe = bench.path("pipe");
+    if !pipe.try_exists().unwrap() {
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    }
+    let old = std::fs::read_to_string(bench.path("pid")).unwrap();
+    let mut command = Command::new(binary());
+    command.args(["-D", "-p"]).arg(bench.path("pid")).arg("-f").arg(bench.path("haproxy.cfg")).arg("-f").arg(&pipe);
+    command.args(["-sf", old.trim()]).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut other = command.spawn().unwrap();
+    std::thread::spawn(move || other.wait());
+    // This waits for the reader, which has read the file before.
+    std::fs::OpenOptions::new().write(true).open(pipe).unwrap()
+}
+
+/// A reload that is lost once, in one that others began before.
+const LOST_ONCE: &str = "if [ -e {dir}/lose ]; then rm {dir}/lose; exec cat {dir}/lost; fi; ";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_that_others_began_before_the_change_is_not_taken_for_ours() {
+    let mut bench = Bench::new();
+    script(&bench, "again", &format!("{LOST_ONCE}{SF}"));
+    let _daemon = Daemon::start(&bench);
+    bench.start(&["-r", "{dir}/bin/again"]);
+    let client = bench.client(Transport::Rest);
+    assert!(Command::new("mkfifo").arg(bench.path("lost")).status().unwrap().success());
+    std::fs::write(bench.path("lose"), "").unwrap();
+    let others = reload_of_others(&bench);
+    let before = worker(&bench);
+    // Theirs comes when ours is under way.
+    let lost = bench.path("lost");
+    std::thread::spawn(move || drop((std::fs::OpenOptions::new().write(true).open(lost), others)));
+    add(&client, "one", true).await.unwrap();
+    assert_ne!(worker(&bench), before);
+    let runs = bench.haproxy.ask("show stat").unwrap();
+    assert!(runs.contains("one,BACKEND"), "what was answered as loaded is not:\n{runs}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_lacks_what_the_one_before_was_given_at_run_time_is_followed_by_a_reload() {
+    for restarted in [false, true] {
+        let mut bench = Bench::new();
+        bench.set("CI_DATAPLANE_RELOAD_DELAY_OVERRIDE", "20");
+        script(&bench, "again", SF);
+        let _daemon = Daemon::start(&bench);
+        bench.start(&["-r", "{dir}/bin/again"]);
+        let client = bench.client(Transport::Rest);
+        let others = reload_of_others(&bench);
+        let before = worker(&bench);
+        let server = json!({"name": "s1", "address": "127.0.0.1", "port": 9, "weight": 77});
+        let request = json!({"parent_type": "backend", "parent_name": "be", "name": "s1", "server": server,
+            "version": version(&client).await});
+        client.call("ServerService.ReplaceServer", &request).await.unwrap();
+        let weight = |bench: &Bench| bench.haproxy.ask("get weight be/s1").unwrap_or_default();
+        assert!(weight(&bench).starts_with("77") && worker(&bench) == before, "it was given at run time");
+        if restarted {
+            bench.end(Signal::KILL);
+        }
+        drop(others);
+        eventually("theirs has taken over", || worker(&bench).is_some_and(|now| Some(now) != before));
+        if restarted {
+            bench.start(&["-r", "{dir}/bin/again"]);
+        }
+        eventually("it is not lost", || weight(&bench).starts_with("77"));
+        // Then nothing is to be done any more, also not after another start.
+        let client = bench.client(Transport::Rest);
+        until("it is done", async || reloads(&client).await.iter().all(|reload| reload["status"] == "succeeded")).await;
+        let running = worker(&bench);
+        bench.end(Signal::KILL);
+        bench.start(&["-r", "{dir}/bin/again"]);
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert_eq!((worker(&bench), reloads(&bench.client(Transport::Rest)).await), (running, vec![]));
+    }
+}
