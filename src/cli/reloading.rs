@@ -1,5 +1,7 @@
-//! Around our own reloads: the files of maps have everything before, and the new worker is met afterwards.
+//! Around our own reloads: the files of maps have everything before, the new worker is met afterwards, and what HAProxy
+//! printed is told without the values of its environment.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::configuration::Configuration;
 use crate::configuration::ports::{self, Pending};
+use crate::process::environment::{Surroundings, Variables};
 use crate::process::strategy::{Outcome, Reloader};
 use crate::runtime::{Runtime, Worker, WorkerListener};
 use crate::storage::MapSync;
@@ -21,6 +24,20 @@ pub(super) struct Flushed {
     pub(super) map_sync: Arc<MapSync>,
     pub(super) runtime: Runtime,
     pub(super) reloader: Arc<dyn Reloader>,
+    pub(super) surroundings: Surroundings,
+    /// The configuration file, and what else an operator knows: the words of the reload command.
+    pub(super) config_file: PathBuf,
+    pub(super) known: String,
+}
+
+impl Flushed {
+    /// What HAProxy or a command printed at a reload, for callers and the log.
+    async fn shown(&self, outcome: Outcome, variables: &Variables) -> Outcome {
+        let mut known = tokio::fs::read(&self.config_file).await.unwrap_or_default();
+        known.extend_from_slice(self.config_file.as_os_str().as_encoded_bytes());
+        known.extend_from_slice(self.known.as_bytes());
+        outcome.said(|text| variables.hide(text, &known))
+    }
 }
 
 impl Reloader for Flushed {
@@ -28,7 +45,9 @@ impl Reloader for Flushed {
         Box::pin(async {
             let _paused = self.map_sync.pause(&self.runtime).await;
             let before = self.runtime.worker();
-            let outcome = self.reloader.reload().await;
+            // Afterwards the one that can be asked may be another one, or none.
+            let variables = self.surroundings.printable().await;
+            let outcome = self.shown(self.reloader.reload().await, &variables).await;
             if matches!(outcome, Outcome::Done(_)) {
                 meet(&self.runtime, before).await;
             }

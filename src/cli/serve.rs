@@ -1,5 +1,6 @@
 //! `serve`: joins the rooms and serves until it is told to stop.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -32,8 +33,9 @@ use crate::grpc::server::GrpcServer;
 use crate::grpc::services::{MapNames, Rooms, Services};
 use crate::overrides::{self, Bringer, Overrides, Overruling};
 use crate::process::child::{ChildOptions, Supervised};
+use crate::process::environment::{Surroundings, Variables};
 use crate::process::master::MasterSocket;
-use crate::process::presence::{Listening, Presence, Standing, StatsSockets};
+use crate::process::presence::{Answered, Listening, Presence, Standing, StatsSockets};
 use crate::process::reload::{ReloadOptions, ReloadQueue};
 use crate::process::standalone::Standalone;
 use crate::process::strategy::{How, Outcome, Reloader, Strategy};
@@ -127,11 +129,19 @@ pub async fn run(
         retention: settings.reload_retention,
         patience: settings.reload_timeout,
         numbers: Some(settings.state_dir.join("reload-numbers")),
+        failures: Some(settings.state_dir.join("reload-failures")),
     };
     let maps = FileStore::maps(&settings.maps_dir).map_err(shown)?.read_only(settings.read_only);
     let map_sync = MapSync::new(maps.clone(), settings.update_map_files_period);
     let map_sync = Arc::new(map_sync.looking(settings.update_map_files));
-    let flushed = Flushed { map_sync: Arc::clone(&map_sync), runtime: runtime.clone(), reloader: reloader.clone() };
+    let flushed = Flushed {
+        map_sync: Arc::clone(&map_sync),
+        runtime: runtime.clone(),
+        reloader: reloader.clone(),
+        surroundings: Surroundings::asked(runtime.clone(), Variables::ours()),
+        config_file: settings.config_file.clone(),
+        known: format!("{:?} {:?}", settings.reload_method, settings.master_runtime),
+    };
     let reloads = ReloadQueue::new(options, Arc::new(flushed));
     let configuration = Configuration::open_claimed(claim, check.clone(), reloads.clone()).await.map_err(shown)?;
     check.sweep();
@@ -168,7 +178,7 @@ pub async fn run(
         push: Arc::clone(&push),
         authenticator: Arc::clone(&authenticator),
     };
-    follower.follow_haproxy(&configuration.current().document);
+    follower.follow_haproxy(&configuration);
     follower.follow_users(&configuration.current().document)?;
 
     let in_order = configuration.trouble().is_none();
@@ -305,7 +315,7 @@ fn presence(
         None => Listening::default(),
     };
     let (stats, status_cmd) = (Some(Arc::new(stats) as StatsSockets), settings.status_cmd.clone());
-    Presence { master, stats, status_cmd, ..Presence::default() }
+    Presence { master, stats, status_cmd, answered: Answered::kept(settings.state_dir.join("workers")) }
 }
 
 /// The stats sockets of a text, unless the settings name one.
@@ -442,9 +452,16 @@ struct Follower {
 }
 
 impl Follower {
-    /// Sockets and peers of an HAProxy that runs this text, or is about to.
-    fn follow_haproxy(&self, document: &Document) {
-        let sockets = stats_sockets(self.settings.stats_socket.as_ref(), &self.engine, document);
+    /// Sockets and peers of the HAProxy that runs. It listens where the text says that it has loaded last, and is about to
+    /// where the present one says.
+    fn follow_haproxy(&self, configuration: &Configuration) {
+        let (loaded, current) = (configuration.loaded(), configuration.current());
+        let document = &current.document;
+        let listed = |document| stats_sockets(self.settings.stats_socket.as_ref(), &self.engine, document);
+        let mut sockets = listed(&loaded.document);
+        sockets.extend(listed(document));
+        let mut seen = HashSet::new();
+        sockets.retain(|socket| seen.insert(socket.clone()));
         let mut addresses = Vec::new();
         for socket in &sockets {
             match socket.parse::<Address>() {
@@ -499,7 +516,7 @@ impl Follower {
             }
             let document = &configuration.current().document;
             if configuration.trouble().is_none() {
-                self.follow_haproxy(document);
+                self.follow_haproxy(&configuration);
             }
             if let Err(error) = self.follow_users(document) {
                 tracing::warn!(%error, "users stay as they were");

@@ -62,6 +62,8 @@ impl Shared {
             if let Some(snapshot) = &known {
                 self.loaded.store(snapshot.clone());
                 self.refused_edit.store(None);
+                // Who follows what HAProxy runs hears of it as well.
+                self.changes.send_replace(self.current.load().version);
             }
             if state.version != version && !state.unproven.contains(&version) {
                 return Ok(());

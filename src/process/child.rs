@@ -64,6 +64,20 @@ impl ChildOptions {
     }
 }
 
+impl ChildOptions {
+    /// A line that HAProxy prints, without the values of its environment where it complains.
+    fn shown(&self, line: &str) -> String {
+        // Others are no words about the configuration, and may be many.
+        if !["[ALERT]", "[WARNING", " "].iter().any(|start| line.starts_with(start)) {
+            return line.to_owned();
+        }
+        let mut known = std::fs::read(&self.config_file).unwrap_or_default();
+        known.extend_from_slice(self.config_file.as_os_str().as_encoded_bytes());
+        known.extend_from_slice(self.master_socket.as_os_str().as_encoded_bytes());
+        self.environment.hide(line, &known)
+    }
+}
+
 /// The last log lines of HAProxy.
 #[derive(Debug, Default)]
 pub struct LogTail {
@@ -226,16 +240,15 @@ impl Supervised {
 
     fn forward(&self, source: Option<impl AsyncRead + Send + Unpin + 'static>) {
         let Some(source) = source else { return };
-        let log = self.log.clone();
+        let (log, options) = (self.log.clone(), self.options.clone());
         tokio::spawn(async move {
             let mut source = BufReader::new(source);
             let mut line = Vec::new();
             // Bounded by what a log line of HAProxy may hold; a longer one would come in parts.
             while matches!(source.read_until(b'\n', &mut line).await, Ok(1..)) {
-                let text = String::from_utf8_lossy(&line);
-                let text = text.trim_end();
+                let text = options.shown(String::from_utf8_lossy(&line).trim_end());
                 if !text.is_empty() {
-                    log.push(text);
+                    log.push(&text);
                     match text.get(..8) {
                         Some("[ALERT] ") => tracing::error!(target: "haproxy", "{text}"),
                         Some("[WARNING") => tracing::warn!(target: "haproxy", "{text}"),

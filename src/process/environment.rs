@@ -164,6 +164,7 @@ fn is_secret(name: &str) -> bool {
 pub struct Surroundings {
     runtime: Option<Runtime>,
     otherwise: Arc<Variables>,
+    /// What HAProxy said last: all of its variables.
     last: Mutex<Option<Arc<Variables>>>,
 }
 
@@ -180,18 +181,32 @@ impl Surroundings {
 
     /// The variables that a configuration would find.
     pub async fn variables(&self) -> Arc<Variables> {
-        let Some(runtime) = &self.runtime else { return Arc::clone(&self.otherwise) };
+        match self.told().await {
+            Some(told) => Arc::new(Variables::clone(&told).for_haproxy()),
+            None => Arc::clone(&self.otherwise),
+        }
+    }
+
+    /// All variables whose values HAProxy may print when it loads, whoever starts it: its own, and those that it gets of
+    /// us. Without those that it sets for itself.
+    pub async fn printable(&self) -> Variables {
+        let told = self.told().await;
+        let all = told.iter().chain([&self.otherwise]).flat_map(|variables| variables.0.iter().cloned());
+        all.filter(|(name, _)| name.to_str().is_none_or(|name| !OF_HAPROXY.contains(&name))).collect()
+    }
+
+    /// What HAProxy says of its environment, or said last.
+    async fn told(&self) -> Option<Arc<Variables>> {
+        let runtime = self.runtime.as_ref()?;
         match tokio::time::timeout(PATIENCE, runtime.environment()).await {
             Ok(Ok(told)) => {
                 let told = told.into_iter().map(|(name, value)| (name.into(), value.into()));
-                let told = Arc::new(told.collect::<Variables>().for_haproxy());
-                *self.last() = Some(Arc::clone(&told));
-                return told;
+                *self.last() = Some(Arc::new(told.collect()));
             }
             Ok(Err(error)) => tracing::debug!(%error, "haproxy does not tell its environment"),
             Err(_) => tracing::debug!("haproxy does not tell its environment in time"),
         }
-        self.last().clone().unwrap_or_else(|| Arc::clone(&self.otherwise))
+        self.last().clone()
     }
 
     fn last(&self) -> std::sync::MutexGuard<'_, Option<Arc<Variables>>> {

@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::time::Instant;
 
@@ -75,12 +77,46 @@ pub struct Presence {
     /// Exits with 0 when HAProxy runs.
     pub status_cmd: Option<Vec<String>>,
     /// The workers that answered last.
-    pub answered: Arc<Mutex<Vec<Process>>>,
+    pub answered: Answered,
+}
+
+/// The workers that answered last. A later process of ours knows them as well, when there is a file to keep them.
+#[derive(Debug, Clone, Default)]
+pub struct Answered {
+    workers: Arc<Mutex<Vec<Process>>>,
+    file: Option<PathBuf>,
+}
+
+impl Answered {
+    /// Those that a file keeps, and will.
+    pub fn kept(file: PathBuf) -> Self {
+        let known = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        Answered { workers: Arc::new(Mutex::new(known.unwrap_or_default())), file: Some(file) }
+    }
+
+    fn live(&self) -> bool {
+        self.known().iter().any(Process::lives)
+    }
+
+    async fn note(&self, workers: Vec<Process>) {
+        if *self.known() == workers {
+            return;
+        }
+        self.known().clone_from(&workers);
+        let (Some(file), Ok(text)) = (&self.file, serde_json::to_vec(&workers)) else { return };
+        if let Err(error) = tokio::fs::write(file, text).await {
+            tracing::debug!(%error, "the workers that answer are not noted");
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<Process>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A process of this machine, told from a later one under its number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Process {
     pid: u32,
     /// When it started, in the kernel's words.
     started: String,
@@ -119,7 +155,7 @@ impl Presence {
             return status(words).await;
         }
         // A process that was to take over and failed leaves the former one without its stats socket.
-        if self.answered().iter().any(Process::lives) {
+        if self.answered.live() {
             return Standing::Up;
         }
         let mut silent: Vec<String> = stats.all().map(ToString::to_string).collect();
@@ -145,13 +181,9 @@ impl Presence {
             }
         }
         if !found.is_empty() {
-            *self.answered() = found.iter().filter_map(|worker| Process::of(worker.pid)).collect();
+            self.answered.note(found.iter().filter_map(|worker| Process::of(worker.pid)).collect()).await;
         }
         found
-    }
-
-    fn answered(&self) -> MutexGuard<'_, Vec<Process>> {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a worker can be asked: it listens on a stats socket that we can reach.
@@ -325,5 +357,16 @@ mod tests {
         assert!(own.lives());
         assert!(!Process { started: "1".to_owned(), ..own }.lives());
         assert_eq!(Process::of(4_194_303), None);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_answered_is_known_to_the_next_process_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("workers");
+        assert!(!Answered::kept(file.clone()).live());
+        Answered::kept(file.clone()).note(Process::of(std::process::id()).into_iter().collect()).await;
+        assert!(Answered::kept(file.clone()).live());
+        std::fs::write(&file, "odd").unwrap();
+        assert!(!Answered::kept(file).live());
     }
 }

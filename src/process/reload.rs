@@ -14,6 +14,7 @@ use super::report;
 use super::strategy::{Outcome, Reloader};
 use super::timeline::{AWAY_LIMIT, FAILING_LIMIT, Now, Record, Status, Timeline, number_of};
 use crate::configuration::ports::{Blame, Load, Pending, Refusal, Reload, ReloadListener, Verdict};
+use crate::configuration::replace_durably;
 use crate::error::{Error, Reason, Result};
 
 /// Results that a slow subscriber may be behind before it misses some.
@@ -33,12 +34,14 @@ pub struct ReloadOptions {
     pub patience: Duration,
     /// Where it is kept which number the next reload gets; without a file they begin at 0 with each process.
     pub numbers: Option<PathBuf>,
+    /// Where failed reloads are kept for the next process; without a file they are forgotten at the end.
+    pub failures: Option<PathBuf>,
 }
 
 impl Default for ReloadOptions {
     fn default() -> Self {
         let (delay, patience) = (Duration::from_secs(5), Duration::from_secs(8));
-        ReloadOptions { delay, retention: Duration::from_hours(24), patience, numbers: None }
+        ReloadOptions { delay, retention: Duration::from_hours(24), patience, numbers: None, failures: None }
     }
 }
 
@@ -84,6 +87,7 @@ pub struct ReloadQueue {
     reloader: Arc<dyn Reloader>,
     under_way: AtomicBool,
     patience: Duration,
+    failures: Option<PathBuf>,
     /// What is to be said of the last reload that counts as done.
     warning: Mutex<Option<String>>,
 }
@@ -92,8 +96,13 @@ impl ReloadQueue {
     /// A queue that reloads by `reloader`.
     pub fn new(options: ReloadOptions, reloader: Arc<dyn Reloader>) -> Arc<Self> {
         let (forces, forced) = mpsc::channel(FORCED);
+        let mut timeline = Timeline::new(options.delay, options.retention, Numbers::open(options.numbers));
+        let kept = options.failures.as_ref().and_then(|file| std::fs::read(file).ok());
+        if let Some(failed) = kept.and_then(|text| serde_json::from_slice(&text).ok()) {
+            timeline.restore(Now { since: Duration::ZERO, unix: jiff::Timestamp::now().as_second() }, failed);
+        }
         Arc::new(ReloadQueue {
-            timeline: Mutex::new(Timeline::new(options.delay, options.retention, Numbers::open(options.numbers))),
+            timeline: Mutex::new(timeline),
             started: Instant::now(),
             wake: Notify::new(),
             forces,
@@ -103,6 +112,7 @@ impl ReloadQueue {
             events: broadcast::channel(EVENTS).0,
             reloader,
             patience: options.patience,
+            failures: options.failures,
             warning: Mutex::new(None),
         })
     }
@@ -256,6 +266,7 @@ impl ReloadQueue {
         let response = told.into_iter().flatten().collect::<Vec<_>>().join("\n");
         let record = self.timeline().fail(self.now(), response, blame.taken_back);
         self.tell(record);
+        self.keep_failures().await;
         if rest.is_some() {
             self.timeline().start(self.now());
             let record = self.timeline().succeed(format!("loaded after reload {id} was refused"));
@@ -269,6 +280,17 @@ impl ReloadQueue {
             .with("reload_id", id)
             .with("rest_reload_id", rest.unwrap_or_default());
         Failure { error, lacking }
+    }
+
+    /// Keeps the failed reloads for the next process.
+    async fn keep_failures(&self) {
+        let Some(file) = self.failures.clone() else { return };
+        let failed = self.timeline().failed();
+        let keep = move || replace_durably(&file, &serde_json::to_vec(&failed).map_err(Error::internal)?, 0o600);
+        let kept = tokio::task::spawn_blocking(keep).await.unwrap_or_else(|error| Err(Error::internal(error)));
+        if let Err(error) = kept {
+            tracing::warn!(context = error.context_text(), "a failed reload will be forgotten at the next start");
+        }
     }
 
     /// The changes stay, and the reload is tried again.

@@ -43,6 +43,20 @@ pub enum Outcome {
     Unreachable(String),
 }
 
+impl Outcome {
+    /// The same outcome in other words.
+    #[must_use]
+    pub fn said(self, words: impl FnOnce(&str) -> String) -> Self {
+        match self {
+            Outcome::Done(text) => Outcome::Done(words(&text)),
+            Outcome::Unseen(text) => Outcome::Unseen(words(&text)),
+            Outcome::Refused(text) => Outcome::Refused(words(&text)),
+            Outcome::NotDone(text) => Outcome::NotDone(words(&text)),
+            Outcome::Unreachable(text) => Outcome::Unreachable(words(&text)),
+        }
+    }
+}
+
 /// Something that can make HAProxy reload.
 pub trait Reloader: Send + Sync {
     /// Reloads and waits for the result.

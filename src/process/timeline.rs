@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::numbers::Numbers;
 
 /// Failed reloads that are kept at most, whatever their age.
@@ -18,7 +20,7 @@ pub const AWAY_LIMIT: Duration = Duration::from_secs(5);
 pub const FAILING_LIMIT: Duration = Duration::from_mins(1);
 
 /// State of a reload, named as /v2 does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
     /// Pending or running.
     InProgress,
@@ -40,7 +42,7 @@ impl Status {
 }
 
 /// A reload as callers see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// `YYYY-MM-DD-<n>`, where no n comes twice.
     pub id: String,
@@ -93,6 +95,26 @@ impl Timeline {
     /// `delay` is the wait between the first request and its reload; `retention` is how long failed ones are kept.
     pub fn new(delay: Duration, retention: Duration, numbers: Numbers) -> Self {
         Timeline { delay, retention, numbers, pending: None, current: None, success: None, failed: VecDeque::new() }
+    }
+
+    /// The failed ones, oldest first.
+    pub fn failed(&self) -> Vec<Record> {
+        self.failed.iter().map(|(_, record)| record.clone()).collect()
+    }
+
+    /// Takes over the failed ones of an earlier process.
+    pub fn restore(&mut self, now: Now, failed: Vec<Record>) {
+        let numbered = failed.into_iter().filter_map(|record| Some((number_of(&record.id)?, record)));
+        self.failed = numbered.collect();
+        self.drop_old(now);
+    }
+
+    fn drop_old(&mut self, now: Now) {
+        let oldest = now.unix - i64::try_from(self.retention.as_secs()).unwrap_or(i64::MAX / 2);
+        self.failed.retain(|(_, r)| r.timestamp.is_some_and(|t| t >= oldest));
+        while self.failed.len() >= FAILED_LIMIT {
+            self.failed.pop_front();
+        }
     }
 
     /// Asks for a reload: joins the pending one or makes one. `date` is today as `YYYY-MM-DD`.
@@ -162,11 +184,7 @@ impl Timeline {
         let (waiting, started) = self.current.take()?;
         let mut record = record(waiting.id, Status::Failed, Some(started), Some(response));
         record.taken_back = taken_back;
-        let oldest = now.unix - i64::try_from(self.retention.as_secs()).unwrap_or(i64::MAX / 2);
-        self.failed.retain(|(_, r)| r.timestamp.is_some_and(|t| t >= oldest));
-        while self.failed.len() >= FAILED_LIMIT {
-            self.failed.pop_front();
-        }
+        self.drop_old(now);
         self.failed.push_back((waiting.number, record.clone()));
         Some(record)
     }

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::Errno;
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
 use super::beneath;
@@ -274,6 +274,11 @@ impl Contents {
         let read = self.file.read_buf(&mut buffer).await;
         let read = read.map_err(|error| Error::of_file("read", &self.path, &error))?;
         Ok((read > 0).then(|| buffer.freeze()))
+    }
+
+    /// Begins at the beginning again.
+    pub async fn rewind(&mut self) -> Result<()> {
+        self.file.rewind().await.map(drop).map_err(|error| Error::of_file("read", &self.path, &error))
     }
 }
 

@@ -221,6 +221,32 @@ async fn a_stats_socket_may_move_or_appear_where_there_is_no_master() {
     assert!(worker(&bench).is_some());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runtime_calls_stay_with_the_socket_that_answers_until_the_new_one_is_there() {
+    let mut bench = Bench::new();
+    bench.set("CI_DATAPLANE_RELOAD_DELAY_OVERRIDE", "1500");
+    script(&bench, "again", SF);
+    let _daemon = Daemon::start(&bench);
+    bench.start(&["-r", "{dir}/bin/again"]);
+    let client = bench.client(Transport::Rest);
+    let answers = async || {
+        let server = json!({"backend": "be", "name": "s1"});
+        client.call("RuntimeServerService.GetRuntimeServer", &server).await.map(drop)
+    };
+    answers().await.unwrap();
+    let moved = bench.path("moved.sock");
+    let global = json!({"runtime_apis": [{"address": moved.display().to_string(), "level": "admin"}]});
+    let request = json!({"global": global, "version": version(&client).await});
+    client.call("GlobalService.ReplaceGlobal", &request).await.unwrap();
+    // The text is followed by now, the reload is yet to come.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    for _ in 0..10 {
+        answers().await.unwrap();
+    }
+    eventually("haproxy listens where the new text says", || moved.try_exists().unwrap());
+    until("the new one is asked", async || answers().await.is_ok()).await;
+}
+
 /// Adds a text at the end of the file by hand, and waits until it is taken over.
 async fn edit_by_hand(world: &World, added: &str) -> i64 {
     let before = world.version().await;
@@ -377,5 +403,93 @@ async fn a_worker_that_lacks_what_the_one_before_was_given_at_run_time_is_follow
         bench.start(&["-r", "{dir}/bin/again"]);
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         assert_eq!((worker(&bench), reloads(&bench.client(Transport::Rest)).await), (running, vec![]));
+    }
+}
+
+/// A socket that cannot be bound, which HAProxy only learns when it loads.
+fn nowhere(path: &str) -> Json {
+    json!({"frontend": "fe", "bind": {"name": "nowhere", "address": format!("unix@{path}")}})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_haproxy_prints_at_a_reload_tells_nothing_of_its_environment() {
+    let mut bench = Bench::new();
+    bench.set("HIDDEN_PLACE", "/nowhere/top-secret");
+    script(&bench, "again", SF);
+    let _daemon = Daemon::start(&bench);
+    bench.start(&["-r", "{dir}/bin/again"]);
+    let client = bench.client(Transport::Rest);
+    let text = bench.text().replace("    bind unix", "    bind unix@\"${HIDDEN_PLACE}/x.sock\"\n    bind unix");
+    let request = json!({"data": text, "version": version(&client).await, "force_reload": true});
+    let refusal = client.call("RawConfigurationService.PushRawConfiguration", &request).await.unwrap_err();
+    let record = reloads(&client).await.into_iter().find(|reload| reload["status"] == "failed").unwrap();
+    for said in [refusal.text, record["response"].to_string()] {
+        assert!(said.contains("${HIDDEN_PLACE}") && said.contains("haproxy.cfg"), "{said}");
+        assert!(!said.contains("top-secret"), "{said}");
+    }
+    assert!(!bench.log().contains("top-secret"), "{}", bench.log());
+
+    // What has failed is known to the next process.
+    bench.end(Signal::KILL);
+    bench.start(&["-r", "{dir}/bin/again"]);
+    let client = bench.client(Transport::Rest);
+    let request = json!({"id": record["id"]});
+    assert_eq!(client.call("ReloadService.GetReload", &request).await.unwrap().message["reload"], record);
+    add(&client, "after", true).await.unwrap();
+    assert!(reloads(&client).await.contains(&record));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_haproxy_that_lost_its_stats_socket_is_found_by_the_next_process() {
+    let mut bench = Bench::new();
+    script(&bench, "again", SF);
+    let _daemon = Daemon::start(&bench);
+    bench.start(&["-r", "{dir}/bin/again"]);
+    let client = bench.client(Transport::Rest);
+    add(&client, "one", true).await.unwrap();
+    // The operator's own reload fails when it binds, and leaves the former process without its stats socket.
+    let (file, kept) = (bench.path("haproxy.cfg"), bench.text());
+    std::fs::write(&file, format!("{kept}frontend bad\n    mode http\n    bind unix@/nowhere/at/all.sock\n")).unwrap();
+    let failed = Command::new(bench.path("bin/again")).stderr(Stdio::null()).status().unwrap();
+    assert!(!failed.success());
+    std::fs::write(&file, kept).unwrap();
+    bench.end(Signal::KILL);
+    bench.start(&["-r", "{dir}/bin/again"]);
+    add(&bench.client(Transport::Rest), "two", true).await.unwrap();
+    assert!(bench.haproxy.ask("show stat").unwrap().contains("two,BACKEND"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_in_the_middle_of_the_search_loses_no_innocent_change() {
+    let mut bench = Bench::new();
+    bench.set("CI_DATAPLANE_RELOAD_DELAY_OVERRIDE", "8000");
+    bench.set("BACKSTAY_CRASH_AT", "on-trial");
+    script(&bench, "again", SF);
+    let _daemon = Daemon::start(&bench);
+    bench.start(&["-r", "{dir}/bin/again"]);
+    let client = bench.client(Transport::Rest);
+    for name in ["one", "two"] {
+        add(&client, name, false).await.unwrap();
+    }
+    let mut bind = nowhere("/nowhere/guilty.sock");
+    bind["version"] = version(&client).await.into();
+    client.call("BindService.CreateBind", &bind).await.unwrap();
+    for name in ["three", "four"] {
+        add(&client, name, false).await.unwrap();
+    }
+    eventually("the search has begun", || !bench.text().contains("guilty.sock"));
+    bench.end(Signal::KILL);
+    bench.set("BACKSTAY_CRASH_AT", "");
+    bench.set("CI_DATAPLANE_RELOAD_DELAY_OVERRIDE", "20");
+    bench.start(&["-r", "{dir}/bin/again"]);
+    let client = bench.client(Transport::Rest);
+    until("the guilty change is found", async || {
+        let ended = reloads(&client).await.iter().all(|reload| reload["status"] != "in_progress");
+        ended && !bench.text().contains("guilty.sock")
+    })
+    .await;
+    let runs = bench.haproxy.ask("show stat").unwrap();
+    for name in ["one", "two", "three", "four"] {
+        assert!(is_there(&bench, name) && runs.contains(&format!("{name},BACKEND")), "{name}:\n{}", bench.text());
     }
 }

@@ -193,6 +193,25 @@ async fn tables(world: &mut World) {
     let missing = json!({"stick_table": "nope", "last": true});
     world.refused(IMPORT, missing, refused(Reason::ObjectNotFound)).await;
 
+    // A worker that comes in the middle is given all of it.
+    let mut met = false;
+    for round in 0..10 {
+        let entry = |n: i64| json!({"key": format!("r{round} {n}"), "gpc0": n});
+        let many: Vec<Json> = (0..8000).map(entry).collect();
+        let request = import(&none, 0, true, &many);
+        let again = json!({"data": format!("{}# {round}\n", world.backstay.text()), "force_reload": true});
+        let (imported, _) =
+            tokio::join!(world.ok(IMPORT, request), world.ok("RawConfigurationService.PushRawConfiguration", again));
+        assert_eq!(imported["offset"], 8000);
+        met = world.backstay.log().contains("an import begins again");
+        if met {
+            let (seen, _) = exported(world, json!({"key_prefix": format!("r{round} ")})).await;
+            assert_eq!(seen.len(), 8000);
+            break;
+        }
+    }
+    assert!(met, "no reload came in the middle of an import");
+
     // HAProxy has its own mind about a key, too.
     let arrays = json!({"stick_table": "arrays", "last": true, "entries": [{"key": "x", "gpc_array": [1, 2, 3]}]});
     if version() < (3, 2) {

@@ -34,8 +34,8 @@ enum Promise {
     Runtime,
 }
 
-/// The promises that are kept. `BACKSTAY_KILL_ALL` looks at the others as well.
-const KEPT: [Promise; 1] = [Promise::Stored];
+/// The promises that are kept. `BACKSTAY_KILL_ALL` looks at others as well.
+const KEPT: [Promise; 3] = [Promise::Stored, Promise::Running, Promise::Runtime];
 
 fn looks_at(promise: Promise) -> bool {
     KEPT.contains(&promise) || std::env::var_os("BACKSTAY_KILL_ALL").is_some()

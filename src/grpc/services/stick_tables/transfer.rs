@@ -11,17 +11,19 @@ use super::entries::{Stored, settable};
 use super::message::{message, mirrored};
 use super::{filters, stored_fields};
 use crate::error::{Error, Result};
-use crate::grpc::call::Chunks;
 use crate::grpc::services::Context;
 use crate::grpc::services::registry::Items;
-use crate::grpc::services::stored::{Place, chunks};
+use crate::grpc::services::stored::Place;
 use crate::proto::runtime as pb;
 use crate::runtime::{DataType, Runtime, check_table_data, check_table_key};
 use crate::stick_table::Scope;
-use crate::storage::Progress;
+use crate::storage::{Contents, Progress};
 
 /// Entries that are on their way to HAProxy at the same time.
 const AT_ONCE: usize = 32;
+
+/// Workers that an import is begun with: reloads that come faster than a table is filled are somebody's fault.
+const ATTEMPTS: u32 = 5;
 
 /// What an entry sets.
 type Data = Vec<(DataType, u64)>;
@@ -86,10 +88,9 @@ pub(in super::super) async fn import(
             ..pb::ImportStickTableResponse::default()
         }),
         Progress::Whole { offset, contents } => {
-            // What the worker of now is given goes with it: the next one must not be given the rest as if it were all.
-            let (one, table) = (context.runtime.one(context.runtime.look().await?), table.clone());
+            let (runtime, table) = (context.runtime.clone(), table.clone());
             // It goes on without its caller: a table must not be left half filled.
-            let filled = tokio::spawn(async move { fill(&one, &table, &stored, chunks(contents)).await });
+            let filled = tokio::spawn(async move { fill_whole(&runtime, &table, &stored, contents).await });
             let ignored = filled.await.map_err(Error::internal)?;
             context.hub.changed(&request.stick_table);
             let offset = i64::try_from(offset).unwrap_or(i64::MAX);
@@ -113,12 +114,29 @@ fn checked(stored: &Stored, field: &str, entry: &pb::StickTableEntry) -> Result<
     Ok((data, given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()))
 }
 
+/// Sets all entries in one worker. What a worker was given goes with it: the next one is given all of it again, which
+/// comes to the same, since values are set and not added.
+async fn fill_whole(runtime: &Runtime, table: &str, stored: &Stored, mut contents: Contents) -> Result<Vec<String>> {
+    let mut begun = 0;
+    loop {
+        begun += 1;
+        let worker = runtime.look().await?;
+        match fill(&runtime.one(worker), table, stored, &mut contents).await {
+            Err(error) if begun < ATTEMPTS && runtime.worker() != Some(worker) => {
+                tracing::info!(%error, table, "an import begins again with the next worker of haproxy");
+                contents.rewind().await?;
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Sets all entries. Returns the names of what was given and cannot be set.
-async fn fill(runtime: &Runtime, table: &str, stored: &Stored, mut pieces: Chunks) -> Result<Vec<String>> {
+async fn fill(runtime: &Runtime, table: &str, stored: &Stored, contents: &mut Contents) -> Result<Vec<String>> {
     let (mut buffer, mut ignored, mut set) = (BytesMut::new(), BTreeSet::new(), 0_u64);
     let mut more = true;
     while more {
-        match pieces.next().await.transpose()? {
+        match contents.next().await? {
             Some(piece) => buffer.extend_from_slice(&piece),
             None => more = false,
         }
