@@ -109,7 +109,7 @@ impl Newcomers {
             };
             match asked {
                 Ok(Some(id)) => {
-                    tracing::warn!(id, "haproxy's worker lacks a change of the configuration: a reload follows")
+                    tracing::warn!(id, "haproxy's worker lacks a change of the configuration: a reload follows");
                 }
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, context = error.context_text(), "cannot ask for a reload"),

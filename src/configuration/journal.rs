@@ -135,7 +135,7 @@ pub(super) struct State {
     pub(super) reload_wanted: Option<i64>,
     /// The last change that HAProxy is to run.
     #[serde(default)]
-    pub(super) written: Written,
+    pub(super) written: Box<Written>,
     /// Transactions whose commit is done; their logs may still lie about.
     #[serde(default)]
     pub(super) committed: Vec<String>,
@@ -158,7 +158,7 @@ impl State {
             good: None,
             unproven: Vec::new(),
             reload_wanted: None,
-            written: Written::default(),
+            written: Box::default(),
             committed: Vec::new(),
             open: None,
             on_trial: Vec::new(),
@@ -254,7 +254,7 @@ impl State {
             self.note_unproven(intent.new_version);
             if intent.reload {
                 self.reload_wanted = Some(intent.new_version);
-                self.written = Written { at: (at > 0).then_some(at), live: None };
+                *self.written = Written { at: (at > 0).then_some(at), live: None };
             }
         }
         self.committed.extend(intent.transaction);

@@ -20,7 +20,6 @@ use super::ports::{Check, Reload};
 use super::reloads::Listener;
 use super::store::{Configuration, Recent, Shared, Writer, blocking};
 use super::transaction::Transactions;
-use super::worker;
 use super::write::keep_beside;
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
@@ -141,7 +140,7 @@ fn find(claim: Claim) -> Result<Found> {
         let sequence = open.sequence;
         let finished = found == open.new_hash;
         tracing::info!(version = open.new_version, finished, "the last run stopped in the middle of a change");
-        let (done, undone) = (Record::Done { sequence, at: worker::now() }, Record::Undone { sequence });
+        let (done, undone) = (Record::Done { sequence, at: (settings.clock)() }, Record::Undone { sequence });
         journal.append(if finished { &done } else { &undone }, true)?;
     }
     let (identity, bytes) = blame::recover(&settings, &mut journal, lock.as_mut(), (identity, bytes))?;

@@ -40,11 +40,6 @@ impl State {
     }
 }
 
-/// The present time in milliseconds since 1970.
-pub(super) fn now() -> u64 {
-    milliseconds(SystemTime::now())
-}
-
 /// A time in milliseconds since 1970.
 pub(super) fn milliseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -68,7 +63,7 @@ impl Configuration {
         blocking(move || {
             let state = writer.journal.state();
             let version = state.version;
-            if shared.settings.read_only || !state.is_behind(&worker, now()) {
+            if shared.settings.read_only || !state.is_behind(&worker, (shared.settings.clock)()) {
                 return Ok(None);
             }
             writer.journal.append(&Record::Behind { version }, true)?;

@@ -15,7 +15,6 @@ use super::journal::{Intent, Mark, Origin, Record, State};
 use super::options::{ChangeOptions, Outcome, Snapshot, StoreSettings};
 use super::plan::Live;
 use super::store::{Shared, Writer, blocking};
-use super::worker;
 use crate::document::Document;
 use crate::error::{Error, Result};
 
@@ -149,7 +148,8 @@ impl Shared {
             _ => None,
         };
         // One that lacks an earlier change has to read the file.
-        let applied = applied.filter(|worker| !self.reload.under_way() && !known.is_behind(worker, worker::now()));
+        let applied =
+            applied.filter(|worker| !self.reload.under_way() && !known.is_behind(worker, (self.settings.clock)()));
         let Some(worker) = applied else { return Some(self.reload.request(after.version)) };
         let (shared, after) = (self.clone(), after.clone());
         let kept = blocking(move || {
@@ -246,7 +246,7 @@ impl Shared {
     /// What follows a write that is safe already: its failures are logged and not the caller's.
     fn tidy_up(&self, writer: &mut Writer, sequence: u64, transaction: Option<(String, i64)>) {
         // The next millisecond: this one may have begun before the file was written.
-        let at = worker::now() + 1;
+        let at = (self.settings.clock)() + 1;
         let mut outcome = writer.journal.append(&Record::Done { sequence, at }, false);
         crash::at(Step::DoneWritten);
         if let Some((id, began)) = transaction {

@@ -300,7 +300,7 @@ pub(super) struct Seen {
 impl Seen {
     /// Those that answer now.
     pub(super) async fn now(presence: &Presence) -> Seen {
-        let (at, when) = (Instant::now(), SystemTime::now());
+        let (at, when) = (Instant::now(), SystemTime::from(jiff::Timestamp::now()));
         Seen { workers: presence.workers().await, at, when }
     }
 
