@@ -300,7 +300,9 @@ pub(super) struct Seen {
 impl Seen {
     /// Those that answer now.
     pub(super) async fn now(presence: &Presence) -> Seen {
-        let (at, when) = (Instant::now(), SystemTime::from(jiff::Timestamp::now()));
+        let at = Instant::now();
+        let since = u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0);
+        let when = SystemTime::UNIX_EPOCH + Duration::from_nanos(since);
         Seen { workers: presence.workers().await, at, when }
     }
 
