@@ -7,52 +7,83 @@
 use std::sync::Arc;
 
 use crate::document::{Document, Section};
+use crate::schema::words;
 
 /// Kinds of sections that take settings from `defaults`.
 const PROXIES: [&str; 3] = ["frontend", "backend", "listen"];
 
-/// Position of a new section: behind the last of its kind, else at the end. `base` is the `defaults` section that it
-/// names after `from`.
-///
-/// A named `defaults` section goes behind `base`, where no proxy comes to follow it instead of another one, and above the
-/// last `defaults` of the file, which stays the one that new proxies follow; where there is no such place, to the end. One
-/// without a name, which is only made when there is none, goes above all proxies, as its settings are meant for them.
+/// Position of a new section. `base` is the `defaults` section that it names after `from`.
 pub(super) fn place_for_new(document: &Document, kind: &str, name: &str, base: Option<&str>) -> usize {
-    let sections = document.sections();
-    let outside = |at: &usize| document.is_outside(*at);
     let behind_base = base.and_then(|base| document.find("defaults", base)).map_or(0, |at| at + 1);
-    if PROXIES.contains(&kind) {
-        let place = document.place_for_new(kind);
-        let end = if base.is_none() { above_unused(sections) } else { sections.len() };
-        return match place {
-            _ if place < behind_base => (behind_base..=sections.len()).find(outside).unwrap_or(place),
-            _ if place > end => (0..=end).rev().find(outside).unwrap_or(place),
-            _ => place,
+    let behind_base = base.map(|_| behind_base);
+    match kind {
+        "defaults" if name.is_empty() => place_of_unnamed_defaults(document),
+        "defaults" => place_of_named_defaults(document, behind_base),
+        _ if PROXIES.contains(&kind) => place_of_proxy(document, kind, behind_base),
+        _ => document.place_for_new(kind),
+    }
+}
+
+/// Of a proxy: behind the last of its kind. One that names its settings stands behind them at any rate; one that names
+/// none stands above those `defaults` at the end that are there to be named only.
+fn place_of_proxy(document: &Document, kind: &str, behind_base: Option<usize>) -> usize {
+    let count = document.sections().len();
+    let outside = |at: &usize| document.is_outside(*at);
+    let place = document.place_for_new(kind);
+    let found = match behind_base {
+        Some(least) if place < least => (least..=count).find(outside),
+        None => Some(above_unused(document.sections()))
+            .filter(|most| place > *most)
+            .and_then(|most| (0..=most).rev().find(outside)),
+        Some(_) => None,
+    };
+    found.unwrap_or(place)
+}
+
+/// Of `defaults` with a name: behind those that they name, where no proxy follows them instead of others, now or later,
+/// and above the last `defaults` of the file, which stay the last; where there is no such place, at the end.
+fn place_of_named_defaults(document: &Document, behind_base: Option<usize>) -> usize {
+    let (sections, least) = (document.sections(), behind_base.unwrap_or(0));
+    let outside = |at: &usize| document.is_outside(*at);
+    let above_last = sections.iter().rposition(|section| section.kind() == "defaults").and_then(|last| {
+        let fits = |at: &usize| {
+            outside(at) && takes_nobody(&sections[*at..]) && takes_nobody_later(document, *at, behind_base.is_some())
         };
-    }
-    if kind != "defaults" {
-        return document.place_for_new(kind);
-    }
-    let first = sections.iter().position(|section| is_proxy(section) || section.kind() == "defaults");
-    let Some(first) = first else { return document.place_for_new(kind) };
-    if name.is_empty() {
-        let found = (0..=first).rev().find(outside).or_else(|| (first..=sections.len()).find(outside));
-        return found.unwrap_or(first);
-    }
-    let fits = |at: &usize| outside(at) && takes_nobody(&sections[*at..]);
-    let above = sections.iter().rposition(|section| section.kind() == "defaults").and_then(|last| {
         // Rather high, so that most proxies can name it.
+        let first = first_of_proxies(sections).unwrap_or(last);
         let run = sections[first..].iter().take_while(|section| section.kind() == "defaults").count();
-        let start = (first + run).max(behind_base).min(last);
-        (behind_base..=start).rev().find(fits).or_else(|| (start..=last).find(|at| *at >= behind_base && fits(at)))
+        let high = (first + run).max(least).min(last);
+        (least..=high).rev().find(fits).or_else(|| (high.max(least)..=last).find(fits))
     });
-    above.or_else(|| (behind_base..=sections.len()).rev().find(outside)).unwrap_or(sections.len())
+    above_last.or_else(|| (least..=sections.len()).rev().find(outside)).unwrap_or(sections.len())
+}
+
+/// Of `defaults` without a name, which are only made when there are none: above all proxies, for which they are meant.
+fn place_of_unnamed_defaults(document: &Document) -> usize {
+    let Some(first) = first_of_proxies(document.sections()) else { return document.place_for_new("defaults") };
+    let outside = |at: &usize| document.is_outside(*at);
+    (0..=first).rev().find(outside).or_else(|| (first..=document.sections().len()).find(outside)).unwrap_or(first)
+}
+
+/// Position of the first section that has, or gives, settings of proxies.
+fn first_of_proxies(sections: &[Arc<Section>]) -> Option<usize> {
+    sections.iter().position(|section| is_proxy(section) || section.kind() == "defaults")
 }
 
 /// True when no proxy would follow a `defaults` section in front of these sections.
 fn takes_nobody(behind: &[Arc<Section>]) -> bool {
     let reach = behind.iter().take_while(|section| section.kind() != "defaults");
     reach.filter(|section| is_proxy(section)).all(|section| names_defaults(section))
+}
+
+/// True when no proxy that is made later, and names no `defaults`, would follow those that come to stand at `at`.
+fn takes_nobody_later(document: &Document, at: usize, names_others: bool) -> bool {
+    let header = if names_others { "defaults new from other" } else { "defaults new" };
+    let Ok(new) = Section::new(header, document.style()) else { return true };
+    let mut with = document.clone();
+    with.insert_section(at, new);
+    let nearest = |place: usize| with.sections()[..place].iter().rposition(|section| section.kind() == "defaults");
+    PROXIES.iter().all(|kind| nearest(place_of_proxy(&with, kind, None)) != Some(at))
 }
 
 /// Where a proxy goes at the latest that names no `defaults`: above those at the end that are there to be named only,
@@ -69,7 +100,8 @@ fn above_unused(sections: &[Arc<Section>]) -> usize {
 }
 
 fn names_defaults(section: &Section) -> bool {
-    section.header_words().get(2) == Some(&"from")
+    let reads_from = |word: &&str| words::meaning(word, &|_| None).is_some_and(|meaning| *meaning == *b"from");
+    section.header_words().get(2).is_some_and(reads_from)
 }
 
 fn is_proxy(section: &Section) -> bool {
@@ -78,6 +110,8 @@ fn is_proxy(section: &Section) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// The sections with a new named one among them.
@@ -144,6 +178,79 @@ mod tests {
         ] {
             let document = Document::parse(text.as_bytes());
             assert_eq!(place_for_new(&document, kind, "new", base), expected, "{text:?} {kind} {base:?}");
+        }
+    }
+
+    /// What HAProxy takes the settings of each proxy from that names none, by the proxy's name.
+    fn followed(sections: &[(String, String)]) -> Vec<(String, String)> {
+        let mut nearest = "nothing";
+        let mut found = Vec::new();
+        for (kind, words) in sections {
+            let mut words = words.split(' ');
+            let name = words.next().unwrap_or_default();
+            match kind.as_str() {
+                "defaults" => nearest = name,
+                kind if PROXIES.contains(&kind) && words.next().is_none() => {
+                    found.push((name.to_owned(), nearest.to_owned()));
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Kind, and the words behind it, of each section.
+    fn read(document: &Document) -> Vec<(String, String)> {
+        let of = |section: &Arc<Section>| (section.kind().to_owned(), section.header_words()[1..].join(" "));
+        document.sections().iter().map(of).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn no_proxy_without_from_changes_its_settings(
+            kinds in prop::collection::vec(0_usize..7, 0..9),
+            from in 0_usize..4,
+            later in 0_usize..3,
+        ) {
+            let (mut text, mut names) = (String::new(), Vec::new());
+            for (number, kind) in kinds.iter().enumerate() {
+                let base = names.last().cloned();
+                match (kind, base) {
+                    (0, _) => text += &format!("cache c{number}\n"),
+                    (1, _) => text += "defaults\n",
+                    (2, _) => {
+                        names.push(format!("d{number}"));
+                        text += &format!("defaults d{number}\n");
+                    }
+                    (3, Some(base)) => {
+                        names.push(format!("d{number}"));
+                        text += &format!("defaults d{number} from {base}\n");
+                    }
+                    (4, Some(base)) => text += &format!("backend p{number} \"from\" {base}\n"),
+                    (5, Some(base)) => text += &format!("frontend p{number} from {base}\n"),
+                    (kind, _) => text += &format!("{} p{number}\n", PROXIES[kind % 3]),
+                }
+            }
+            let mut document = Document::parse(text.as_bytes());
+            let before = followed(&read(&document));
+            let base = names.get(from).map(String::as_str);
+            let at = place_for_new(&document, "defaults", "new", base);
+            let header = base.map_or_else(|| "defaults new".to_owned(), |base| format!("defaults new from {base}"));
+            document.insert_section(at, Section::new(&header, document.style()).unwrap());
+            prop_assert_eq!(&followed(&read(&document)), &before, "{:?}: at {}", text, at);
+            let base_at = base.and_then(|base| document.find("defaults", base));
+            prop_assert!(base_at.is_none_or(|base| base < at), "{:?}: at {}", text, at);
+
+            // Nor does one that is made later take its settings there, when others had a say before.
+            let kind = PROXIES[later];
+            let at = place_for_new(&document, kind, "late", None);
+            document.insert_section(at, Section::new(&format!("{kind} late"), document.style()).unwrap());
+            let after = followed(&read(&document));
+            let late = after.iter().find(|(name, _)| name == "late").map(|(_, from)| from.as_str());
+            let alone = before.is_empty() && !text.contains("defaults");
+            prop_assert!(alone || late != Some("new"), "{:?}: {:?}", text, after);
+            let others: Vec<_> = after.into_iter().filter(|(name, _)| name != "late").collect();
+            prop_assert_eq!(others, before);
         }
     }
 
