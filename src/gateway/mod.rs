@@ -226,14 +226,15 @@ impl Gateway {
     }
 
     /// Calls a method of the table.
-    async fn call(&self, head: &Parts, body: Body, route: &Route, values: &[String]) -> Response<Body> {
+    async fn call(&self, head: &Parts, mut body: Body, route: &Route, values: &[String]) -> Response<Body> {
         let method = &self.on.tables.methods[route.method];
         let offered = response::media_types(&self.on.tables, method, route);
         if !accepts_any(&head.headers, offered) {
             let message = format!("unsupported media type requested, only [{}] are available", offered.join(" "));
             return refusal(StatusCode::NOT_ACCEPTABLE, &message);
         }
-        if let Err(message) = request::check_content_type(&self.on.tables, method, route, &head.headers) {
+        let typed = request::check_content_type(&self.on.tables, method, route, &head.headers, &mut body);
+        if let Err(message) = typed.await {
             return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &message);
         }
         let mut keys = Keys::default();

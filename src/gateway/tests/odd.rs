@@ -41,8 +41,10 @@ async fn bodies_that_no_operation_reads_do_no_harm() {
     for line in [format!("GET {BASE}/backends/b1"), format!("DELETE {BASE}/backends/b1?&version=7")] {
         for content_type in ["", JSON, "content-type: text/plain\r\n", "content-type: nonsense\r\n"] {
             for body in ["", "{bad", "null", "{\"name\":1}"] {
+                let taken = body.is_empty() || content_type == JSON;
                 let answer = port.raw(&request(&line, content_type, body)).await;
-                assert!(answer.starts_with("HTTP/1.1 20"), "{line} {content_type} {body}: {answer}");
+                let expected = if taken { "HTTP/1.1 20" } else { "HTTP/1.1 415" };
+                assert!(answer.starts_with(expected), "{line} {content_type} {body}: {answer}");
             }
         }
     }

@@ -294,10 +294,23 @@ async fn bodies_that_are_no_json_are_refused_over_rest() {
         ("application/json", r#"{"name":5}"#, 400),
         ("text/plain", "{}", 415),
         ("", "{}", 415),
+        ("text/plain", "", 422),
     ] {
         let answer = world.client.send(request("POST", path, kind, body)).await;
         assert_eq!(answer.status, status, "{kind} {body}: {}", answer.text());
         assert!(answer.json()["message"].is_string());
+    }
+    // Also where nothing is read.
+    for (kind, body, status) in [
+        ("text/plain", "x", 415),
+        ("", "x", 415),
+        ("application/json", "{x", 201),
+        ("text/plain", "", 201),
+        ("", "", 201),
+    ] {
+        let path = "/v2/services/haproxy/transactions?version=1";
+        let answer = world.client.send(request("POST", path, kind, body)).await;
+        assert_eq!(answer.status, status, "{kind} {body}: {}", answer.text());
     }
     // Unknown fields are ignored as in /v2, and named in a header.
     let answer = world.client.send(request("POST", path, "application/json", r#"{"name":"b","speed":1}"#)).await;
