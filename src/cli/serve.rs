@@ -252,6 +252,7 @@ pub async fn run(
         presence,
         remarks,
         health_by_command: settings.profile == Profile::DropIn,
+        version: settings.profile.version(),
         show_system_info: settings.show_system_info,
     };
     let protocols = protocols(&settings, &schema, rooms, authenticator, stop.clone())?;

@@ -14,10 +14,13 @@ pub(super) const FILE: &str = "/etc/haproxy/dataplaneapi.yaml";
 /// The whole program under the name `dataplaneapi`: no subcommands.
 pub fn drop_in_command() -> Command {
     let version = Arg::new("version").short('v').long("version").action(ArgAction::Version).help("Print the version");
+    let (of_v2, own) = Profile::DropIn.version().split_once(' ').unwrap_or_default();
     serve_command()
         .name("dataplaneapi")
         .about("Serves the API of the Data Plane API")
-        .version(env!("CARGO_PKG_VERSION"))
+        // Both are printed, with a blank between them, and nothing else.
+        .display_name(of_v2)
+        .version(own)
         .disable_version_flag(true)
         // Of a flag that is given twice the last one counts.
         .args_override_self(true)

@@ -82,6 +82,17 @@ pub enum Profile {
     DropIn,
 }
 
+impl Profile {
+    /// What the program says its version is. In the place of the Data Plane API the version of /v2 comes first, where
+    /// clients look for at least 2.0, and what was built comes behind it.
+    pub const fn version(self) -> &'static str {
+        match self {
+            Profile::Own => env!("CARGO_PKG_VERSION"),
+            Profile::DropIn => concat!("v2.9.0 backstay-", env!("CARGO_PKG_VERSION")),
+        }
+    }
+}
+
 /// All settings of `serve`.
 #[allow(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::schema::value::{Object, Value};
 use crate::schema::wire;
 
 pub(super) async fn get(context: Context, _: pb::GetInfoRequest) -> Result<pb::GetInfoResponse> {
-    let api = pb::ApiInfo { build_date: "0001-01-01T00:00:00.000Z".into(), version: env!("CARGO_PKG_VERSION").into() };
+    let api = pb::ApiInfo { build_date: "0001-01-01T00:00:00.000Z".into(), version: context.version.into() };
     let system = if context.show_system_info { machine() } else { pb::SystemInfo::default() };
     Ok(pb::GetInfoResponse { api: Some(api), system: Some(system) })
 }
@@ -67,9 +67,14 @@ fn item(context: &Context, info: &Info) -> Result<pb::ProcessInfoItem> {
         tables.messages[id].fields.iter().enumerate().map(|(at, field)| (key(&field.name), at)).collect();
     let mut object = Object::new();
     for (name, value) in &info.fields {
-        let Some(&at) = places.get(&key(name)) else { continue };
+        let renamed = RENAMED.iter().find(|(theirs, _)| theirs == name).map_or(name.as_str(), |(_, ours)| ours);
+        let Some(&at) = places.get(&key(renamed)) else { continue };
         match (tables.messages[id].fields[at].kind, value) {
             (Kind::Int64 | Kind::Int32, InfoValue::Int(number)) => object.set(at, Value::Int(*number)),
+            // HAProxy writes a date as 2026/10/17.
+            (Kind::String, InfoValue::Text(text)) if name == "Release_date" => {
+                object.set(at, Value::Str(text.replace('/', "-").into()));
+            }
             (Kind::String, InfoValue::Text(text)) => object.set(at, Value::Str(text.as_str().into())),
             (Kind::String, InfoValue::Int(number)) => object.set(at, Value::Str(number.to_string().into())),
             _ => {}
@@ -79,6 +84,14 @@ fn item(context: &Context, info: &Info) -> Result<pb::ProcessInfoItem> {
     wire::encode(tables, id, &object, &mut bytes);
     prost::Message::decode(bytes.as_slice()).map_err(crate::error::Error::internal)
 }
+
+/// Values that HAProxy calls otherwise: its name, ours.
+const RENAMED: [(&str, &str); 4] = [
+    ("Uptime_sec", "uptime"),
+    ("Nbproc", "processes"),
+    ("Unstoppable Jobs", "unstoppable"),
+    ("SslFrontendSessionReuse_pct", "ssl_frontend_session_reuse"),
+];
 
 /// A name without what the two spell differently.
 fn key(name: &str) -> String {

@@ -107,6 +107,8 @@ pub struct Rooms {
     pub health_by_command: bool,
     /// What was found wanting at the start, a sentence each; part of what health tells.
     pub remarks: Vec<String>,
+    /// What `GetInfo` says of this program.
+    pub version: &'static str,
     /// Whether `GetInfo` tells of the machine.
     pub show_system_info: bool,
 }

@@ -28,6 +28,19 @@ async fn knows(client: &Client, backend: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_version_begins_with_that_of_v2() {
+    let mut bench = Bench::running();
+    let expected = concat!("v2.9.0 backstay-", env!("CARGO_PKG_VERSION"));
+    for flag in ["-v", "--version"] {
+        let printed = Command::new(bench.path("dataplaneapi")).arg(flag).output().unwrap();
+        assert_eq!((printed.status.code(), String::from_utf8_lossy(&printed.stdout).trim_end()), (Some(0), expected));
+    }
+    bench.start(&[]);
+    let info = bench.client(Transport::Rest).call("InfoService.GetInfo", &json!({})).await.unwrap().message;
+    assert_eq!(info["api"]["version"], expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_signal_does_what_it_should() {
     let mut bench = Bench::running();
     bench.start(&["--pid-file={dir}/pid", "--disable-inotify"]);
