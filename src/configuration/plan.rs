@@ -5,11 +5,13 @@
 use super::engine::Engine;
 use super::layout::begins_with;
 use crate::document::{Document, LineKind, LineRef, Section};
+use crate::error::{Error, Reason, Result};
 use crate::proto::fields::configuration::{server, server_params};
 use crate::proto::messages::configuration as messages;
 use crate::proto::values::r#type::toggle::{DISABLED, ENABLED};
 use crate::schema::tables::{FieldIndex, MessageId, Tables};
 use crate::schema::value::{Object, Value};
+use crate::schema::words;
 
 /// Which changes a caller wants to have made without a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -180,15 +182,22 @@ impl Engine {
 
     fn addition(&self, backend: &str, server: &str, line: &LineRef<'_>) -> Option<Change> {
         let object = self.line_object(messages::SERVER, &line.words().words, 0)?;
-        let on = |part: ServerPart| part.of(&object) == Some(&Value::Enum(ENABLED));
-        Some(Change::AddServer {
-            backend: backend.to_owned(),
-            server: server.to_owned(),
-            words: line.words().words.get(2..)?.iter().map(|word| (*word).to_owned()).collect(),
-            check: on(ServerPart::CHECK),
-            agent: on(ServerPart::AGENT_CHECK),
-            ready: !on(ServerPart::MAINTENANCE),
-        })
+        let words = line.words().words.get(2..)?.iter().map(|word| (*word).to_owned()).collect();
+        Some(added(backend, server, &object, words))
+    }
+
+    /// The change that adds a server to a backend of the running HAProxy. `INVALID_VALUE` for a field that cannot be
+    /// written.
+    pub fn server_addition(&self, backend: &str, server: &Object) -> Result<Change> {
+        // The line of the file, without its first two words, is what the socket takes.
+        let printed = self.schema().grammar.print_line(messages::SERVER, &without_usual(server));
+        let printed =
+            printed.map_err(|fault| Error::new(Reason::InvalidValue, format!("{}: {}", fault.path, fault.message)))?;
+        let words = words::split(&printed.text).words;
+        let (Some(name), Some(parameters)) = (words.get(1), words.get(2..)) else {
+            return Err(Error::internal("a server line without a name"));
+        };
+        Ok(added(backend, &read(name), server, parameters.iter().map(|word| read(word)).collect()))
     }
 
     fn server(
@@ -251,6 +260,56 @@ impl Engine {
         changes.extend(sets.into_iter().map(change));
         Some(())
     }
+}
+
+/// A server that is added and does what its fields say, as far as HAProxy can be told.
+fn added(backend: &str, server: &str, object: &Object, words: Vec<String>) -> Change {
+    let on = |part: ServerPart| part.of(object) == Some(&Value::Enum(ENABLED));
+    Change::AddServer {
+        backend: backend.to_owned(),
+        server: server.to_owned(),
+        words,
+        check: on(ServerPart::CHECK),
+        agent: on(ServerPart::AGENT_CHECK),
+        ready: !on(ServerPart::MAINTENANCE),
+    }
+}
+
+/// What a server is without a word about it, when it inherits nothing. HAProxy refuses these words for a server that is
+/// added at run time, `enabled` since 3.0, the others always.
+const USUAL: [(FieldIndex, i32); 11] = [
+    (server_params::AGENT_CHECK, DISABLED),
+    (server_params::CHECK, DISABLED),
+    (server_params::CHECK_SEND_PROXY, DISABLED),
+    (server_params::CHECK_SSL, DISABLED),
+    (server_params::MAINTENANCE, DISABLED),
+    (server_params::NO_VERIFYHOST, ENABLED),
+    (server_params::SEND_PROXY_V2_SSL, DISABLED),
+    (server_params::SEND_PROXY_V2_SSL_CN, DISABLED),
+    (server_params::SSL, DISABLED),
+    (server_params::SSL_REUSE, ENABLED),
+    (server_params::STICK, ENABLED),
+];
+
+/// The server without what it is anyway when it inherits nothing.
+fn without_usual(server: &Object) -> Object {
+    let mut server = server.clone();
+    if let Some(Value::Object(params)) = server.get_mut(server::PARAMS) {
+        for (field, usual) in USUAL {
+            if params.get(field) == Some(&Value::Enum(usual)) {
+                params.take(field);
+            }
+        }
+    }
+    server
+}
+
+/// The word that a raw one is read as. The runtime socket knows neither quotes nor variables: a word with a variable stays
+/// as it is.
+fn read(raw: &str) -> String {
+    let meaning = if raw.contains('$') { None } else { words::meaning(raw, &|_| None) };
+    let text = meaning.and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
+    text.unwrap_or_else(|| raw.to_owned())
 }
 
 /// A field of a server: its own, or one of its parameters.

@@ -129,6 +129,28 @@ fn servers_come_and_go_when_everything_is_wanted() {
 }
 
 #[test]
+fn an_added_server_is_told_what_it_is_not_anyway() {
+    let engine = Engine::new(Arc::new(Schema::compile(crate::proto::SCHEMA).unwrap()));
+    let server = engine.schema().tables.message_by_name["backstay.configuration.v2.Server"];
+    for (line, expected) in [
+        ("enabled no-check no-ssl no-send-proxy-v2-ssl stick ssl-reuse", (vec![], false, true)),
+        ("disabled no-tls-tickets", (vec!["disabled", "no-tls-tickets"], false, false)),
+        ("check cookie \"a\"", (vec!["a", "check", "cookie"], true, true)),
+    ] {
+        let line = format!("server s 127.0.0.1:1 {line}");
+        let words = crate::schema::words::split(&line).words;
+        let object = engine.line_object(server, &words, 0).unwrap();
+        let Change::AddServer { server, mut words, check, ready, .. } = engine.server_addition("b", &object).unwrap()
+        else {
+            panic!("no addition")
+        };
+        assert_eq!((server.as_str(), words.remove(0).as_str()), ("s", "127.0.0.1:1"), "{line}");
+        words.sort();
+        assert_eq!((words.iter().map(String::as_str).collect(), check, ready), expected, "{line}");
+    }
+}
+
+#[test]
 fn an_added_server_inherits_nothing_so_defaults_need_a_reload() {
     let new = FILE.replace("  server s2 ", "  server s3 127.0.0.1:3\n  server s2 ");
     assert!(matches!(plan_of(&new, Live::Everything), Plan::Live(_)));

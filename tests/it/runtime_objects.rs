@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 use backstay::error::Reason;
 
 use crate::support::haproxy::version;
-use crate::support::world::{World, done, holds, over_both, refused};
+use crate::support::world::{World, done, holds, over_both, refused, until};
 
 over_both!(
     live_servers,
@@ -78,6 +78,70 @@ async fn live_servers(world: &mut World) {
             ),
         ])
         .await;
+    assert_eq!(world.worker(), worker, "nothing of this reloads haproxy");
+}
+
+over_both!(added_servers, covers["RuntimeServerService.AddRuntimeServer"]);
+
+/// The words of HAProxy's state of a server: operational state, administrative state, state and result of its check.
+fn state(world: &World, server: &str) -> [String; 4] {
+    let text = world.backstay.ask("show servers state app").unwrap();
+    let line = text.lines().find(|line| line.split(' ').nth(3) == Some(server));
+    let words: Vec<&str> = line.unwrap_or_else(|| panic!("{server}: {text}")).split(' ').collect();
+    [5, 6, 13, 11].map(|at| words[at].to_owned())
+}
+
+/// Bits of the state of a check: configured, enabled.
+const CHECKED: u8 = 0x2 | 0x4;
+
+async fn added_servers(world: &mut World) {
+    let backend = json!({"name": "app", "mode": "http", "balance": {"algorithm": "roundrobin"}});
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    world.ok("BackendService.CreateBackend", json!({"backend": backend, "force_reload": true})).await;
+    let worker = world.worker();
+    let add = async |name: &str, more: Json| {
+        let mut server = json!({"name": name, "address": "127.0.0.1", "port": port});
+        server.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let taken =
+            world.ok("RuntimeServerService.AddRuntimeServer", json!({"backend": "app", "server": server})).await;
+        assert_eq!(taken["server"], server, "the server as it was taken");
+    };
+    let check = |name: &str| state(world, name)[2].parse::<u8>().unwrap() & CHECKED;
+
+    // Without a word of it, it takes traffic.
+    add("plain", json!({})).await;
+    assert_eq!((state(world, "plain")[1].as_str(), check("plain")), ("0", 0));
+    assert_ne!(state(world, "plain")[0], "0");
+    add("checked", json!({"check": "enabled", "inter": 100, "rise": 1})).await;
+    assert_eq!((state(world, "checked")[1].as_str(), check("checked")), ("0", CHECKED));
+    until("its check passes", async || state(world, "checked")[3] == "3").await;
+    // What a server is anyway may be said, whatever HAProxy thinks of the words.
+    let off = [
+        "agent-check",
+        "backup",
+        "check",
+        "check-send-proxy",
+        "check-ssl",
+        "maintenance",
+        "send-proxy",
+        "send-proxy-v2",
+        "send_proxy_v2_ssl",
+        "send_proxy_v2_ssl_cn",
+        "ssl",
+        "tfo",
+    ];
+    let mut said: serde_json::Map<String, Json> =
+        off.iter().map(|name| ((*name).to_owned(), json!("disabled"))).collect();
+    said.insert("ssl_reuse".to_owned(), json!("enabled"));
+    if !world.is_rest() {
+        said.extend(["stick", "no_verifyhost"].map(|name| (name.to_owned(), json!("enabled"))));
+    }
+    add("said", Json::Object(said)).await;
+    assert_eq!((state(world, "said")[1].as_str(), check("said")), ("0", 0));
+    add("resting", json!({"check": "enabled", "maintenance": "enabled"})).await;
+    assert!(state(world, "resting")[0] == "0" && state(world, "resting")[1] != "0", "{:?}", state(world, "resting"));
+    assert_eq!(check("resting"), CHECKED);
     assert_eq!(world.worker(), worker, "nothing of this reloads haproxy");
 }
 
@@ -171,6 +235,12 @@ async fn statistics(world: &mut World) {
     let (major, minor) = version();
     let shown = info["processes"][0]["info"]["version"].as_str().unwrap_or_else(|| panic!("{info}")).to_owned();
     assert!(shown.starts_with(&format!("{major}.{minor}")), "{shown}");
+    let info = &info["processes"][0]["info"];
+    for name in ["uptime", "processes", "unstoppable", "ssl_frontend_session_reuse"] {
+        assert!(info[name].is_i64() || info[name].is_string(), "{name}: {info}");
+    }
+    let date = info["release_date"].as_str().unwrap_or_else(|| panic!("{info}"));
+    assert!(date.len() == 10 && date.split('-').all(|part| part.parse::<u32>().is_ok()), "{date}");
 }
 
 over_both!(

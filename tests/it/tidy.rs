@@ -43,6 +43,7 @@ const STATICS: &[(&str, &str)] = &[
     ("src/configuration/laws/mod.rs", "the engine of the property tests"),
     ("tests/it/resources.rs", "sample objects, read once"),
     ("tests/it/support/client.rs", "the compiled schema, by which requests are made"),
+    ("tests/it/support/models.rs", "the models of /v2, by which answers are judged"),
 ];
 
 /// Hosts that texts and tests may name. None of them is ever called.

@@ -2,17 +2,15 @@
 
 use super::Context;
 use super::runtime_overrides::writer;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Reason, Result};
 use crate::grpc::call::Transport;
 use crate::overrides::{ServerField, Write};
 use crate::proto::fields::runtime::{self as fields, runtime_server};
-use crate::proto::messages::runtime as messages;
 use crate::proto::runtime as pb;
 use crate::proto::values::runtime::{admin_state, operational_state};
 use crate::runtime::{AdminState, OperationalState, ServerState};
-use crate::schema::tables::{FieldIndex, Kind};
+use crate::schema::tables::FieldIndex;
 use crate::schema::value::{Object, Value};
-use crate::schema::words::split;
 
 fn text(request: &Object, field: FieldIndex) -> &str {
     request.str(field).unwrap_or_default()
@@ -79,24 +77,9 @@ pub(super) async fn get(context: Context, request: Object) -> Result<Object> {
 }
 
 pub(super) async fn add(context: Context, request: Object) -> Result<Object> {
-    let tables = &context.schema.tables;
     let backend = text(&request, fields::add_runtime_server_request::BACKEND);
-    let at = fields::add_runtime_server_request::SERVER;
-    let Kind::Message(resource) = tables.messages[messages::ADD_RUNTIME_SERVER_REQUEST].fields[at].kind else {
-        return Err(Error::internal("the server of a request is no message"));
-    };
-    let server = request.object(at).cloned().unwrap_or_default();
-    // The line of the file, without its first two words, is what the socket takes.
-    let printed = context
-        .schema
-        .grammar
-        .print_line(resource, &server)
-        .map_err(|fault| Error::new(Reason::InvalidValue, format!("{}: {}", fault.path, fault.message)))?;
-    let words = split(&printed.text).words;
-    let (Some(name), Some(parameters)) = (words.get(1), words.get(2..)) else {
-        return Err(Error::internal("a server line without a name"));
-    };
-    context.runtime.add_server(backend, name, parameters).await?;
+    let server = request.object(fields::add_runtime_server_request::SERVER).cloned().unwrap_or_default();
+    context.runtime.carry_out(&context.engine.server_addition(backend, &server)?).await?;
     Ok(answer(fields::add_runtime_server_response::SERVER, Value::Object(server)))
 }
 

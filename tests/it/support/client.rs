@@ -23,6 +23,7 @@ use backstay::schema::tables::{HttpRule, Kind, MessageId, Method, Tables, Verb};
 use backstay::schema::value::{Object, Value};
 use backstay::schema::{Schema, wire};
 
+use super::models;
 use super::raw::Raw;
 
 /// The tables of the program.
@@ -261,10 +262,13 @@ impl Client {
     }
 
     async fn try_send(&self, request: http::Request<Full<Bytes>>) -> Result<Http, Box<dyn std::error::Error>> {
+        let (method, path) = (request.method().to_string(), request.uri().to_string());
         let response = self.http.request(self.complete(request)).await?;
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
-        Ok(Http { status: head.status.as_u16(), headers: head.headers, body })
+        let answer = Http { status: head.status.as_u16(), headers: head.headers, body };
+        assert_eq!(models::faults(&method, &path, &answer), Vec::<String>::new(), "what clients of /v2 cannot decode");
+        Ok(answer)
     }
 }
 

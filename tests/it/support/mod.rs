@@ -10,6 +10,7 @@ pub(crate) mod dns;
 pub(crate) mod ec2;
 pub(crate) mod examples;
 pub(crate) mod haproxy;
+pub(crate) mod models;
 pub(crate) mod raw;
 pub(crate) mod registry;
 pub(crate) mod serve;

@@ -1,0 +1,199 @@
+//! REST answers against the models of /v2: clients out of generated code decode each of them, or fail.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use regex::Regex;
+use serde_json::{Map, Value as Json, json};
+
+use super::client::Http;
+
+/// Models, and for each operation the model of each of its successes.
+const ANSWERS: &str = include_str!("../../data/v2-answers.json");
+
+/// Members of runtime objects and of health that /v2 does not know: readers of its models pass over them.
+const BESIDE: [&str; 5] = ["detail", "expire", "gpc_array", "weight", "why"];
+
+/// Members whose words are HAProxy's own, more than the models list: a frontend is `OPEN`, a server `DOWN 1/2`, a check
+/// that runs `* L4OK`.
+const WORDS_OF_HAPROXY: [&str; 3] = [".agent_status", ".check_status", ".stats.status"];
+
+/// What /v2 says of its answers.
+struct Contract {
+    models: Map<String, Json>,
+    /// HTTP method, segments of the path below /v2, models by status.
+    operations: Vec<(String, Vec<String>, Json)>,
+}
+
+fn contract() -> &'static Contract {
+    static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
+        let mut read: Json = serde_json::from_str(ANSWERS).expect("the answers of /v2");
+        let operations: Vec<(String, String, Json)> = serde_json::from_value(read["answers"].take()).expect("answers");
+        let operations = operations.into_iter().map(|(method, path, by_status)| (method, segments(&path), by_status));
+        let models = read["models"].as_object().expect("models").clone();
+        Contract { models, operations: operations.collect() }
+    });
+    &CONTRACT
+}
+
+fn segments(path: &str) -> Vec<String> {
+    path.split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
+}
+
+/// What in an answer no client of /v2 could decode, each with its path. Nothing for operations that /v2 has not.
+pub(crate) fn faults(method: &str, path: &str, answer: &Http) -> Vec<String> {
+    let path = segments(path.split('?').next().unwrap_or_default());
+    let Some((first, path)) = path.split_first().filter(|(first, _)| *first == "v2") else { return Vec::new() };
+    let fits = |template: &[String]| {
+        template.len() == path.len() && template.iter().zip(path).all(|(t, p)| t.starts_with('{') || t == p)
+    };
+    let known = contract().operations.iter().filter(|(verb, template, _)| verb == method && fits(template));
+    let Some((_, _, by_status)) = known.min_by_key(|(_, template, _)| holes(template)) else { return Vec::new() };
+    let status = answer.status.to_string();
+    let fault = |what: String| vec![format!("{method} {first}/{}: {status}: {what}", path.join("/"))];
+    let schema = match by_status.get(&status) {
+        Some(schema) => schema.clone(),
+        // An error may leave its body out.
+        None if answer.status >= 400 && answer.body.is_empty() => Json::Null,
+        None if answer.status >= 400 => json!({"ref": "error"}),
+        None => Json::Null,
+    };
+    if schema.is_null() || schema["type"] == "file" || answer.body.is_empty() {
+        return Vec::new();
+    }
+    let Ok(body) = serde_json::from_slice(&answer.body) else { return fault(format!("no JSON: {}", answer.text())) };
+    let mut found = Vec::new();
+    compare(&schema, &body, "", &mut found);
+    if found.is_empty() { found } else { fault(found.join("; ")) }
+}
+
+fn holes(template: &[String]) -> usize {
+    template.iter().filter(|segment| segment.starts_with('{')).count()
+}
+
+/// The members of a model, those of the models it consists of included, and the names of the required ones.
+fn members(schema: &Json) -> (Map<String, Json>, Vec<String>) {
+    let schema = schema["ref"].as_str().map_or(schema, |name| &contract().models[name]);
+    let mut fields = schema["fields"].as_object().cloned().unwrap_or_default();
+    let names = schema["required"].as_array().into_iter().flatten();
+    let mut required: Vec<String> = names.map(|name| name.as_str().expect("a name").to_owned()).collect();
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        let (more, needed) = members(part);
+        fields.extend(more);
+        required.extend(needed);
+    }
+    (fields, required)
+}
+
+fn compare(schema: &Json, value: &Json, path: &str, found: &mut Vec<String>) {
+    if let Some(name) = schema["ref"].as_str() {
+        return compare(&contract().models[name], value, path, found);
+    }
+    let typed = match (schema["type"].as_str(), value) {
+        // Lists without items are `null` in some answers of /v2.
+        (Some("array"), Json::Null) => return,
+        (Some("array"), Json::Array(items)) => {
+            for (at, item) in items.iter().enumerate() {
+                compare(&schema["items"], item, &format!("{path}[{at}]"), found);
+            }
+            true
+        }
+        (Some("object"), Json::Object(_)) | (None, Json::Object(_))
+            if schema.get("fields").or(schema.get("allOf")).is_some() =>
+        {
+            compare_members(schema, value, path, found);
+            true
+        }
+        (Some("object"), Json::Object(_)) | (Some("boolean"), Json::Bool(_)) | (None, _) => true,
+        (Some("integer"), Json::Number(number)) => number.is_i64(),
+        (Some("number"), Json::Number(_)) | (Some("string"), Json::String(_)) => true,
+        _ => false,
+    };
+    if !typed {
+        found.push(format!("{path}: no {}: {value}", schema["type"]));
+        return;
+    }
+    let mut must = |holds: bool, what: &Json| {
+        if !holds {
+            found.push(format!("{path}: not {what}: {value}"));
+        }
+    };
+    let free = WORDS_OF_HAPROXY.iter().any(|end| path.ends_with(end));
+    if let Some(words) = schema["enum"].as_array().filter(|_| !free) {
+        must(words.contains(value), &schema["enum"]);
+    }
+    if let Some(number) = value.as_i64() {
+        must(schema["minimum"].as_i64().is_none_or(|least| number >= least), &schema["minimum"]);
+        must(schema["maximum"].as_i64().is_none_or(|most| number <= most), &schema["maximum"]);
+    }
+    if let Some(text) = value.as_str() {
+        must(schema["pattern"].as_str().is_none_or(|pattern| matches(pattern, text)), &schema["pattern"]);
+        must(has_format(schema["format"].as_str().unwrap_or_default(), text), &schema["format"]);
+    }
+}
+
+fn compare_members(schema: &Json, value: &Json, path: &str, found: &mut Vec<String>) {
+    let (fields, required) = members(schema);
+    for name in required.iter().filter(|name| value.get(name).is_none()) {
+        found.push(format!("{path}.{name} is missing"));
+    }
+    for (name, value) in value.as_object().into_iter().flatten() {
+        match fields.get(name) {
+            Some(schema) => compare(schema, value, &format!("{path}.{name}"), found),
+            None if BESIDE.contains(&&**name) && !path.contains("data") => {}
+            None => found.push(format!("{path}.{name} is not in the model")),
+        }
+    }
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    static COMPILED: LazyLock<HashMap<String, Regex>> = LazyLock::new(|| {
+        let mut patterns = HashMap::new();
+        contract().models.values().for_each(|schema| collect(schema, &mut patterns));
+        patterns
+    });
+    COMPILED.get(pattern).is_none_or(|regex| regex.is_match(text))
+}
+
+fn collect(schema: &Json, into: &mut HashMap<String, Regex>) {
+    if let Some(pattern) = schema["pattern"].as_str() {
+        into.entry(pattern.to_owned()).or_insert_with(|| Regex::new(pattern).expect("a pattern"));
+    }
+    match schema {
+        Json::Object(parts) => parts.values().for_each(|part| collect(part, into)),
+        Json::Array(parts) => parts.iter().for_each(|part| collect(part, into)),
+        _ => {}
+    }
+}
+
+fn has_format(format: &str, text: &str) -> bool {
+    match format {
+        "date" => text.parse::<jiff::civil::Date>().is_ok() && text.len() == "2026-10-17".len() && !text.contains('/'),
+        "date-time" => text.parse::<jiff::Timestamp>().is_ok(),
+        _ => true,
+    }
+}
+
+#[test]
+fn what_no_client_could_decode_is_found() {
+    let of = |path: &str, status: u16, body: Json| {
+        let body = body.to_string().into();
+        faults("GET", path, &Http { status, headers: http::HeaderMap::new(), body })
+    };
+    let info = |item: Json| of("/v2/services/haproxy/runtime/info", 200, json!([{"info": item}]));
+    assert_eq!(info(json!({"release_date": "2026-10-17", "uptime": 0, "node": ""})), Vec::<String>::new());
+    for wrong in [json!({"release_date": "2026/10/17"}), json!({"uptime": "0d"}), json!({"strange": 1})] {
+        assert_eq!(info(wrong).len(), 1);
+    }
+    let backends = "/v2/services/haproxy/configuration/backends?x=y";
+    let backend = |backend: Json| of(backends, 200, json!({"_version": 1, "data": [backend]}));
+    assert_eq!(backend(json!({"name": "b", "mode": "http"})), Vec::<String>::new());
+    for wrong in [json!({}), json!({"name": "a b"}), json!({"name": "b", "mode": "x"}), json!({"name": null})] {
+        assert_eq!(backend(wrong).len(), 1);
+    }
+    let servers = "/v2//services/haproxy/configuration/servers/";
+    let server = |port: i64| json!({"data": [{"name": "s", "address": "::1", "check": "enabled", "port": port}]});
+    assert_eq!(of(servers, 200, server(80)), Vec::<String>::new());
+    assert_eq!(of(servers, 200, server(70_000)).len(), 1);
+    assert_eq!(of(servers, 404, json!({"code": "404"})).len(), 1);
+}
