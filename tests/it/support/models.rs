@@ -98,15 +98,17 @@ fn compare(schema: &Json, value: &Json, path: &str, found: &mut Vec<String>) {
             }
             true
         }
-        (Some("object"), Json::Object(_)) | (None, Json::Object(_))
-            if schema.get("fields").or(schema.get("allOf")).is_some() =>
-        {
-            compare_members(schema, value, path, found);
+        (Some("object") | None, Json::Object(_)) => {
+            if schema.get("fields").or(schema.get("allOf")).is_some() {
+                compare_members(schema, value, path, found);
+            }
             true
         }
-        (Some("object"), Json::Object(_)) | (Some("boolean"), Json::Bool(_)) | (None, _) => true,
         (Some("integer"), Json::Number(number)) => number.is_i64(),
-        (Some("number"), Json::Number(_)) | (Some("string"), Json::String(_)) => true,
+        (Some("boolean"), Json::Bool(_))
+        | (Some("number"), Json::Number(_))
+        | (Some("string"), Json::String(_))
+        | (None, _) => true,
         _ => false,
     };
     if !typed {
