@@ -90,6 +90,8 @@ pub struct Plan {
     pub result_version: Option<FieldIndex>,
     /// Reload id in the response.
     pub result_reload: Option<FieldIndex>,
+    /// Response: what HAProxy warns of since the change.
+    pub result_warnings: Option<FieldIndex>,
     /// Token of the next page in the response.
     pub result_page: Option<FieldIndex>,
 }
@@ -126,6 +128,7 @@ impl Plan {
             validate_only: input.field_named("validate_only"),
             result_version: output.field_named("version"),
             result_reload: output.field_named("reload_id"),
+            result_warnings: output.field_named("warnings"),
             result_page: output.field_named("next_page_token"),
             ..Plan::default()
         };

@@ -45,6 +45,7 @@ mod store;
 mod transaction;
 mod transaction_log;
 mod tree;
+mod warned;
 mod worker;
 mod write;
 

@@ -195,4 +195,6 @@ pub struct Outcome {
     pub reload_id: Option<String>,
     /// Whether HAProxy already runs the change.
     pub reloaded: bool,
+    /// What HAProxy warns of since the change, a sentence each. Nothing in a transaction, which is checked as a whole.
+    pub warnings: Vec<String>,
 }

@@ -212,25 +212,24 @@ mod tests {
             from in 0_usize..4,
             later in 0_usize..3,
         ) {
-            let (mut text, mut names) = (String::new(), Vec::new());
+            let mut names = Vec::new();
+            let mut lines = Vec::new();
             for (number, kind) in kinds.iter().enumerate() {
                 let base = names.last().cloned();
-                match (kind, base) {
-                    (0, _) => text += &format!("cache c{number}\n"),
-                    (1, _) => text += "defaults\n",
-                    (2, _) => {
-                        names.push(format!("d{number}"));
-                        text += &format!("defaults d{number}\n");
-                    }
-                    (3, Some(base)) => {
-                        names.push(format!("d{number}"));
-                        text += &format!("defaults d{number} from {base}\n");
-                    }
-                    (4, Some(base)) => text += &format!("backend p{number} \"from\" {base}\n"),
-                    (5, Some(base)) => text += &format!("frontend p{number} from {base}\n"),
-                    (kind, _) => text += &format!("{} p{number}\n", PROXIES[kind % 3]),
+                if matches!((kind, &base), (2, _) | (3, Some(_))) {
+                    names.push(format!("d{number}"));
                 }
+                lines.push(match (kind, base) {
+                    (0, _) => format!("cache c{number}\n"),
+                    (1, _) => "defaults\n".to_owned(),
+                    (2, _) => format!("defaults d{number}\n"),
+                    (3, Some(base)) => format!("defaults d{number} from {base}\n"),
+                    (4, Some(base)) => format!("backend p{number} \"from\" {base}\n"),
+                    (5, Some(base)) => format!("frontend p{number} from {base}\n"),
+                    (kind, _) => format!("{} p{number}\n", PROXIES[kind % 3]),
+                });
             }
+            let text = lines.concat();
             let mut document = Document::parse(text.as_bytes());
             let before = followed(&read(&document));
             let base = names.get(from).map(String::as_str);

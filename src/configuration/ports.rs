@@ -18,11 +18,23 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Says whether HAProxy would accept a configuration.
 pub trait Check: Send + Sync {
-    /// Checks the whole text of a candidate. `label` names it in messages (a transaction id, or `candidate`).
+    /// Checks the whole text of a candidate. `label` names it in messages (a transaction id, or `candidate`). Returns what
+    /// HAProxy warns of when it accepts it.
     ///
     /// Fails with `CONFIGURATION_REJECTED`, whose detail is what HAProxy printed and whose metadata names `line` and
     /// `section` where known. Runs outside any lock.
-    fn check<'a>(&'a self, candidate: &'a [u8], label: &'a str) -> Pending<'a, Result<()>>;
+    fn check<'a>(&'a self, candidate: &'a [u8], label: &'a str) -> Pending<'a, Result<Vec<Warning>>>;
+}
+
+/// What HAProxy warns of in a configuration that it accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Line of the text, from 1, where it names one.
+    pub line: Option<usize>,
+    /// The section that holds the line, such as `frontend fe`.
+    pub section: Option<String>,
+    /// Its words, in one line, without numbers of lines.
+    pub words: String,
 }
 
 /// Says whether HAProxy would accept another file in the place of one that the configuration names.

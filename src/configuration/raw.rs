@@ -110,7 +110,7 @@ impl Configuration {
         let base = self.current();
         let text = &*with_bytes(&base.document, text, options);
         self.admit_raw(&base, text, options)?;
-        self.check_change(&base, &Document::parse(&header::without_version(text)), true).await
+        self.check_change(&base, &Document::parse(&header::without_version(text)), true).await.map(drop)
     }
 
     /// Whether a text may be checked and written. Returns the version that it says it has.
@@ -171,12 +171,14 @@ impl Configuration {
             // A check runs HAProxy on the text, which is more than a server may let be done that only shows things.
             self.shared.settings.writable()?;
             admit_text(text)?;
-            self.shared.check.check(text, "candidate").await?;
-            return Ok(Outcome { version: base.version, ..Outcome::default() });
+            let all = self.shared.check.check(text, "candidate").await?;
+            let warnings = self.brought(&base, &all).await;
+            return Ok(Outcome { version: base.version, warnings, ..Outcome::default() });
         }
         let own = self.admit_raw(&base, text, options)?;
         let document = Document::parse(&header::without_version(text));
-        self.check_change(&base, &document, true).await?;
+        let all = self.check_change(&base, &document, true).await?;
+        let warnings = self.brought(&base, &all).await;
         let reloading = ChangeOptions {
             force_reload: options.force_reload,
             skip_reload: options.skip_reload,
@@ -185,12 +187,15 @@ impl Configuration {
         let write = |over| Write::new(Origin::Raw, document.clone()).reloading(reloading).over(over);
         let writer = self.shared.writer.clone().lock_owned().await;
         let current = self.current();
-        if options.skip_version {
-            return self.write(writer, write(Over::Anything).renumbered(own.unwrap_or(current.version)), None).await;
-        }
-        if !Arc::ptr_eq(&current, &base) {
+        let write = if options.skip_version {
+            write(Over::Anything).renumbered(own.unwrap_or(current.version))
+        } else if Arc::ptr_eq(&current, &base) {
+            write(Over::Nothing)
+        } else {
             return Err(mismatch(current.version, base.version));
-        }
-        self.write(writer, write(Over::Nothing), None).await
+        };
+        let outcome = self.write(writer, write, None).await?;
+        self.remember(outcome.version, all);
+        Ok(Outcome { warnings, ..outcome })
     }
 }

@@ -257,6 +257,7 @@ fn assemble(
         transactions,
         recent: Mutex::new(recent),
         trouble: ArcSwapOption::new(trouble),
+        warned: ArcSwapOption::empty(),
         unfinished: Mutex::default(),
         checked,
         refused_edit: ArcSwapOption::empty(),

@@ -18,9 +18,10 @@ use super::header;
 use super::journal::Origin;
 use super::lock::{FileLock, FolderLock};
 use super::options::{ChangeOptions, Outcome, Snapshot, StoreSettings, Target};
-use super::ports::{Apply, Check, Reload};
+use super::ports::{Apply, Check, Reload, Warning};
 use super::transaction::{Transaction, Transactions};
 use super::transaction_log::Status;
+use super::warned::Warned;
 use super::write::{Over, Write};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
@@ -50,6 +51,8 @@ pub(super) struct Shared {
     /// Whether HAProxy was asked at the start what it says to the file.
     pub(super) checked: bool,
     pub(super) refused_edit: ArcSwapOption<String>,
+    /// What HAProxy warned of last.
+    pub(super) warned: ArcSwapOption<Warned>,
     pub(super) changes: watch::Sender<i64>,
 }
 
@@ -201,12 +204,15 @@ impl Configuration {
             return Err(mismatch(base.version, version));
         }
         let (document, value) = edit(&base.document)?;
-        self.check_change(&base, &document, !options.validate_only).await?;
+        let all = self.check_change(&base, &document, !options.validate_only).await?;
+        let warnings = self.brought(&base, &all).await;
         if options.validate_only {
-            return Ok((value, Outcome { version: base.version, ..Outcome::default() }));
+            return Ok((value, Outcome { version: base.version, warnings, ..Outcome::default() }));
         }
         let write = Write::new(Origin::Change, document).reloading(options);
-        Ok((value, self.write_on(&base, write).await?))
+        let outcome = self.write_on(&base, write).await?;
+        self.remember(outcome.version, all);
+        Ok((value, Outcome { warnings, ..outcome }))
     }
 
     async fn change_transaction<T: Send>(
@@ -232,24 +238,34 @@ impl Configuration {
         Ok((value, outcome))
     }
 
-    /// Lets HAProxy check a candidate. One that it refuses may be listed as a failed transaction when `note` is set.
-    pub(super) async fn check_change(&self, base: &Arc<Snapshot>, document: &Document, note: bool) -> Result<()> {
+    /// Lets HAProxy check a candidate, and returns what it warns of. One that it refuses may be listed as a failed
+    /// transaction when `note` is set.
+    pub(super) async fn check_change(
+        &self,
+        base: &Arc<Snapshot>,
+        document: &Document,
+        note: bool,
+    ) -> Result<Vec<Warning>> {
         let id = uuid::Uuid::new_v4().to_string();
         let (_, bytes) = header::stamped(document, base.version, self.shared.settings.header);
-        if let Err(error) = self.shared.check.check(&bytes, &id).await {
-            let error = self.blamed(error);
-            let note = note && self.shared.settings.list_refused;
-            if note && error.reason() == Reason::ConfigurationRejected {
-                let (shared, base, message) = (self.shared.clone(), base.clone(), error.to_string());
-                let noted = blocking(move || shared.transactions.note_failed(&id, &base, &message)).await;
-                if let Err(error) = noted {
-                    tracing::warn!(context = error.context_text(), "cannot note a failed change");
-                }
+        match self.shared.check.check(&bytes, &id).await {
+            Ok(warnings) => {
+                crash::at(Step::Checked);
+                Ok(warnings)
             }
-            return Err(error);
+            Err(error) => {
+                let error = self.blamed(error);
+                let note = note && self.shared.settings.list_refused;
+                if note && error.reason() == Reason::ConfigurationRejected {
+                    let (shared, base, message) = (self.shared.clone(), base.clone(), error.to_string());
+                    let noted = blocking(move || shared.transactions.note_failed(&id, &base, &message)).await;
+                    if let Err(error) = noted {
+                        tracing::warn!(context = error.context_text(), "cannot note a failed change");
+                    }
+                }
+                Err(error)
+            }
         }
-        crash::at(Step::Checked);
-        Ok(())
     }
 
     /// Writes if `base` is still the current state.
@@ -328,8 +344,9 @@ impl Configuration {
         let failure = if (base.version, base.hash) == (view.version, view.hash) {
             let (_, bytes) = header::stamped(&view.document, view.version, self.shared.settings.header);
             match self.shared.check.check(&bytes, id).await {
-                Ok(()) => {
+                Ok(all) => {
                     crash::at(Step::Checked);
+                    let warnings = self.brought(&base, &all).await;
                     let writer = self.shared.writer.clone().lock_owned().await;
                     crash::at(Step::Locked);
                     let current = self.current();
@@ -339,9 +356,10 @@ impl Configuration {
                             .reloading(options)
                             .committing(id.to_owned(), view.version);
                         let outcome = self.write(writer, write, Some(log)).await?;
+                        self.remember(outcome.version, all);
                         let transaction =
                             Transaction { status: Status::Success, message: String::new(), ..entry.describe() };
-                        return Ok((transaction, outcome));
+                        return Ok((transaction, Outcome { warnings, ..outcome }));
                     }
                     moved(&current)
                 }

@@ -123,13 +123,14 @@ impl Shared {
             let (Some((snapshot, mut reload_id)), writer) = written.await? else { return Ok(None) };
             if live != Live::Nothing {
                 reload_id = self.apply(writer, before, &snapshot, live).await;
-                return Ok(Some(Outcome { version: snapshot.version, reloaded: reload_id.is_none(), reload_id }));
+                let reloaded = reload_id.is_none();
+                return Ok(Some(Outcome { version: snapshot.version, reload_id, reloaded, ..Outcome::default() }));
             }
             drop(writer);
             if force {
                 self.reload.force(snapshot.version).await?;
             }
-            Ok(Some(Outcome { version: snapshot.version, reload_id, reloaded: force }))
+            Ok(Some(Outcome { version: snapshot.version, reload_id, reloaded: force, ..Outcome::default() }))
         };
         tokio::spawn(work).await.unwrap_or_else(|error| Err(Error::internal(error)))
     }

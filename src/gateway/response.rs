@@ -15,8 +15,9 @@ use super::routes::Route;
 use super::stream::{Form, JsonBody, Piece};
 use crate::error::{Error, Result};
 use crate::grpc::call::{Answer, Messages};
+use crate::grpc::warning;
 use crate::schema::json;
-use crate::schema::tables::{FieldIndex, Kind, Method, Tables, Verb};
+use crate::schema::tables::{FieldIndex, Kind, MessageType, Method, Tables, Verb};
 use crate::schema::value::{Object, Value};
 
 /// How long the head of a watch waits for its first message, which may turn out to be an error with its own status.
@@ -77,7 +78,9 @@ impl Shape {
             (Verb::List | Verb::Get, Some(field)) => Shape::Envelope(field),
             (Verb::Create | Verb::Replace | Verb::Update, Some(field)) => Shape::Field(field),
             (Verb::Delete, _) => Shape::Nothing,
-            _ if output.fields.iter().all(|field| matches!(&*field.name, "reload_id" | "version")) => Shape::Nothing,
+            _ if output.fields.iter().all(|field| matches!(&*field.name, "reload_id" | "version" | "warnings")) => {
+                Shape::Nothing
+            }
             _ => Shape::Whole,
         }
     }
@@ -156,9 +159,21 @@ fn response(status: StatusCode, headers: HeaderMap, kind: Option<HeaderValue>, b
     response
 }
 
+/// The texts of a list, which is no part of the body.
+fn take_list(output: &MessageType, object: &mut Object, name: &str) -> Vec<String> {
+    let Some(Value::List(items)) = output.field_named(name).and_then(|field| object.take(field)) else {
+        return Vec::new();
+    };
+    items
+        .into_iter()
+        .filter_map(|item| if let Value::Str(text) = item { Some(text.to_string()) } else { None })
+        .collect()
+}
+
 /// Status of success, with the headers that belong to it. Takes the fields that became headers out of the message.
 fn status(tables: &Tables, method: &Method, facts: Facts, object: &mut Object, headers: &mut HeaderMap) -> StatusCode {
     let output = &tables.messages[method.output];
+    warning::add(headers, &take_list(output, object, "warnings"));
     let mut take = |name: &str| {
         let field = output.field_named(name)?;
         let Some(Value::Str(text)) = object.take(field) else { return None };

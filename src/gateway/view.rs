@@ -255,12 +255,15 @@ impl Views {
         for copied in &self.messages[resource].mirrors {
             let Copied { to, from, how } = copied;
             match how {
-                // Becomes the list, or gives way to it; the answer shows the list alone.
+                // Becomes the list, or gives way to it. The peer shows the list alone; who replaces what a GET has shown
+                // finds in the answer what the next GET shows.
                 How::First => {
-                    if let Some(value) = object.take(*to)
-                        && object.get(*from).is_none()
-                    {
+                    let Some(value) = object.take(*to) else { continue };
+                    if object.get(*from).is_none() {
                         object.push(*from, value);
+                    }
+                    if method.verb == Verb::Replace {
+                        taken.extend(copied.value(object).map(|value| (*to, value)));
                     }
                 }
                 How::Enabled(..) if object.get(*from).is_none() => {}

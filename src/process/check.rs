@@ -14,7 +14,7 @@ use super::redirect::{Redirected, redirect};
 use super::report;
 use super::scratch::Scratch;
 use super::turns::Turns;
-use crate::configuration::ports::{Check, Pending};
+use crate::configuration::ports::{Check, Pending, Warning};
 use crate::error::{Error, Reason, Result};
 
 /// What the candidate's file is called while the output of a check is read: no value of a variable holds it.
@@ -116,12 +116,12 @@ impl Checker {
         Prepared { command, variables }
     }
 
-    async fn run(&self, candidate: &[u8], label: &str) -> Result<()> {
+    async fn run(&self, candidate: &[u8], label: &str) -> Result<Vec<Warning>> {
         let deadline = Instant::now() + self.options.limit;
         self.turns.work(deadline, self.check_now(candidate, label, deadline)).await?
     }
 
-    async fn check_now(&self, candidate: &[u8], label: &str, deadline: Instant) -> Result<()> {
+    async fn check_now(&self, candidate: &[u8], label: &str, deadline: Instant) -> Result<Vec<Warning>> {
         let options = &self.options;
         let parent = options.config_file.parent();
         let beside = parent.filter(|_| says_default_path_config(candidate));
@@ -146,8 +146,12 @@ impl Checker {
             Err(command::Failure::TimedOut { .. }) => return Err(self.took_too_long()),
             Err(failure) => return Err(not_run(&failure.to_string())),
         };
+        let shown = |output: &str| {
+            let output = output.replace(&*scratch.file().to_string_lossy(), FILE);
+            variables.hide(&redirected.restored(&output, FILE), candidate)
+        };
         if done.success() {
-            return Ok(());
+            return Ok(report::warnings(&shown(&done.stderr), FILE, candidate));
         }
         if let Some(why) = confine::failure(done.status.code(), &done.stderr) {
             return Err(not_run(why));
@@ -155,9 +159,7 @@ impl Checker {
         let status = done.shown_status();
         let output =
             if done.stdout.trim().is_empty() { done.stderr } else { format!("{}\n{}", done.stderr, done.stdout) };
-        let output = output.replace(&*scratch.file().to_string_lossy(), FILE);
-        let output = variables.hide(&redirected.restored(&output, FILE), candidate);
-        Err(rejection(candidate, &output, FILE, label, &status))
+        Err(rejection(candidate, &shown(&output), FILE, label, &status))
     }
 
     fn took_too_long(&self) -> Error {
@@ -182,7 +184,7 @@ fn found(binary: &Path) -> PathBuf {
 }
 
 impl Check for Checker {
-    fn check<'a>(&'a self, candidate: &'a [u8], label: &'a str) -> Pending<'a, Result<()>> {
+    fn check<'a>(&'a self, candidate: &'a [u8], label: &'a str) -> Pending<'a, Result<Vec<Warning>>> {
         Box::pin(self.run(candidate, label))
     }
 }

@@ -1,6 +1,6 @@
 //! What HAProxy prints when it refuses a configuration, in plain words. Pure.
 
-use crate::configuration::ports::Place;
+use crate::configuration::ports::{Place, Warning};
 
 /// Words that begin a section; the same set for every version, a few of them newer than 2.6.
 pub(super) const SECTIONS: &[&str] = &[
@@ -73,6 +73,39 @@ fn said(line: &str, severity: &str, file: &str) -> Option<Fault> {
     let before = before.trim().trim_end_matches("parsing").trim();
     let message = if before.is_empty() { after.to_owned() } else { format!("{before} {after}") };
     Some(Fault { line: number, message })
+}
+
+/// The warnings in what HAProxy printed about `file`, which it accepts, with the lines that continue them.
+pub fn warnings(output: &str, file: &str, config: &[u8]) -> Vec<Warning> {
+    let mut found: Vec<Warning> = Vec::new();
+    let mut open = false;
+    for line in output.lines().filter(|line| !line.trim().is_empty()) {
+        if line.starts_with('[') {
+            let fault = said(line, "[WARNING]", file);
+            open = fault.is_some();
+            found.extend(fault.map(|Fault { line, message }| Warning {
+                section: line.and_then(|line| section_at(config, line)),
+                line,
+                words: without_lines(&message, file),
+            }));
+        } else if let Some(warning) = found.last_mut().filter(|_| open) {
+            warning.words.push(' ');
+            warning.words.push_str(without_lines(line.trim().trim_start_matches('|').trim_start(), file).as_str());
+        }
+    }
+    found
+}
+
+/// A text with the file called "the configuration", and without the number of a line of it.
+fn without_lines(text: &str, file: &str) -> String {
+    let mut parts = text.split(file);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str("the configuration");
+        let number = part.strip_prefix(':').map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+        out.push_str(number.unwrap_or(part));
+    }
+    out
 }
 
 /// What the alerts point at: lines of a file and names of sections.
@@ -205,6 +238,20 @@ mod tests {
         );
         assert_eq!(first_alert(&output, "/t/x").unwrap(), Fault { line: Some(57), message: "it is gone".into() });
         assert!(first_alert(closing, "/t/x").unwrap().message.starts_with(CLOSING));
+    }
+
+    #[test]
+    fn warnings_are_read_with_what_continues_them() {
+        let config = b"global\ndefaults\n  option httplog\nfrontend f\n  mode tcp\n";
+        let output = "[NOTICE]   (1) : haproxy version is 2.6.12\n\
+            [WARNING]  (1) : config : parsing [/t/x:3] : 'option httplog' not usable with frontend 'f' at /t/x:4.\n\
+            [WARNING]  (1) : missing timeouts for frontend 'f'.\n   | While not invalid,\n   | set 'client'.\n\
+            [NOTICE]   (1) : config : other\n  of no interest\n";
+        let found = warnings(output, "/t/x", config);
+        let words = "'option httplog' not usable with frontend 'f' at the configuration.";
+        let first = Warning { line: Some(3), section: Some("defaults".into()), words: words.into() };
+        let words = "missing timeouts for frontend 'f'. While not invalid, set 'client'.";
+        assert_eq!(found, [first, Warning { line: None, section: None, words: words.into() }]);
     }
 
     #[test]

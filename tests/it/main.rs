@@ -51,5 +51,6 @@ mod unanswered;
 mod unread;
 mod uploads;
 mod vectors;
+mod warnings;
 mod watch;
 mod words;

@@ -13,7 +13,7 @@ async fn a_change_is_in_file_and_memory_with_the_next_version_and_a_reload() {
     let mut changes = configuration.changes();
 
     let outcome = put(&configuration, 1, "b2").await.unwrap();
-    assert_eq!(outcome, Outcome { version: 2, reload_id: Some("r2".into()), reloaded: false });
+    assert_eq!(outcome, Outcome { version: 2, reload_id: Some("r2".into()), ..Outcome::default() });
     assert_eq!(bench.file(), format!("# _version=2\n{TEXT}\nbackend b2\n"));
     assert_eq!(configuration.current().document.to_bytes(), bench.file().as_bytes());
     assert_eq!(*changes.borrow_and_update(), 2);
@@ -89,7 +89,7 @@ async fn validate_only_does_everything_but_the_write() {
     let configuration = bench.open().await;
     let options = ChangeOptions { validate_only: true, ..ChangeOptions::default() };
     let (sections, outcome) = configuration.change(Target::Version(1), options, add("b2")).await.unwrap();
-    assert_eq!((sections, outcome), (3, Outcome { version: 1, reload_id: None, reloaded: false }));
+    assert_eq!((sections, outcome), (3, Outcome { version: 1, ..Outcome::default() }));
     let error = configuration.change(Target::Version(1), options, add("bad")).await.unwrap_err();
     assert_eq!(error.reason(), Reason::ConfigurationRejected);
     assert_eq!((bench.file().as_str(), configuration.transactions(None).len()), (TEXT, 0));

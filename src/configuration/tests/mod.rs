@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::ports::{Blame, Check, Load, Pending, Refusal, Reload, ReloadListener, Verdict};
+use super::ports::{Blame, Check, Load, Pending, Refusal, Reload, ReloadListener, Verdict, Warning};
 use super::{ChangeOptions, Configuration, Outcome, StoreSettings, Target};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
@@ -31,7 +31,7 @@ pub(super) struct WordCheck {
 }
 
 impl Check for WordCheck {
-    fn check<'a>(&'a self, candidate: &'a [u8], _label: &'a str) -> Pending<'a, Result<()>> {
+    fn check<'a>(&'a self, candidate: &'a [u8], _label: &'a str) -> Pending<'a, Result<Vec<Warning>>> {
         Box::pin(async move {
             self.checked.fetch_add(1, Ordering::SeqCst);
             if self.away.load(Ordering::SeqCst) {
@@ -44,7 +44,13 @@ impl Check for WordCheck {
             if String::from_utf8_lossy(candidate).split_whitespace().any(|word| word == "bad") {
                 return Err(Error::new(Reason::ConfigurationRejected, "bad word").detail("line 1"));
             }
-            Ok(())
+            let lines = String::from_utf8_lossy(candidate)
+                .lines()
+                .enumerate()
+                .map(|(at, line)| (at + 1, line.to_owned()))
+                .collect::<Vec<_>>();
+            let odd = lines.into_iter().filter(|(_, line)| line.contains("odd"));
+            Ok(odd.map(|(at, line)| Warning { line: Some(at), section: None, words: line }).collect())
         })
     }
 }

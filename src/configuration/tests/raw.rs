@@ -131,7 +131,7 @@ async fn only_validate_checks_the_text_as_given_and_writes_nothing() {
     let configuration = bench.open().await;
     let only = RawOptions { only_validate: true, ..RawOptions::default() };
     let outcome = configuration.replace_raw(b"global", only).await.unwrap();
-    assert_eq!(outcome, Outcome { version: 1, reload_id: None, reloaded: false });
+    assert_eq!(outcome, Outcome { version: 1, ..Outcome::default() });
     assert_eq!(configuration.replace_raw(b"bad", only).await.unwrap_err().reason(), Reason::ConfigurationRejected);
     assert_eq!((bench.file().as_str(), configuration.transactions(None).len()), (TEXT, 0));
 }

@@ -149,7 +149,7 @@ async fn force_reload_answers_what_haproxy_says() {
     let bench = Bench::new(TEXT);
     let configuration = bench.open().await;
     let (_, outcome) = configuration.change(Target::Version(1), forced(), add("b2")).await.unwrap();
-    assert_eq!(outcome, Outcome { version: 2, reload_id: None, reloaded: true });
+    assert_eq!(outcome, Outcome { version: 2, reloaded: true, ..Outcome::default() });
     assert_eq!(*bench.reload.requested.lock().unwrap(), Vec::<i64>::new());
 
     *bench.reload.answer.lock().unwrap() = "refused";

@@ -15,7 +15,7 @@ async fn a_transaction_is_invisible_until_its_commit() {
 
     let (committed, outcome) = configuration.commit(&begun.id, false).await.unwrap();
     assert_eq!((committed.version, committed.status), (1, Status::Success));
-    assert_eq!(outcome, Outcome { version: 2, reload_id: Some("r2".into()), reloaded: false });
+    assert_eq!(outcome, Outcome { version: 2, reload_id: Some("r2".into()), ..Outcome::default() });
     assert_eq!(bench.file(), format!("# _version=2\n{TEXT}\nbackend t1\n\nbackend t2\n"));
     assert_eq!(configuration.transaction(&begun.id).unwrap_err().reason(), Reason::TransactionNotFound);
     assert_eq!(std::fs::read_dir(bench.state("transactions")).unwrap().count(), 0);
@@ -195,6 +195,6 @@ async fn force_reload_is_not_for_transactions_but_for_their_commit() {
     let error = configuration.change(Target::Transaction(&id), options, add("x")).await.unwrap_err();
     assert_eq!(error.reason(), Reason::TargetAmbiguous);
     let (_, outcome) = configuration.commit(&id, true).await.unwrap();
-    assert_eq!(outcome, Outcome { version: 2, reload_id: None, reloaded: true });
+    assert_eq!(outcome, Outcome { version: 2, reloaded: true, ..Outcome::default() });
     assert_eq!(*bench.reload.forced.lock().unwrap(), [2]);
 }

@@ -39,6 +39,7 @@ pub(super) async fn add(
     let ((), outcome) = context.configuration.change(target, options, edit).await?;
     response.version = outcome.version;
     response.reload_id = outcome.reload_id.unwrap_or_default();
+    response.warnings = outcome.warnings;
     Ok(response)
 }
 

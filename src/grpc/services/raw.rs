@@ -60,6 +60,7 @@ pub(super) async fn push(
         data: Bytes::from(stored.text),
         version: outcome.version,
         reload_id: outcome.reload_id.unwrap_or_default(),
+        warnings: outcome.warnings,
         configuration_checksum: stored.checksum.unwrap_or_default(),
         cluster_version: stored.cluster_version.unwrap_or_default(),
     })

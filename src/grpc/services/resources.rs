@@ -176,7 +176,7 @@ impl Request<'_> {
                 file.set_scope(scope, edited.document)
             };
             let version = self.rooms.spoe.change(spoe, target, change).await?;
-            return Ok(Answer::Message(self.outcome(Outcome { version, reload_id: None, reloaded: false }, echo)));
+            return Ok(Answer::Message(self.outcome(Outcome { version, ..Outcome::default() }, echo)));
         }
         let ((), outcome) = self
             .rooms
@@ -199,6 +199,10 @@ impl Request<'_> {
         }
         set_int(&mut response, self.plan.result_version, outcome.version);
         set_text(&mut response, self.plan.result_reload, outcome.reload_id.as_deref().unwrap_or_default());
+        if let Some(field) = self.plan.result_warnings.filter(|_| !outcome.warnings.is_empty()) {
+            let warnings = outcome.warnings.iter().map(|text| Value::Str(text.as_str().into()));
+            response.set(field, Value::List(warnings.collect()));
+        }
         response
     }
 

@@ -67,6 +67,7 @@ pub(super) async fn commit(
         transaction: Some(message(transaction)),
         version: outcome.version,
         reload_id: outcome.reload_id.unwrap_or_default(),
+        warnings: outcome.warnings,
     })
 }
 

@@ -433,6 +433,12 @@ fn message(method: &Method, rule: &HttpRule, answer: &Http) -> Json {
     // What is empty is absent in a message.
     if let Some(fields) = message.as_object_mut() {
         fields.retain(|_, value| *value != json!([]) && *value != json!({}) && *value != json!(""));
+        let warned = answer.headers.get_all("warning").iter().filter_map(|value| value.to_str().ok());
+        let warned = warned.filter_map(|value| value.strip_prefix("299 backstay \"")?.strip_suffix('"'));
+        let warned: Vec<&str> = warned.filter(|text| text.starts_with("haproxy warns")).collect();
+        if output.field_named("warnings").is_some() && !warned.is_empty() {
+            fields.insert("warnings".to_owned(), json!(warned));
+        }
         for (name, header) in [("version", "configuration-version"), ("reload_id", "reload-id")] {
             let value = answer.header(header);
             if output.field_named(name).is_some() && !fields.contains_key(name) && !value.is_empty() {
