@@ -40,15 +40,20 @@ fn segments(path: &str) -> Vec<String> {
     path.split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
 }
 
-/// What in an answer no client of /v2 could decode, each with its path. Nothing for operations that /v2 has not.
-pub(crate) fn faults(method: &str, path: &str, answer: &Http) -> Vec<String> {
-    let path = segments(path.split('?').next().unwrap_or_default());
-    let Some((first, path)) = path.split_first().filter(|(first, _)| *first == "v2") else { return Vec::new() };
+/// The models of an operation by status; `None` for what /v2 does not have. `path` stands below /v2.
+fn operation(method: &str, path: &[String]) -> Option<&'static Json> {
     let fits = |template: &[String]| {
         template.len() == path.len() && template.iter().zip(path).all(|(t, p)| t.starts_with('{') || t == p)
     };
     let known = contract().operations.iter().filter(|(verb, template, _)| verb == method && fits(template));
-    let Some((_, _, by_status)) = known.min_by_key(|(_, template, _)| holes(template)) else { return Vec::new() };
+    known.min_by_key(|(_, template, _)| holes(template)).map(|(_, _, by_status)| by_status)
+}
+
+/// What in an answer no client of /v2 could decode, each with its path. Nothing for operations that /v2 has not.
+pub(crate) fn faults(method: &str, path: &str, answer: &Http) -> Vec<String> {
+    let path = segments(path.split('?').next().unwrap_or_default());
+    let Some((first, path)) = path.split_first().filter(|(first, _)| *first == "v2") else { return Vec::new() };
+    let Some(by_status) = operation(method, path) else { return Vec::new() };
     let status = answer.status.to_string();
     let fault = |what: String| vec![format!("{method} {first}/{}: {status}: {what}", path.join("/"))];
     let schema = match by_status.get(&status) {
@@ -83,6 +88,31 @@ fn members(schema: &Json) -> (Map<String, Json>, Vec<String>) {
         required.extend(needed);
     }
     (fields, required)
+}
+
+/// The object that a GET shows, with members that it does not show but its model has, as `fill` says for the model of each.
+pub(crate) fn padded(path: &str, shown: &Json, fill: &dyn Fn(&Json) -> Option<Json>) -> Json {
+    let by_status = operation("GET", &segments(path)).expect("a path of /v2");
+    pad(&by_status["200"]["fields"]["data"], shown, fill)
+}
+
+fn pad(schema: &Json, value: &Json, fill: &dyn Fn(&Json) -> Option<Json>) -> Json {
+    let schema = schema["ref"].as_str().map_or(schema, |name| &contract().models[name]);
+    match value {
+        Json::Array(items) => items.iter().map(|item| pad(&schema["items"], item, fill)).collect(),
+        Json::Object(shown) => {
+            let (fields, _) = members(schema);
+            let mut out = shown.clone();
+            for (name, schema) in &fields {
+                match shown.get(name) {
+                    Some(value) => drop(out.insert(name.clone(), pad(schema, value, fill))),
+                    None => out.extend(fill(schema).map(|value| (name.clone(), value))),
+                }
+            }
+            Json::Object(out)
+        }
+        value => value.clone(),
+    }
 }
 
 fn compare(schema: &Json, value: &Json, path: &str, found: &mut Vec<String>) {

@@ -8,6 +8,7 @@
 
 mod class;
 mod faults;
+mod laws;
 mod replay;
 mod server;
 mod text;

@@ -86,7 +86,7 @@ fn same_code(want: &Value, got: &Value) -> Outcome {
 }
 
 /// What an answer holds: `data` of an envelope, else all of it.
-fn data(reply: &Reply) -> Value {
+pub(super) fn data(reply: &Reply) -> Value {
     reply.body.get("data").filter(|_| reply.status == 200).unwrap_or(&reply.body).clone()
 }
 
@@ -171,7 +171,7 @@ fn collection(record: &Value) -> String {
 }
 
 /// Where the item that was written is read.
-fn item(record: &Value) -> Option<String> {
+pub(super) fn item(record: &Value) -> Option<String> {
     let resource = text_of(record, "resource");
     if matches!(resource, "global" | "defaults") {
         return Some(text_of(record, "path").to_owned());
