@@ -90,6 +90,14 @@ const MIRRORS: [(&str, Mirror); 6] = [
 /// Words that a request may leave out, as a field that only they use says them: message, field, other field, word.
 const IMPLIED: [(&str, &str, &str, &str); 1] = [("Source", "address_second", "usesrc", "address")];
 
+/// Texts that count as absent when they are empty, though they may be null: message and field. They are shown so, and sent
+/// back; the answer repeats them.
+const EMPTY: [(&str, &str); 3] = [
+    ("HttpErrorRule", "return_content_type"),
+    ("HttpRequestRule", "return_content_type"),
+    ("HttpResponseRule", "return_content_type"),
+];
+
 /// The rows of one message, with its fields by their numbers: answers are long, and nothing is looked for by name in them.
 #[derive(Default)]
 struct Rules {
@@ -98,6 +106,7 @@ struct Rules {
     echoed: usize,
     mirrors: Vec<Copied>,
     implied: Vec<Implied>,
+    empty: Vec<FieldIndex>,
     name: Option<FieldIndex>,
 }
 
@@ -181,6 +190,7 @@ impl Rules {
             echoed: rows(&SHOWN[ECHOED..]).count(),
             mirrors: MIRRORS.iter().filter(|row| row.0 == short).filter_map(|row| copied(&row.1)).collect(),
             implied: IMPLIED.iter().filter(|row| row.0 == short).filter_map(implied).collect(),
+            empty: EMPTY.iter().filter(|row| row.0 == short).filter_map(|row| table.field_named(row.1)).collect(),
             name: table.field_named("name"),
         }
     }
@@ -245,13 +255,18 @@ impl Views {
         }
     }
 
-    /// Makes a request what our own API would be sent: says what it implies, and takes deprecated fields out whose
-    /// successors are set. Returns these for the answer.
+    /// Makes a request what our own API would be sent: says what it implies, and takes out empty texts that count as absent
+    /// and deprecated fields whose successors are set. Returns these for the answer.
     pub fn normalize(&self, method: &Method, request: &mut Object) -> Vec<(FieldIndex, Value)> {
         let Some((resource, body)) = self.place(method, method.input) else { return Vec::new() };
         let Some(Value::Object(object)) = request.get_mut(body) else { return Vec::new() };
         self.imply(resource, object);
         let mut taken = Vec::new();
+        for field in &self.messages[resource].empty {
+            if object.str(*field) == Some("") {
+                taken.extend(object.take(*field).map(|value| (*field, value)));
+            }
+        }
         for copied in &self.messages[resource].mirrors {
             let Copied { to, from, how } = copied;
             match how {

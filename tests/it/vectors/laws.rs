@@ -10,8 +10,9 @@ use super::server::Server;
 use super::{folder, records};
 use crate::support::models;
 
-/// Resources whose objects lie in no configuration, or consist of others.
-const OTHERS: [&str; 5] = ["discovery", "files", "site", "transactions", "userlist"];
+/// Resources whose objects lie in no configuration or consist of others, and templates of servers, whose answer shows a
+/// port 0 where they have none.
+const OTHERS: [&str; 6] = ["discovery", "files", "server_template", "site", "transactions", "userlist"];
 
 /// How clients build a body out of what they have read.
 type Build = (&'static str, fn(&str, &Value) -> Value);
