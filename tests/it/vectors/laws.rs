@@ -21,9 +21,7 @@ const BUILDS: [Build; 6] = [
     ("as it was read", |_, shown| shown.clone()),
     ("in another order", |_, shown| rebuilt(shown, &|fields| fields.into_iter().rev().collect(), &Value::clone)),
     ("with names in upper case", |_, shown| {
-        let upper = |fields: Vec<(String, Value)>| {
-            fields.into_iter().map(|(name, value)| (name.to_uppercase(), value)).collect()
-        };
+        let upper = |fields: Members| fields.into_iter().map(|(name, value)| (name.to_uppercase(), value)).collect();
         rebuilt(shown, &upper, &Value::clone)
     }),
     ("with numbers as 1.0", |_, shown| {
@@ -45,12 +43,11 @@ const BUILDS: [Build; 6] = [
     }),
 ];
 
+/// Members of an object in their order.
+type Members = Vec<(String, Value)>;
+
 /// A value built anew, with members and plain values as two functions want them.
-fn rebuilt(
-    value: &Value,
-    members: &dyn Fn(Vec<(String, Value)>) -> Vec<(String, Value)>,
-    plain: &dyn Fn(&Value) -> Value,
-) -> Value {
+fn rebuilt(value: &Value, members: &dyn Fn(Members) -> Members, plain: &dyn Fn(&Value) -> Value) -> Value {
     match value {
         Value::Object(fields) => {
             let fields = fields.iter().map(|(name, value)| (name.clone(), rebuilt(value, members, plain)));
