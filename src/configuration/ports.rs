@@ -33,6 +33,8 @@ pub struct Warning {
     pub line: Option<usize>,
     /// The section that holds the line, such as `frontend fe`.
     pub section: Option<String>,
+    /// The line itself, without blanks around it.
+    pub text: Option<String>,
     /// Its words, in one line, without numbers of lines.
     pub words: String,
 }

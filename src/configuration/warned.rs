@@ -21,12 +21,13 @@ impl Configuration {
             return Vec::new();
         }
         let known = self.shared.warned.load_full().filter(|known| known.hash == base.hash);
+        let text = base.document.to_bytes();
         let before = match known {
             Some(known) => known.warnings.clone(),
             // Nobody has looked since the start, or since an edit by hand.
-            None => self.shared.check.check(&base.document.to_bytes(), "candidate").await.unwrap_or_default(),
+            None => self.shared.check.check(&text, "candidate").await.unwrap_or_default(),
         };
-        new_ones(&before, now)
+        new_ones(&before, now, &String::from_utf8_lossy(&text))
     }
 
     /// Keeps the warnings about a text that has been written, for the next change.
@@ -38,30 +39,26 @@ impl Configuration {
     }
 }
 
-/// What is said more often than before. Lines move with changes, and what HAProxy says of a line may hold a number that it
-/// has measured: such a warning is the same for all that.
-fn new_ones(before: &[Warning], now: &[Warning]) -> Vec<String> {
+/// What is said more often than before about `text`. Lines move with changes. What HAProxy measures comes and goes by
+/// itself: it is told of lines only that are not there before.
+fn new_ones(before: &[Warning], now: &[Warning], text: &str) -> Vec<String> {
     let mut left: Vec<&Warning> = before.iter().collect();
-    let mut new: Vec<&Warning> = now.iter().collect();
-    for same in [is_same, is_same_but_for_numbers] {
-        new.retain(|warning| match left.iter().position(|other| same(other, warning)) {
-            Some(at) => {
-                left.swap_remove(at);
-                false
-            }
-            None => true,
-        });
+    let mut new = Vec::new();
+    for warning in now {
+        let same = |other: &&Warning| (&other.section, &other.words) == (&warning.section, &warning.words);
+        let was_there = |line: &String| text.lines().any(|other| other.trim() == line);
+        if let Some(at) = left.iter().position(same) {
+            left.swap_remove(at);
+        } else if !(is_measured(warning) && warning.text.as_ref().is_some_and(was_there)) {
+            new.push(warning.to_string());
+        }
     }
-    new.into_iter().map(ToString::to_string).collect()
+    new
 }
 
-fn is_same(one: &Warning, other: &Warning) -> bool {
-    (&one.section, &one.words) == (&other.section, &other.words)
-}
-
-fn is_same_but_for_numbers(one: &Warning, other: &Warning) -> bool {
-    let words = |warning: &Warning| warning.words.replace(|c: char| c.is_ascii_digit(), "");
-    one.line.is_some() && other.line.is_some() && one.section == other.section && words(one) == words(other)
+/// Whether it says how long something takes, such as the hash of a password.
+fn is_measured(warning: &Warning) -> bool {
+    warning.words.contains(" milliseconds")
 }
 
 impl fmt::Display for Warning {
@@ -79,13 +76,17 @@ mod tests {
     use super::*;
 
     fn warning(line: usize, section: &str, words: &str) -> Warning {
-        Warning { line: Some(line), section: Some(section.into()), words: words.into() }
+        Warning { line: Some(line), section: Some(section.into()), text: Some("user u".into()), words: words.into() }
+    }
+
+    fn of_all(words: &str) -> Warning {
+        Warning { line: None, section: None, text: None, words: words.into() }
     }
 
     #[test]
     fn only_what_was_not_said_before_is_told() {
         let before = [warning(3, "frontend a", "odd"), warning(4, "frontend a", "odd"), warning(9, "backend b", "old")];
-        assert_eq!(new_ones(&before, &before), Vec::<String>::new());
+        assert_eq!(new_ones(&before, &before, ""), Vec::<String>::new());
         // Moved, gone, once more, and elsewhere.
         let now = [
             warning(5, "frontend a", "odd"),
@@ -94,13 +95,19 @@ mod tests {
             warning(8, "frontend a", "odd"),
         ];
         let told = ["haproxy warns of line 7 in frontend c: odd", "haproxy warns of line 8 in frontend a: odd"];
-        assert_eq!(new_ones(&before, &now), told);
-        // A measured number is no difference, a name of something else is one.
-        let measured = |time: &str| warning(3, "userlist u", &format!("takes {time} milliseconds"));
-        assert_eq!(new_ones(&[measured("42")], &[measured("7")]), Vec::<String>::new());
-        let of = |name: &str| Warning { line: None, section: None, words: format!("missing timeouts for {name}") };
-        assert_eq!(new_ones(&[of("b1")], &[of("b1"), of("b2")]), ["haproxy warns: missing timeouts for b2"]);
-        assert_eq!(new_ones(&[of("b1")], &[of("b2")]), ["haproxy warns: missing timeouts for b2"]);
-        assert_eq!(new_ones(&[], &[Warning { line: None, section: None, words: "x".into() }]), ["haproxy warns: x"]);
+        assert_eq!(new_ones(&before, &now, ""), told);
+        let (b1, b2) = (of_all("no timeout in b1"), of_all("no timeout in b2"));
+        assert_eq!(new_ones(&[b1.clone()], &[b1.clone(), b2.clone()], ""), ["haproxy warns: no timeout in b2"]);
+        assert_eq!(new_ones(&[b1], &[b2], ""), ["haproxy warns: no timeout in b2"]);
+    }
+
+    #[test]
+    fn what_is_measured_is_told_of_new_lines_only() {
+        let slow = |time: u32| [warning(2, "userlist l", &format!("takes {time} milliseconds to verify"))];
+        let text = "userlist l\n  user u\n";
+        assert_eq!(new_ones(&slow(42), &slow(7), text), Vec::<String>::new());
+        assert_eq!(new_ones(&[], &slow(7), text), Vec::<String>::new());
+        let told = "haproxy warns of line 2 in userlist l: takes 7 milliseconds to verify";
+        assert_eq!(new_ones(&[], &slow(7), "userlist l\n"), [told]);
     }
 }

@@ -85,6 +85,7 @@ pub fn warnings(output: &str, file: &str, config: &[u8]) -> Vec<Warning> {
             open = fault.is_some();
             found.extend(fault.map(|Fault { line, message }| Warning {
                 section: line.and_then(|line| section_at(config, line)),
+                text: line.and_then(|line| line_at(config, line)),
                 line,
                 words: without_lines(&message, file),
             }));
@@ -94,6 +95,12 @@ pub fn warnings(output: &str, file: &str, config: &[u8]) -> Vec<Warning> {
         }
     }
     found
+}
+
+/// A line, from 1, without blanks around it.
+fn line_at(config: &[u8], line: usize) -> Option<String> {
+    let text = config.split(|byte| *byte == b'\n').nth(line.checked_sub(1)?)?;
+    Some(String::from_utf8_lossy(text.trim_ascii()).into_owned())
 }
 
 /// A text with the file called "the configuration", and without the number of a line of it.
@@ -249,9 +256,10 @@ mod tests {
             [NOTICE]   (1) : config : other\n  of no interest\n";
         let found = warnings(output, "/t/x", config);
         let words = "'option httplog' not usable with frontend 'f' at the configuration.";
-        let first = Warning { line: Some(3), section: Some("defaults".into()), words: words.into() };
+        let text = Some("option httplog".to_owned());
+        let first = Warning { line: Some(3), section: Some("defaults".into()), text, words: words.into() };
         let words = "missing timeouts for frontend 'f'. While not invalid, set 'client'.";
-        assert_eq!(found, [first, Warning { line: None, section: None, words: words.into() }]);
+        assert_eq!(found, [first, Warning { line: None, section: None, text: None, words: words.into() }]);
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Check for WordCheck {
                 .map(|(at, line)| (at + 1, line.to_owned()))
                 .collect::<Vec<_>>();
             let odd = lines.into_iter().filter(|(_, line)| line.contains("odd"));
-            Ok(odd.map(|(at, line)| Warning { line: Some(at), section: None, words: line }).collect())
+            Ok(odd.map(|(at, line)| Warning { line: Some(at), section: None, text: None, words: line }).collect())
         })
     }
 }
