@@ -73,6 +73,8 @@ impl fmt::Display for Warning {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     fn warning(line: usize, section: &str, words: &str) -> Warning {
@@ -97,7 +99,7 @@ mod tests {
         let told = ["haproxy warns of line 7 in frontend c: odd", "haproxy warns of line 8 in frontend a: odd"];
         assert_eq!(new_ones(&before, &now, ""), told);
         let (b1, b2) = (of_all("no timeout in b1"), of_all("no timeout in b2"));
-        assert_eq!(new_ones(&[b1.clone()], &[b1.clone(), b2.clone()], ""), ["haproxy warns: no timeout in b2"]);
+        assert_eq!(new_ones(slice::from_ref(&b1), &[b1.clone(), b2.clone()], ""), ["haproxy warns: no timeout in b2"]);
         assert_eq!(new_ones(&[b1], &[b2], ""), ["haproxy warns: no timeout in b2"]);
     }
 
