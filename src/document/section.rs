@@ -125,7 +125,7 @@ impl Section {
         self.mark_line(self.header)
     }
 
-    /// The raw words of the header, the keyword first; none when the header is not UTF-8.
+    /// The raw words of the header, the keyword first.
     pub fn header_words(&self) -> Vec<&str> {
         self.header().words().words
     }
