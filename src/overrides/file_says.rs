@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use super::state::{Override, Record, ServerField, Target};
 use super::{Overrides, write};
 use crate::configuration::plan::{Live, ServerPart};
-use crate::configuration::ports::{Apply, Pending};
+use crate::configuration::ports::{Apply, Pending, Worker};
 use crate::document::Document;
 use crate::error::Error;
 
@@ -105,10 +105,12 @@ impl Overruling {
 }
 
 impl Apply for Overruling {
-    fn apply<'a>(&'a self, old: &'a Document, new: &'a Document, live: Live) -> Pending<'a, bool> {
+    fn apply<'a>(&'a self, old: &'a Document, new: &'a Document, live: Live) -> Pending<'a, Option<Worker>> {
         Box::pin(async move {
             let applied = self.apply.apply(old, new, live).await;
-            if applied && let Some(overrides) = self.overrides.upgrade() {
+            if applied.is_some()
+                && let Some(overrides) = self.overrides.upgrade()
+            {
                 let all = overrides.journal().state().iter().cloned().collect();
                 overrides.overruled_by(new, all);
             }
