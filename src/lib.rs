@@ -50,6 +50,8 @@
 //! | `configuration/any_line.rs` | lines that nobody reads have no template |
 //! | `configuration/placing.rs` | what a `defaults` section is for follows from where it stands |
 //! | `configuration/engine.rs` | `defaults` without a name are numbered; `listen` may be shown as its two parts |
+//! | `configuration/joined.rs` | HAProxy reads several `global` sections as one |
+//! | `configuration/not_shown.rs` | a field may stand in the file with a word that its type cannot show |
 //! | `configuration/section_edit.rs` | new lines of a section stand before its servers |
 //! | `spoe/` | files of their own, cut into scopes |
 //!

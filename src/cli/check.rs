@@ -38,7 +38,7 @@ fn addresses(settings: &Settings, engine: &Engine) -> Vec<Address> {
         vec![socket.clone()]
     } else {
         let text = std::fs::read(&settings.config_file).unwrap_or_default();
-        engine.stats_sockets(&Document::parse(&text))
+        engine.stats_sockets(&Document::parse(&text), &|name| std::env::var(name).ok())
     };
     sockets.iter().filter_map(|socket| socket.parse().ok()).collect()
 }

@@ -18,7 +18,9 @@ pub(super) fn readers(engine: Engine, configuration: Arc<Configuration>, stats: 
         if let Some(group) = engine.process_group(document) {
             return number_of(&group);
         }
-        let sockets = stats.clone().map_or_else(|| engine.stats_sockets(document), |socket| vec![socket]);
+        let sockets = stats
+            .clone()
+            .map_or_else(|| engine.stats_sockets(document, &|name| std::env::var(name).ok()), |socket| vec![socket]);
         sockets.iter().find_map(|socket| group_of_listener(socket))
     })
 }

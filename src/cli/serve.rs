@@ -321,7 +321,8 @@ fn presence(
 
 /// The stats sockets of a text, unless the settings name one.
 fn stats_sockets(configured: Option<&String>, engine: &Engine, document: &Document) -> Vec<String> {
-    configured.map_or_else(|| engine.stats_sockets(document), |socket| vec![socket.clone()])
+    let variable = |name: &str| std::env::var(name).ok();
+    configured.map_or_else(|| engine.stats_sockets(document, &variable), |socket| vec![socket.clone()])
 }
 
 /// Waits until HAProxy runs, as long as the settings say. Connections wait meanwhile.

@@ -88,6 +88,8 @@ pub struct Plan {
     pub result: Option<FieldIndex>,
     /// Version in the response.
     pub result_version: Option<FieldIndex>,
+    /// Names of fields that the object in the answer cannot show.
+    pub not_shown: Option<FieldIndex>,
     /// Reload id in the response.
     pub result_reload: Option<FieldIndex>,
     /// Response: what HAProxy warns of since the change.
@@ -127,6 +129,7 @@ impl Plan {
             force_reload: input.field_named("force_reload"),
             validate_only: input.field_named("validate_only"),
             result_version: output.field_named("version"),
+            not_shown: output.field_named("not_shown"),
             result_reload: output.field_named("reload_id"),
             result_warnings: output.field_named("warnings"),
             result_page: output.field_named("next_page_token"),

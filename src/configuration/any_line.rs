@@ -52,7 +52,7 @@ impl Engine {
     }
 
     /// JSON path of the field that a slot stands for.
-    fn slot_path(&self, mut message: MessageId, slot: SlotId) -> String {
+    pub(super) fn slot_path(&self, mut message: MessageId, slot: SlotId) -> String {
         let Some(grammar) = self.schema.grammar.section(message) else { return String::new() };
         let mut names = Vec::new();
         for at in grammar.path(slot) {

@@ -197,6 +197,35 @@ impl Audience {
     }
 }
 
+/// Gives `wanted`, which comes from /v2, the zeros of `old` that /v2 does not show: where it is silent, they stay.
+pub(super) fn keep_zeros(tables: &Tables, message: MessageId, old: &Object, wanted: &mut Object) {
+    for (at, value) in old.iter() {
+        let field = &tables.messages[message].fields[at];
+        let zero = matches!(value, Value::Int(0) | Value::Bool(false));
+        match (field.kind, value, wanted.get_mut(at)) {
+            (Kind::Message(inner), Value::Object(old), Some(Value::Object(wanted))) => {
+                keep_zeros(tables, inner, old, wanted);
+            }
+            (Kind::Message(inner), Value::List(olds), Some(Value::List(wanteds))) if olds.len() == wanteds.len() => {
+                for (old, wanted) in olds.iter().zip(wanteds) {
+                    if let (Value::Object(old), Value::Object(wanted)) = (old, wanted) {
+                        keep_zeros(tables, inner, old, wanted);
+                    }
+                }
+            }
+            (Kind::Message(inner), Value::Object(old), None) => {
+                let mut kept = Object::new();
+                keep_zeros(tables, inner, old, &mut kept);
+                if kept == *old && !kept.is_empty() {
+                    wanted.set(at, Value::Object(kept));
+                }
+            }
+            (_, _, None) if zero && !field.check.nullable => wanted.set(at, value.clone()),
+            _ => {}
+        }
+    }
+}
+
 fn joined(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }

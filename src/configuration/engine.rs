@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use super::address::{Key, Place};
-use super::audience::Audience;
+use super::audience::{Audience, keep_zeros};
+use super::joined::{Joined, join};
 use super::layout::{Layouts, SectionLayout, begins_with, said_by};
 use super::spelling::respelled;
 use crate::document::{Document, LineKind, Section};
@@ -82,6 +83,9 @@ impl Engine {
     /// All objects of a resource at a place, in the order of the file.
     pub fn list(&self, document: &Document, resource: MessageId, place: &Place) -> Result<Vec<Object>> {
         let rules = self.rules(resource)?;
+        if let Some(joined) = Self::joined(document, rules, place)? {
+            return self.list(joined.document(), resource, place);
+        }
         match rules.kind {
             ResourceKind::Tree => return self.list_trees(document, resource),
             ResourceKind::AnyLine => return self.list_any(document, place),
@@ -104,6 +108,9 @@ impl Engine {
     /// One object.
     pub fn get(&self, document: &Document, resource: MessageId, place: &Place, key: &Key) -> Result<Object> {
         let rules = self.rules(resource)?;
+        if let Some(joined) = Self::joined(document, rules, place)? {
+            return self.get(joined.document(), resource, place, key);
+        }
         match rules.kind {
             ResourceKind::Tree => return self.get_tree(document, resource, key),
             ResourceKind::AnyLine => return self.get_any(document, resource, place, key),
@@ -127,6 +134,9 @@ impl Engine {
     /// Adds an object.
     pub fn create(&self, document: &Document, resource: MessageId, place: &Place, object: &Object) -> Result<Edited> {
         let rules = self.rules(resource)?;
+        if let Some(joined) = Self::joined(document, rules, place)? {
+            return joined.apart(document, self.create(joined.document(), resource, place, object)?);
+        }
         self.check_version(resource, object)?;
         match rules.kind {
             ResourceKind::Tree => self.create_tree(document, resource, object),
@@ -176,6 +186,9 @@ impl Engine {
         object: &Object,
     ) -> Result<Edited> {
         let rules = self.rules(resource)?;
+        if let Some(joined) = Self::joined(document, rules, place)? {
+            return joined.apart(document, self.replace(joined.document(), resource, place, key, object)?);
+        }
         self.check_version(resource, object)?;
         let restored = self.restored(document, resource, place, key, object)?;
         let object = restored.as_ref().unwrap_or(object);
@@ -245,6 +258,9 @@ impl Engine {
     /// Removes an object.
     pub fn delete(&self, document: &Document, resource: MessageId, place: &Place, key: &Key) -> Result<Edited> {
         let rules = self.rules(resource)?;
+        if let Some(joined) = Self::joined(document, rules, place)? {
+            return joined.apart(document, self.delete(joined.document(), resource, place, key)?);
+        }
         match rules.kind {
             ResourceKind::Tree => return self.delete(document, self.tree_parts(resource)?.section, place, key),
             ResourceKind::AnyLine => return self.delete_any(document, resource, place, key),
@@ -265,6 +281,15 @@ impl Engine {
     }
 
     // ---------------------------------------------------------------- finding
+
+    /// The sections that a resource is about as one, where HAProxy reads several as one.
+    fn joined(document: &Document, rules: &Resource, place: &Place) -> Result<Option<Joined>> {
+        match (rules.kind, place.section.as_deref()) {
+            (ResourceKind::Section, _) if rules.singleton => join(document, &rules.keyword),
+            (ResourceKind::NamedLine | ResourceKind::IndexedLine, Some("global")) => join(document, "global"),
+            _ => Ok(None),
+        }
+    }
 
     pub(super) fn rules(&self, resource: MessageId) -> Result<&Resource> {
         self.schema.tables.messages[resource].resource.as_ref().ok_or_else(|| Error::internal("not a resource"))
@@ -304,7 +329,7 @@ impl Engine {
     }
 
     /// A section by kind and listed name.
-    fn find_listed(document: &Document, kind: &str, name: &str) -> Option<usize> {
+    pub(super) fn find_listed(document: &Document, kind: &str, name: &str) -> Option<usize> {
         document.find(kind, name).or_else(|| {
             let number: usize = name.strip_prefix(&*unnamed(kind))?.parse().ok()?;
             let sections = document.sections().iter().enumerate();
@@ -396,6 +421,7 @@ impl Engine {
     pub(super) fn keep_hidden(&self, resource: MessageId, old: &Object, wanted: &mut Object) {
         if self.only_v2 {
             self.audience.keep(&self.schema.tables, resource, old, wanted);
+            keep_zeros(&self.schema.tables, resource, old, wanted);
         }
     }
 

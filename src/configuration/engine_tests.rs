@@ -328,3 +328,49 @@ fn a_keyword_is_refused_and_not_read_in_sections_that_do_not_take_it() {
          stats_options.stats_http_requests: haproxy does not take it in defaults sections"
     );
 }
+
+#[test]
+fn stats_sockets_are_read_as_haproxy_reads_them_and_those_of_admins_come_first() {
+    let text = r#"global
+    stats socket /run/user.sock mode 666 level user
+    setenv DIR /run/mine
+    presetenv DIR /run/other
+    presetenv HOST 127.0.0.1
+    stats socket "${DIR}/admin.sock" mode 600 level admin
+    stats socket "${HOME}/plain.sock"
+global
+    stats socket /run/a\ b.sock level admin
+    stats socket abns@edge
+    stats socket "${HOST}:9999" level operator
+"#;
+    let environment = |name: &str| (name == "HOME").then(|| "/home/h".to_owned());
+    assert_eq!(
+        engine().stats_sockets(&Document::parse(text.as_bytes()), &environment),
+        [
+            "/run/mine/admin.sock",
+            "/run/a b.sock",
+            "/run/user.sock",
+            "/home/h/plain.sock",
+            "abns@edge",
+            "127.0.0.1:9999"
+        ]
+    );
+}
+
+#[test]
+fn several_global_sections_are_read_as_one_and_edited_where_their_lines_stand() {
+    let text = "global\n    nbthread 1\n\n# More.\nfrontend fe\n    mode http\n\n# Limits.\nglobal\n    maxconn 500\n    log 127.0.0.1 local0\n";
+    let mut case = Case::new(text);
+    let object = case.engine.get(&case.document, case.id("Global"), &Place::default(), &Key::Singleton).unwrap();
+    let mut shown = Vec::new();
+    json::write(&case.engine.schema.tables, case.id("Global"), &object, &mut shown);
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains(r#""maxconn":500"#) && shown.contains(r#""nbthread":1"#), "{shown}");
+    let global = Place { section: Some("global".into()), name: String::new() };
+    assert_eq!(case.engine.list(&case.document, case.id("LogTarget"), &global).unwrap().len(), 1);
+    case.replace("Global", &Place::default(), &Key::Singleton, r#"{"nbthread":1,"maxconn":600}"#).unwrap();
+    assert_eq!(case.text(), text.replace("500", "600"));
+    case.replace("Global", &Place::default(), &Key::Singleton, r#"{"nbthread":2,"maxconn":600,"maxpipes":3}"#).unwrap();
+    assert_eq!(case.text(), text.replace("500", "600").replace("nbthread 1\n", "nbthread 2\n    maxpipes 3\n"));
+    case.engine.delete(&case.document, case.id("LogTarget"), &global, &Key::Index(0)).unwrap();
+}

@@ -23,12 +23,14 @@ mod files;
 pub mod frame;
 mod header;
 mod in_place;
+mod joined;
 mod journal;
 #[cfg(test)]
 mod laws;
 pub mod layout;
 mod lock;
 pub(crate) mod look;
+mod not_shown;
 mod options;
 mod placing;
 pub mod plan;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::address::{Key, Place};
 use super::engine::{Edited, Engine, outside, refused};
+use super::joined::border;
 use super::layout::{SectionLayout, said};
 use super::placing::place_for_new;
 use super::spelling::respelled;
@@ -12,7 +13,7 @@ use crate::error::{Error, Reason, Result};
 use crate::schema::tables::{FieldIndex, Kind, MessageId, Resource};
 use crate::schema::template::{SectionGrammar, SlotId};
 use crate::schema::value::{Object, Value};
-use crate::schema::words::split;
+use crate::schema::words::{meaning, split};
 
 /// Lines of this rank and above are what the settings of a section apply to: settings stand before them.
 const FIRST_SERVER_ORDER: u32 = 90;
@@ -66,7 +67,7 @@ impl Engine {
     ) -> Result<Edited> {
         let name = self.identity(resource, object).unwrap_or_default();
         if rules.singleton && document.find(&rules.keyword, "").is_some()
-            || !rules.singleton && document.find(&rules.keyword, name).is_some()
+            || !rules.singleton && Self::find_listed(document, &rules.keyword, name).is_some()
         {
             return Err(Error::new(Reason::ObjectExists, format!("{} {name} already exists", self.noun(resource))));
         }
@@ -197,6 +198,8 @@ impl Engine {
                 object.clear_residue();
                 object
             };
+            let apart = if grammar.adds(slot) { shared_out(section, old, new) } else { None };
+            let new = apart.as_deref().unwrap_or(new);
             let before = says(&mut old.iter().filter_map(|at| section.line(*at)?.text()));
             if before == says(&mut new.iter().map(String::as_str)) {
                 continue;
@@ -204,7 +207,7 @@ impl Engine {
             let same = |old: &str, new: &str| {
                 split(old).words == split(new).words || says(&mut [old].into_iter()) == says(&mut [new].into_iter())
             };
-            edit.slot(old, new, self.is_list(resource, &grammar.path(slot)), &same, &|old, new| {
+            edit.slot(old, new, apart.is_some() || self.is_list(resource, &grammar.path(slot)), &same, &|old, new| {
                 let new = self.with_residue(resource, old, new);
                 let said = grammar.print(&says(&mut [old].into_iter())).map(|printed| printed.lines);
                 let printed = said.ok().and_then(|lines| lines.into_iter().next()).map(|(_, text)| text);
@@ -239,12 +242,33 @@ impl Engine {
         Some(said.collect::<Vec<_>>().join(","))
     }
 
-    /// Addresses of the `stats socket` lines of the global sections, in the order of the file.
-    pub fn stats_sockets(&self, document: &Document) -> Vec<String> {
+    /// Addresses of the `stats socket` lines of the global sections: those of `level admin` first, and each kind in the
+    /// order of the file. Variables are those that the lines above set, else those of `environment`.
+    pub fn stats_sockets(&self, document: &Document, environment: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
         let globals = document.find_all("global", "");
         let lines = globals.iter().filter_map(|at| document.section(*at)).flat_map(|section| said(section));
-        let sockets = lines.filter(|line| line.words.starts_with(&["stats", "socket"]));
-        sockets.filter_map(|line| line.words.get(2).map(|word| word.trim_matches(['"', '\'']).to_owned())).collect()
+        let mut set: BTreeMap<String, String> = BTreeMap::new();
+        let (mut admin, mut others) = (Vec::new(), Vec::new());
+        for line in lines {
+            let variable = |name: &str| set.get(name).cloned().or_else(|| environment(name));
+            let read = |word: &&str| meaning(word, &variable).map(|read| String::from_utf8_lossy(&read).into_owned());
+            let words: Vec<String> = line.words.iter().filter_map(read).collect();
+            match &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["setenv", name, value, ..] => {
+                    set.insert((*name).to_owned(), (*value).to_owned());
+                }
+                ["presetenv", name, value, ..] if variable(name).is_none() => {
+                    set.insert((*name).to_owned(), (*value).to_owned());
+                }
+                ["stats", "socket", address, rest @ ..] => {
+                    let is_admin = rest.windows(2).any(|pair| pair == ["level", "admin"]);
+                    if is_admin { &mut admin } else { &mut others }.push((*address).to_owned());
+                }
+                _ => {}
+            }
+        }
+        admin.append(&mut others);
+        admin
     }
 
     /// The group that HAProxy runs as: what the first `group` or `gid` line of the global sections says, a name or a number.
@@ -300,6 +324,24 @@ impl Engine {
     fn section_of(&self, document: &Document, rules: &Resource, key: &Key) -> Option<usize> {
         if rules.singleton { document.find(&rules.keyword, "") } else { self.section_at(document, rules, key) }
     }
+}
+
+/// The words of the one line that is wanted, each on the old line that has it; what no old line has, on the last one.
+/// `None` where they stand in another order, so that they need one line.
+fn shared_out(section: &Section, old: &[usize], new: &[String]) -> Option<Vec<String>> {
+    let ([new], true) = (new, old.len() > 1) else { return None };
+    let (keyword, mut rest) = split(new).words.split_first().map(|(first, rest)| (*first, rest.to_vec()))?;
+    let mut lines: Vec<Vec<&str>> = Vec::new();
+    for at in old {
+        let there = split(section.line(*at)?.text()?).words;
+        let stays: Vec<&str> = there[1..].iter().copied().filter(|word| rest.contains(word)).collect();
+        rest.retain(|word| !stays.contains(word));
+        lines.push(stays);
+    }
+    lines.last_mut()?.append(&mut rest);
+    let in_order = lines.concat() == split(new).words[1..];
+    let said = lines.into_iter().filter(|words| !words.is_empty());
+    in_order.then(|| said.map(|words| format!("{keyword} {}", words.join(" "))).collect())
 }
 
 /// Unknown words of a line that a slot reads.
@@ -399,11 +441,12 @@ impl<'a> FieldEdit<'a> {
     }
 
     /// Where lines of fields go that the section has not had: behind the last field before the first server, else to
-    /// the top.
+    /// the top; of several sections that are read as one, in the first.
     fn place_for_new(&self, engine: &Engine, layout: &SectionLayout) -> usize {
         let Some(grammar) = layout.message.and_then(|m| engine.schema.grammar.section(m)) else { return 0 };
         let mut place = 0;
-        for line in said(self.section) {
+        let end = border(self.section).unwrap_or(usize::MAX);
+        for line in said(self.section).take_while(|line| line.at < end) {
             match layout.child_of(&line.words) {
                 Some(child) if child.order >= FIRST_SERVER_ORDER => break,
                 None if grammar.owner(&line.words).is_some() => {

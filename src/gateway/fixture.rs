@@ -29,6 +29,7 @@ fn field(name: &str, number: u32, kind: Kind) -> Field {
         grpc_only: false,
         shown_as: None,
         not_in: Vec::new(),
+        adds: false,
     }
 }
 

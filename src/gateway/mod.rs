@@ -53,7 +53,7 @@ use crate::grpc::stop::until_ended;
 use crate::grpc::warning;
 use crate::schema::check;
 use crate::schema::tables::{Method, Tables, Verb};
-use crate::schema::value::Object;
+use crate::schema::value::{Object, Value};
 
 /// The version of a transaction, or of the configuration itself; 0 when there is no such transaction.
 pub type VersionOf = Arc<dyn Fn(Option<&str>) -> i64 + Send + Sync>;
@@ -248,7 +248,11 @@ impl Gateway {
                 response
             }
         };
-        let named = [named("unknown, ignored", &keys.unknown), named("taken in another case", &keys.recased)];
+        let named = [
+            named("unknown, ignored", &keys.unknown),
+            named("taken in another case", &keys.recased),
+            named("in the file, but not shown, as their types cannot hold the words", &keys.not_shown),
+        ];
         let warnings: Vec<String> = named.into_iter().flatten().chain(self.on.api.warnings()).collect();
         warning::add(response.headers_mut(), &warnings);
         response
@@ -311,6 +315,7 @@ impl Gateway {
         let call = Call { method: route.method, request, transport: Transport::Rest, caller, upload, doubts, is_json };
         match self.on.api.call(call).await {
             Ok(Answer::Message(mut message)) => {
+                keys.not_shown = not_shown(tables, method, &mut message);
                 self.views.show(method, mirrors, &mut message);
                 response::respond(tables, method, route, facts, Answer::Message(message)).await
             }
@@ -333,6 +338,13 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Takes the names of what an answer cannot show out of it: over REST a warning names them.
+fn not_shown(tables: &Tables, method: &Method, message: &mut Object) -> Vec<String> {
+    let taken = tables.messages[method.output].field_named("not_shown").and_then(|field| message.take(field));
+    let Some(Value::List(names)) = taken else { return Vec::new() };
+    names.into_iter().filter_map(|name| if let Value::Str(name) = name { Some(name.into()) } else { None }).collect()
 }
 
 impl Page {

@@ -117,6 +117,8 @@ pub struct Keys {
     pub unknown: Vec<String>,
     /// They were taken for the field that has them in another case.
     pub recased: Vec<String>,
+    /// Fields that the file has and the answer cannot show.
+    pub not_shown: Vec<String>,
 }
 
 impl Keys {

@@ -12,10 +12,13 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::{Error, Reason, Result};
 
+/// Longest name of a socket in the abstract namespace, in bytes.
+const NAME: usize = 107;
+
 /// The address of a stats socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// A unix stream socket.
+    /// A unix stream socket. The path of one in the abstract namespace begins with a zero byte.
     Unix(PathBuf),
     /// A TCP address.
     Tcp(SocketAddr),
@@ -24,14 +27,20 @@ pub enum Address {
 impl FromStr for Address {
     type Err = Error;
 
-    /// Reads `/path`, `unix@/path`, `ipv4@host:port`, `ipv6@[host]:port`, `ipv6@host:port` or `host:port`.
+    /// Reads `/path`, `unix@/path`, `abns@name`, `abnsz@name`, `ipv4@host:port`, `ipv6@[host]:port`, `ipv6@host:port` or `host:port`.
     ///
-    /// `INVALID_VALUE` for anything else: abstract sockets, file descriptors, names that need resolving.
+    /// `INVALID_VALUE` for anything else: file descriptors, names that need resolving.
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |expected: &str| {
             let message = format!("stats socket address '{text}': expected {expected}");
             Err(Error::new(Reason::InvalidValue, message))
         };
+        // HAProxy pads the name with zero bytes to the whole address, but for `abnsz`.
+        let padded = text.strip_prefix("abns@").map(|name| format!("\0{name:\0<NAME$}"));
+        let name = padded.or_else(|| text.strip_prefix("abnsz@").map(|name| format!("\0{name}")));
+        if let Some(name) = name.filter(|name| name.len() <= NAME + 1 && !name.trim_matches('\0').is_empty()) {
+            return Ok(Address::Unix(PathBuf::from(name)));
+        }
         let unix = text.strip_prefix("unix@").unwrap_or(text);
         if unix.starts_with('/') {
             return Ok(Address::Unix(PathBuf::from(unix)));
@@ -61,7 +70,11 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Unix(path) => path.display().fmt(f),
+            Address::Unix(path) => match path.to_str().and_then(|path| path.strip_prefix('\0')) {
+                Some(name) if name.len() == NAME => write!(f, "abns@{}", name.trim_end_matches('\0')),
+                Some(name) => write!(f, "abnsz@{name}"),
+                None => path.display().fmt(f),
+            },
             Address::Tcp(SocketAddr::V4(address)) => write!(f, "ipv4@{address}"),
             Address::Tcp(SocketAddr::V6(address)) => write!(f, "ipv6@{address}"),
         }
@@ -143,6 +156,8 @@ mod tests {
             ("ipv6@::1:9999", "ipv6@[::1]:9999"),
             ("ipv6@[fe80::2]:9", "ipv6@[fe80::2]:9"),
             ("ipv6@:9", "ipv6@[::1]:9"),
+            ("abns@haproxy", "abns@haproxy"),
+            ("abnsz@haproxy", "abnsz@haproxy"),
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), shown, "{text}");
         }
@@ -150,7 +165,7 @@ mod tests {
 
     #[test]
     fn other_addresses_are_refused_with_their_text() {
-        for text in ["", "relative.sock", "fd@3", "abns@x", "localhost:99", "ipv4@1.2.3.4", "1.2.3.4:x"] {
+        for text in ["", "relative.sock", "fd@3", "abns@", "localhost:99", "ipv4@1.2.3.4", "1.2.3.4:x"] {
             let error = text.parse::<Address>().unwrap_err();
             assert_eq!(error.reason(), Reason::InvalidValue);
             assert!(error.message().contains(&format!("'{text}'")));

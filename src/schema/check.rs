@@ -119,7 +119,9 @@ impl Checker<'_> {
                 match value {
                     Some(value) => self.field(field, value),
                     None if has_place && &*field.name == "index" => {}
-                    None if field.check.required => self.fault(&field.json, 602, "is required".to_owned()),
+                    None if field.check.required && !is_replaced(table, field, object) => {
+                        self.fault(&field.json, 602, "is required".to_owned());
+                    }
                     None => {}
                 }
             }
@@ -222,6 +224,12 @@ impl Checker<'_> {
         let field = format!("{}{name}", self.path);
         self.found.push(Violation { field, message, code, location: self.location });
     }
+}
+
+/// True where another field that is set stands for a required one.
+fn is_replaced(table: &MessageType, field: &Field, object: &Object) -> bool {
+    let other = field.check.unless.as_deref().and_then(|name| table.field_named(name));
+    other.is_some_and(|other| object.get(other).is_some())
 }
 
 /// The word that a field of an object has, when it is set to one.

@@ -274,12 +274,14 @@ impl<'a> Loader<'a> {
                 pattern_text,
                 nullable: is("nullable"),
                 needs: names("needs"),
+                unless: rules.and_then(|r| r.some_text("unless")),
             },
             since: self.version("since", rules, file, &full_name),
             removed: self.version("removed", rules, file, &full_name),
             grpc_only: is("grpc_only"),
             shown_as: None,
             not_in: names("not_in"),
+            adds: is("adds"),
         })
     }
 

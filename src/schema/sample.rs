@@ -117,12 +117,14 @@ impl Builder<'_> {
                 pattern_text: pattern.unwrap_or_default().into(),
                 nullable: field["nullable"] == true || (required && field["nullable"] != false),
                 needs: Vec::new(),
+                unless: None,
             },
             since: None,
             removed: None,
             grpc_only: false,
             shown_as: None,
             not_in: Vec::new(),
+            adds: false,
         }
     }
 

@@ -91,6 +91,8 @@ pub struct Field {
     pub shown_as: Option<FieldIndex>,
     /// Keywords of sections in which HAProxy does not take it.
     pub not_in: Vec<Box<str>>,
+    /// Each line adds its words to those of the lines above it.
+    pub adds: bool,
 }
 
 /// Type of a field.
@@ -117,6 +119,8 @@ pub enum Kind {
 /// Rules for a value, checked before anything is changed.
 #[derive(Debug, Clone, Default)]
 pub struct Check {
+    /// A field that, where it is set, stands for this one, so that this one is not required.
+    pub unless: Option<Box<str>>,
     /// Must be set, and not to the empty string.
     pub required: bool,
     /// Smallest integer.

@@ -111,6 +111,7 @@ fn table_field(messages: &[String], field: &FieldDescriptor) -> Field {
         grpc_only: false,
         shown_as: None,
         not_in: Vec::new(),
+        adds: false,
     }
 }
 

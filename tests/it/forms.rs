@@ -295,3 +295,159 @@ async fn settings_of_global(world: &mut World) {
 }
 
 over_both!(settings_of_global, covers["GlobalService.ReplaceGlobal"]);
+
+/// Reads an object, puts it back as it was shown, and sees that no byte has changed.
+async fn put_back(world: &World, noun: &str, field: &str, place: Json) -> Json {
+    let before = body_of(&world.backstay.text());
+    let shown = world.ok(&format!("{noun}Service.Get{noun}"), place.clone()).await[field].clone();
+    world.ok(&format!("{noun}Service.Replace{noun}"), with(place, field, shown.clone())).await;
+    assert_eq!(body_of(&world.backstay.text()), before, "{noun} {shown}");
+    shown
+}
+
+fn body_of(text: &str) -> String {
+    text.lines().filter(|line| !line.starts_with("# _version")).collect::<Vec<_>>().join("\n")
+}
+
+async fn push(world: &World, more: &str) {
+    let text = format!("{}\n{more}", body_of(&world.backstay.text()));
+    world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": text, "skip_version": true})).await;
+}
+
+async fn zeros_and_empty_values_stay(world: &mut World) {
+    let port = crate::support::haproxy::free_port();
+    push(
+        world,
+        &format!(
+            "frontend forms\n  bind 127.0.0.1:{port} name a gid 0 maxconn 0 nice 0\n  http-response deny if FALSE\n  http-error status 400\n  stats enable\n  stats show-node\ncache c\n  total-max-size 4\n  max-age 0\nresolvers r\n  nameserver n 127.0.0.1:53\n  resolve_retries 0\n  timeout retry 0\nbackend pool\n  server-template srv 3 _http._tcp.app.example resolvers r init-addr none\n"
+        ),
+    )
+    .await;
+    let of = |kind: &str, name: &str, key: &str, value: Json| {
+        with(json!({"parent_type": kind, "parent_name": name}), key, value)
+    };
+    put_back(world, "Bind", "bind", of("frontend", "forms", "name", json!("a"))).await;
+    put_back(world, "Cache", "cache", json!({"name": "c"})).await;
+    put_back(world, "Resolver", "resolver", json!({"name": "r"})).await;
+    put_back(world, "HttpResponseRule", "http_response_rule", of("frontend", "forms", "index", json!(0))).await;
+    put_back(world, "HttpErrorRule", "http_error_rule", of("frontend", "forms", "index", json!(0))).await;
+    put_back(world, "ServerTemplate", "server_template", of("backend", "pool", "prefix", json!("srv"))).await;
+    let shown = put_back(world, "Frontend", "frontend", json!({"name": "forms"})).await;
+    world
+        .ok(
+            "FrontendService.ReplaceFrontend",
+            json!({"name": "forms", "frontend": changed(&shown, &json!({"maxconn": 9}))}),
+        )
+        .await;
+    assert!(world.backstay.text().contains("  stats show-node\n"));
+}
+
+over_both!(zeros_and_empty_values_stay, covers["CacheService.ReplaceCache", "ResolverService.ReplaceResolver"]);
+
+async fn addresses_of_every_form(world: &mut World) {
+    let servers = [
+        ("a", "0.0.0.0:0", json!({"address": "0.0.0.0:0", "port": null})),
+        ("b", ":80", json!({"address": null, "port": 80})),
+        ("c", "127.0.0.1:-100", json!({"address": "127.0.0.1:-100", "port": null})),
+        ("d", "127.0.0.1:+100", json!({"address": "127.0.0.1:+100", "port": null})),
+        ("e", "127.0.0.1:80 check port 0", json!({"address": "127.0.0.1", "port": 80, "health_check_port": null})),
+        ("1", "127.0.0.1:81 inter 500us weight 5", json!({"port": 81, "inter": null, "weight": 5})),
+        ("007", "[::1]:82", json!({"address": "::1", "port": 82})),
+    ];
+    let lines: Vec<String> = servers.iter().map(|(name, text, _)| format!("  server {name} {text}\n")).collect();
+    push(world, &format!("backend forms\n{}", lines.concat())).await;
+    for (name, text, shown) in servers {
+        let place = json!({"parent_type": "backend", "parent_name": "forms", "name": name});
+        world.cases([("ServerService.GetServer", place.clone(), holds(json!({"server": shown})))]).await;
+        let server = put_back(world, "Server", "server", place.clone()).await;
+        if name != "b" {
+            let server = changed(&server, &json!({"maxconn": 3}));
+            world.ok("ServerService.ReplaceServer", with(place, "server", server)).await;
+            let now = world.backstay.text();
+            let line = now.lines().find(|line| line.contains(&format!("server {name} "))).unwrap_or_default();
+            assert!(text.split(' ').all(|word| line.contains(word)) && line.contains("maxconn 3"), "{line}");
+        }
+    }
+}
+
+over_both!(addresses_of_every_form, covers["ServerService.ReplaceServer"]);
+
+async fn lines_that_add_up(world: &mut World) {
+    let text = world.backstay.text();
+    let both = "    ssl-default-bind-options no-sslv3\n    ssl-default-bind-options no-tlsv10 no-tls-tickets\n";
+    let text = text.replacen("global\n", &format!("global\n{both}"), 1);
+    world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": text, "skip_version": true})).await;
+    let shown = put_back(world, "Global", "global", json!({})).await;
+    assert_eq!(shown["ssl_default_bind_options"], "no-sslv3 no-tlsv10 no-tls-tickets");
+    for (options, lines) in [
+        ("no-sslv3 no-tlsv10 no-tlsv11", ["no-sslv3", "no-tlsv10 no-tlsv11"].as_slice()),
+        ("no-tlsv10 no-tlsv11", &["no-tlsv10 no-tlsv11"]),
+    ] {
+        let global = changed(&shown, &json!({"ssl_default_bind_options": options}));
+        world.ok("GlobalService.ReplaceGlobal", json!({"global": global})).await;
+        let now = world.backstay.text();
+        let stand: Vec<&str> =
+            now.lines().filter_map(|line| line.trim().strip_prefix("ssl-default-bind-options ")).collect();
+        assert_eq!(stand, lines, "{options}");
+    }
+}
+
+over_both!(lines_that_add_up, covers["GlobalService.GetGlobal"]);
+
+async fn names_that_lists_show_are_taken(world: &mut World) {
+    let before = world.backstay.text();
+    let service = "NamedDefaultsService.CreateNamedDefaults";
+    let request = json!({"defaults": {"name": "unnamed_defaults_1", "mode": "http"}});
+    world.refused(service, request, crate::support::world::refused(backstay::error::Reason::ObjectExists)).await;
+    assert_eq!(world.backstay.text(), before);
+}
+
+over_both!(names_that_lists_show_are_taken, covers[]);
+
+async fn values_that_their_type_cannot_show(world: &mut World) {
+    let lines = ["maxconn \"${MOST-70}\"", "timeout client \"${SLOW-5s}\"", "backlog 33"];
+    let servers = "  server s1 127.0.0.1:80 weight \"${WEIGHT-5}\" check inter 1500us\n  server s2 127.0.0.1:81\n";
+    let port = crate::support::haproxy::free_port();
+    let front = format!("frontend forms\n  bind 127.0.0.1:{port}\n  {}\n", lines.join("\n  "));
+    push(world, &format!("{front}backend pool\n{servers}")).await;
+    let place = json!({"parent_type": "backend", "parent_name": "pool", "name": "s1"});
+    if !world.is_rest() {
+        let frontend = world.ok("FrontendService.GetFrontend", json!({"name": "forms"})).await;
+        assert_eq!(frontend["not_shown"], json!(["maxconn", "client_timeout"]), "{frontend}");
+        let server = world.ok("ServerService.GetServer", place.clone()).await;
+        assert_eq!(server["not_shown"], json!(["weight", "inter"]), "{server}");
+        let list = json!({"parent_type": "backend", "parent_name": "pool"});
+        let servers = world.ok("ServerService.ListServers", list).await;
+        assert_eq!(servers["not_shown"], json!(["s1.weight", "s1.inter"]), "{servers}");
+    }
+    // What is absent stays, what is set takes the place of the word.
+    let shown = put_back(world, "Frontend", "frontend", json!({"name": "forms"})).await;
+    assert_eq!(shown["maxconn"], Json::Null);
+    let frontend = changed(&shown, &json!({"maxconn": 9}));
+    world.ok("FrontendService.ReplaceFrontend", json!({"name": "forms", "frontend": frontend})).await;
+    let now = world.backstay.text();
+    assert!(now.contains("  maxconn 9\n") && !now.contains("MOST") && now.contains(lines[1]), "{now}");
+    let shown = put_back(world, "Server", "server", place.clone()).await;
+    assert_eq!((&shown["weight"], &shown["check"]), (&Json::Null, &json!("enabled")));
+    world.ok("ServerService.ReplaceServer", with(place, "server", changed(&shown, &json!({"weight": 7})))).await;
+    let now = world.backstay.text();
+    assert!(now.contains("weight 7") && !now.contains("WEIGHT") && now.contains("inter 1500us"), "{now}");
+}
+
+over_both!(values_that_their_type_cannot_show, covers["ServerService.GetServer"]);
+
+async fn certificates_beside_the_last(world: &mut World) {
+    let port = crate::support::haproxy::free_port();
+    let pem = world.backstay.folder().join("site.pem");
+    std::fs::write(&pem, include_str!("../data/sweep/site.pem")).unwrap();
+    let pem = pem.display();
+    push(world, &format!("frontend forms\n  bind 127.0.0.1:{port} name tls ssl crt {pem} crt {pem}\n")).await;
+    let place = json!({"parent_type": "frontend", "parent_name": "forms", "name": "tls"});
+    if !world.is_rest() {
+        let bind = world.ok("BindService.GetBind", place.clone()).await;
+        assert_eq!(bind["not_shown"], json!(["ssl_certificate"]), "{bind}");
+    }
+    put_back(world, "Bind", "bind", place).await;
+}
+
+over_both!(certificates_beside_the_last, covers["BindService.GetBind"]);

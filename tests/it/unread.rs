@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use backstay::configuration::address::Place;
@@ -11,11 +12,17 @@ use backstay::document::Document;
 use backstay::schema::Schema;
 use backstay::schema::value::Object;
 
+use crate::support::haproxy::{binary, version};
+
 /// Lines that stay without a resource, by section and first words, with the reason.
 const IGNORED: &[(&str, &str, &str)] = &[
     ("frontend", "unknown keyword line", "HAProxy has no such keyword"),
     ("frontend", "option unknown-option", "HAProxy has no such keyword"),
     ("backend", "server a\u{fffd} 127.0.0.1:1", "a name that is not UTF-8"),
+    ("*", "maxconn \"${MAXCONN-1000}\"", "a number out of a variable: `not_shown` names the field"),
+    ("*", "maxconn \"${MAXCONN-2000}\"", "a number out of a variable: `not_shown` names the field"),
+    ("*", "timeout queue \"${QUEUE-5s}\"", "a time out of a variable: `not_shown` names the field"),
+    ("*", "bind \"127.0.0.1:${PORT}\"", "a port out of a variable inside of quotes"),
 ];
 
 /// A line that nobody reads.
@@ -69,6 +76,56 @@ fn reason(line: &Unread) -> Option<&'static str> {
                 || line.text.strip_prefix(words).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
     };
     IGNORED.iter().find(fits).map(|(.., reason)| *reason)
+}
+
+/// What the configurations name.
+const FILES: [(&str, &str); 6] = [
+    ("site.pem", include_str!("../data/sweep/site.pem")),
+    ("ca.pem", include_str!("../data/sweep/ca.pem")),
+    ("crl.pem", include_str!("../data/sweep/ca.pem")),
+    ("dh.pem", include_str!("../data/sweep/dh.pem")),
+    ("spoe.conf", include_str!("../data/sweep/spoe.conf")),
+    ("x.lua", include_str!("../data/sweep/x.lua")),
+];
+const LISTS: [(&str, &str); 10] = [
+    ("list.crt", "site.pem\n"),
+    ("err.http", "HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"),
+    ("list.acl", "10.0.0.1\n"),
+    ("redirect.map", "a b\n"),
+    ("http.map", "a b\n"),
+    ("sni.map", "a b\n"),
+    ("tcp.map", "a b\n"),
+    ("edge.map", "a b\n"),
+    ("hosts.map", "a b\n"),
+    ("server.state", ""),
+];
+
+/// The version that the first line of a configuration asks for: `# HAProxy 2.8 and later: ...`.
+fn asked(text: &str) -> Option<(u32, u32)> {
+    let (version, _) = text.strip_prefix("# HAProxy ")?.split_once(" and later")?;
+    let (major, minor) = version.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[test]
+fn haproxy_takes_the_configurations_that_are_made_for_its_version() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (name, text) in FILES.iter().chain(&LISTS) {
+        std::fs::write(dir.path().join(name), text).expect("a file");
+    }
+    let mut taken = 0;
+    for file in files() {
+        let text = String::from_utf8_lossy(&std::fs::read(&file).expect("a file")).into_owned();
+        if asked(&text).is_none_or(|asked| asked > version()) {
+            continue;
+        }
+        std::fs::write(dir.path().join("haproxy.cfg"), &text).expect("a file");
+        let check = Command::new(binary()).args(["-c", "-f", "haproxy.cfg"]).current_dir(dir.path()).output();
+        let said = String::from_utf8_lossy(&check.expect("haproxy must be installed").stderr).into_owned();
+        assert!(!said.contains("[ALERT]"), "{}: {said}", file.display());
+        taken += 1;
+    }
+    assert!(taken >= 25, "{taken} configurations");
 }
 
 #[test]

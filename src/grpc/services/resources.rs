@@ -82,6 +82,15 @@ impl Request<'_> {
         let size = plan.page_size.and_then(|f| request.int(f)).unwrap_or(0);
         let page = paging::Page::new(size, Plan::text(plan.page_token, request), self.transport)?;
         let (objects, next) = page.cut(objects, version)?;
+        let not_shown: Vec<String> = objects
+            .iter()
+            .filter(|object| !object.residue().is_empty())
+            .flat_map(|object| {
+                let label = self.engine().label(self.resource, object);
+                let paths = self.engine().not_shown(&document, self.resource, object);
+                paths.into_iter().map(move |path| format!("{label}.{path}"))
+            })
+            .collect();
         let mut response = Object::new();
         if let Some(field) = plan.result.filter(|_| !objects.is_empty()) {
             response.set(field, Value::List(objects.into_iter().map(Value::Object).collect()));
@@ -93,6 +102,7 @@ impl Request<'_> {
                 self.number(item);
             }
         }
+        self.name(&mut response, not_shown);
         set_int(&mut response, plan.result_version, version);
         set_text(&mut response, plan.result_page, &next);
         Ok(Answer::Message(response))
@@ -101,7 +111,9 @@ impl Request<'_> {
     async fn get(&self) -> Result<Answer> {
         let key = self.plan.key(self.message)?;
         let (document, version) = self.view().await?;
-        let mut object = Value::Object(self.engine().get(&document, self.resource, &self.place, &key)?);
+        let object = self.engine().get(&document, self.resource, &self.place, &key)?;
+        let not_shown = self.engine().not_shown(&document, self.resource, &object);
+        let mut object = Value::Object(object);
         if self.plan.spoe.is_some() {
             self.number(&mut object);
         }
@@ -109,8 +121,17 @@ impl Request<'_> {
         if let Some(field) = self.plan.result {
             response.set(field, object);
         }
+        self.name(&mut response, not_shown);
         set_int(&mut response, self.plan.result_version, version);
         Ok(Answer::Message(response))
+    }
+
+    /// Names the fields that the file has and the answer cannot show.
+    fn name(&self, response: &mut Object, paths: Vec<String>) {
+        if let Some(field) = self.plan.not_shown.filter(|_| !paths.is_empty()) {
+            let paths = paths.into_iter().map(|path| Value::Str(path.into()));
+            response.set(field, Value::List(paths.collect()));
+        }
     }
 
     async fn create(&self) -> Result<Answer> {

@@ -321,7 +321,7 @@ impl<'t> Compiler<'t> {
                 None | Some(Unit::Milliseconds | Unit::Seconds | Unit::MillisecondsOfSeconds | Unit::Size),
             ) => Ok(Leaf::Number(Number {
                 narrow: field.kind == Kind::Int32,
-                unsigned: field.check.min.is_some_and(|min| min >= 0),
+                min: field.check.min,
                 unit,
                 listed: field.numbers.clone().into(),
             })),

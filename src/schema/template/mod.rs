@@ -1,7 +1,8 @@
 //! Line templates: one string says how a message, a field or an enum value stands in haproxy.cfg; parser and printer are both
 //! made from it.
 //!
-//! A template is a sequence of words, slots `{name}`, choices `{flag=text|text}`, optional groups `[ … | … ]`, groups in any
+//! A template is a sequence of words, slots `{name}`, choices `{flag=text|text}`, listed words
+//! that make a text `{name+text|text _}`, optional groups `[ … | … ]`, groups in any
 //! order `< … >`, and `*` for all other fields. [`Grammar::compile`] makes programs of them once and refuses those that could
 //! be read in two ways; [`Grammar::parse_line`] and [`Grammar::print_line`] run them.
 //!
@@ -189,6 +190,18 @@ impl Grammar {
         // A section's other fields are lines of their own.
         let unused = if self.section(message).is_some() { Vec::new() } else { unused };
         Ok(Printed { text, unused })
+    }
+
+    /// JSON paths of the parameters among words that stayed on a line because their fields cannot hold the values, or hold
+    /// later ones.
+    pub fn not_read(&self, message: MessageId, residue: &[Box<str>]) -> Vec<String> {
+        let nodes = self.lines.get(message).and_then(Option::as_ref).map_or(&[][..], |line| &line.nodes);
+        let Some(Node::Star(star)) = nodes.last() else { return Vec::new() };
+        let words: Vec<&str> = residue.iter().map(|word| &**word).collect();
+        let params = words.iter().filter_map(|word| Some(&star.params[star.index.find(word).next()?]));
+        let step = |field: u16| Step { field: usize::from(field), item: None };
+        let steps = params.map(|param| param.via.into_iter().chain([param.target.field]).map(step).collect::<Vec<_>>());
+        steps.map(|steps| self.names.path(message, &steps)).collect()
     }
 
     /// The field lines of a section.

@@ -77,8 +77,8 @@ pub(super) enum Leaf {
 #[derive(Debug)]
 pub(super) struct Number {
     pub narrow: bool,
-    /// The smallest is not negative, and so is no number of the file.
-    pub unsigned: bool,
+    /// The smallest one that the field takes: a smaller one of the file is not its value.
+    pub min: Option<i64>,
     pub unit: Option<Unit>,
     pub listed: Box<[i64]>,
 }

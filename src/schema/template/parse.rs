@@ -317,7 +317,12 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
             }
             let mark = self.events.len();
             if !self.run(&param.nodes, at, &Then::Anywhere) {
-                return false;
+                // Its field cannot hold the value: the words stay on the line.
+                self.events.truncate(mark);
+                let end = (at + 1..words.len()).find(|at| self.param(star, words[*at], &seen).is_some());
+                unknown.push((at as u32, end.unwrap_or(words.len()) as u32));
+                at = end.unwrap_or(words.len());
+                continue;
             }
             self.empty(mark, param.target, param.empty);
             let now = Seen {
@@ -416,7 +421,8 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
             Leaf::Address { listen } => units::address(text, whole, *listen).map(|text| Event::Text(target, text)),
             Leaf::Number(number) => {
                 let value = units::read(text, number.unit)?;
-                let narrow = (!number.narrow || i32::try_from(value).is_ok()) && (!number.unsigned || value >= 0);
+                let narrow =
+                    (!number.narrow || i32::try_from(value).is_ok()) && number.min.is_none_or(|min| value >= min);
                 let listed = number.listed.is_empty() || number.listed.contains(&value);
                 (narrow && listed).then_some(Event::Int(target, value))
             }

@@ -346,6 +346,7 @@ impl<'o> Printer<'o> {
                 format!("the unknown parameter `{word}` is not one word of the file"),
             ));
         }
+        let residue = without_set(star, here, residue);
         let (unknown, repeated) = split_residue(star, &residue);
         // Unknown words stand last, but not behind a parameter that would take them for its own.
         let open = star.params.iter().any(|param| is_open(&param.nodes) && param_value(param, here).is_some());
@@ -450,6 +451,23 @@ fn is_open(nodes: &[Node]) -> bool {
         Some(Node::Values(values)) => values.lines.iter().any(|value| is_open(&value.nodes)),
         Some(Node::Message(message)) => is_open(&message.nodes),
     }
+}
+
+/// The words that stayed on a line but for values that a field now says: such a parameter with all words up to the next.
+fn without_set<'o>(star: &Star, here: Here<'_>, residue: Vec<&'o str>) -> Vec<&'o str> {
+    let mut kept = Vec::with_capacity(residue.len());
+    let mut at = 0;
+    while at < residue.len() {
+        let begins = |at: usize| star.index.find(residue[at]).next();
+        let param = begins(at).map(|param| &star.params[param]);
+        let end = (at + 1..residue.len()).find(|at| begins(*at).is_some()).unwrap_or(residue.len());
+        let unread = |param: &Param| Parser::new(&residue[at..], &[]).prefix(&param.nodes).is_none();
+        if !param.is_some_and(|param| unread(param) && param_value(param, here).is_some()) {
+            kept.extend(&residue[at..end]);
+        }
+        at = end;
+    }
+    kept
 }
 
 /// Splits words that stayed on a line into those that no parameter begins with and earlier occurrences of parameters.

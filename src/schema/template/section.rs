@@ -58,6 +58,8 @@ struct Slot {
     each: bool,
     /// Fields that a later line replaces.
     replaced: Vec<usize>,
+    /// Each line adds its words to those of the lines above it.
+    adds: bool,
 }
 
 /// Slots by the first words of a line.
@@ -212,6 +214,7 @@ fn slot(
         print_only: compiler.print_only(field.print_only),
         each: field.repeated && !whole,
         replaced: replaced.into_iter().collect(),
+        adds: field.adds,
         nodes,
     })
 }
@@ -398,10 +401,21 @@ impl SectionGrammar {
     fn apply(&self, slot: SlotId, parser: &Parser<'_, '_, '_>, into: &mut Object) {
         let slot = &self.slots[slot];
         let object = slot.path.iter().fold(into, |object, field| object.object_mut(*field));
+        let own = slot.target.field as usize;
+        let before = if slot.adds { object.str(own).map(str::to_owned) } else { None };
         for field in &slot.replaced {
             object.take(*field);
         }
         build(&parser.events, Source { words: parser.words, residue: &parser.residue, silent: false }, object);
+        if let (Some(before), Some(more)) = (before, object.str(own)) {
+            let whole = format!("{before} {more}");
+            object.set(own, Value::Str(whole.into()));
+        }
+    }
+
+    /// True for a slot of which each line adds its words to those of the lines above it.
+    pub fn adds(&self, slot: SlotId) -> bool {
+        self.slots.get(slot).is_some_and(|slot| slot.adds)
     }
 
     /// Prints all field lines of an object.

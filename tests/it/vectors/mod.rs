@@ -28,7 +28,7 @@ const WORKERS: usize = 4;
 
 /// Where the answer is another one on purpose: resource (empty: any), what the text that is loaded first holds or the
 /// name of the case, and the reason.
-const DEVIATIONS: [(&str, &str, &str); 11] = [
+const DEVIATIONS: [(&str, &str, &str); 12] = [
     ("http_check", " comment a comment", "HAProxy takes no such line, so it has no index and cannot be replaced by it"),
     ("tcp_check", " comment a comment", "HAProxy takes no such line, so it has no index and cannot be replaced by it"),
     (
@@ -42,6 +42,7 @@ const DEVIATIONS: [(&str, &str, &str); 11] = [
     ("", "stats http-request", "the rule is shown in every section that has it"),
     ("", " profile ", "a log line with a profile is a log line, so it is shown and has an index"),
     ("http_request_rule", "parent_type defaults", "rules of defaults are objects too"),
+    ("server_template", "out of range port minimum", "0 is shown where there is no port, and may be put back"),
     ("http_response_rule", "parent_type defaults", "rules of defaults are objects too"),
     ("", "127.0.0.1:+", "a port that is an offset is not the port of that number"),
 ];

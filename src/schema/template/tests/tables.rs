@@ -61,6 +61,7 @@ pub(super) fn field(json: &str, kind: Kind) -> Field {
         grpc_only: false,
         shown_as: None,
         not_in: Vec::new(),
+        adds: false,
     }
 }
 
