@@ -331,7 +331,7 @@ async fn zeros_and_empty_values_stay(world: &mut World) {
     put_back(world, "Resolver", "resolver", json!({"name": "r"})).await;
     put_back(world, "HttpResponseRule", "http_response_rule", of("frontend", "forms", "index", json!(0))).await;
     put_back(world, "HttpErrorRule", "http_error_rule", of("frontend", "forms", "index", json!(0))).await;
-    put_back(world, "ServerTemplate", "server_template", of("backend", "pool", "prefix", json!("srv"))).await;
+    put_back(world, "ServerTemplate", "server_template", json!({"backend": "pool", "prefix": "srv"})).await;
     let shown = put_back(world, "Frontend", "frontend", json!({"name": "forms"})).await;
     world
         .ok(
