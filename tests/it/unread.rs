@@ -18,7 +18,7 @@ use crate::support::haproxy::{binary, version};
 const IGNORED: &[(&str, &str, &str)] = &[
     ("frontend", "unknown keyword line", "HAProxy has no such keyword"),
     ("frontend", "option unknown-option", "HAProxy has no such keyword"),
-    ("backend", "server a\u{fffd} 127.0.0.1:1", "a name that is not UTF-8"),
+    ("backend", "\\x62ackend 'other'", "a header whose keyword is written with an escape"),
     ("*", "maxconn \"${MAXCONN-1000}\"", "a number out of a variable: `not_shown` names the field"),
     ("*", "maxconn \"${MAXCONN-2000}\"", "a number out of a variable: `not_shown` names the field"),
     ("*", "timeout queue \"${QUEUE-5s}\"", "a time out of a variable: `not_shown` names the field"),
@@ -75,6 +75,9 @@ fn reason(line: &Unread) -> Option<&'static str> {
             && (*words == "*"
                 || line.text.strip_prefix(words).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
     };
+    if line.text.contains('\u{fffd}') {
+        return Some("words that are not UTF-8");
+    }
     IGNORED.iter().find(fits).map(|(.., reason)| *reason)
 }
 
