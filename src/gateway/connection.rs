@@ -77,7 +77,7 @@ where
     let io = TokioIo::new(Heads::new(stream, activity.clone()));
     let builder = builder(bounds);
     let since = told.since;
-    let desk = Desk { told, protocols, activity: activity.clone(), read: bounds.read };
+    let desk = Desk { told, protocols, activity: activity.clone(), read: bounds.read, write: bounds.write };
     let service = service_fn(move |request| desk.answer(request));
     let mut served = std::pin::pin!(builder.serve_connection(io, service));
     // The builder waits for ever for the bytes that tell the version; after them its own timers run.
@@ -126,6 +126,7 @@ struct Desk {
     protocols: Protocols,
     activity: Arc<Activity>,
     read: Option<Duration>,
+    write: Option<Duration>,
 }
 
 impl Desk {
@@ -146,10 +147,10 @@ impl Desk {
         let (limit, kept) = (self.read.filter(|_| !rests).unwrap_or(FAR), unwanted.clone());
         let size = head_size(&request);
         let request = request.map(|body| Patient::new(body, limit, kept));
-        let (protocols, activity) = (self.protocols.clone(), Arc::clone(&self.activity));
+        let (protocols, activity, write) = (self.protocols.clone(), Arc::clone(&self.activity), self.write);
         async move {
             let response = match activity.room_for(size, head).await {
-                Ok(_room) => protocols.serve(request.map(Body::new)).await,
+                Ok(_room) => protocols.serve(request.map(Body::new), write).await,
                 Err(error) => protocols.refuse(&request, &error),
             };
             if let Some(body) = unwanted.and_then(|unwanted| unwanted.take()) {

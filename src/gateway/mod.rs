@@ -24,6 +24,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod unread;
 mod upload;
 pub mod view;
 

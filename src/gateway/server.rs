@@ -27,6 +27,7 @@ use super::origin;
 use super::response::error_response;
 use super::strangers::Strangers;
 use super::tls::Identity;
+use super::unread::Unread;
 use super::{Gateway, Names};
 use crate::auth::Visitor;
 use crate::error::Error;
@@ -90,13 +91,14 @@ pub struct Protocols {
     gateway: Arc<Gateway>,
     before_login: Memory,
     after_login: Memory,
+    unread: Unread,
 }
 
 impl Protocols {
     /// Joins both.
     pub fn new(grpc: GrpcServer, gateway: Gateway) -> Self {
         let (before_login, after_login) = (Memory::new(BEFORE_LOGIN), Memory::new(AFTER_LOGIN));
-        Protocols { grpc, gateway: Arc::new(gateway), before_login, after_login }
+        Protocols { grpc, gateway: Arc::new(gateway), before_login, after_login, unread: Unread::default() }
     }
 
     /// Where requests of a client find room.
@@ -104,8 +106,8 @@ impl Protocols {
         if visitor.is_admitted() { &self.after_login } else { &self.before_login }
     }
 
-    /// Answers one request of any protocol.
-    pub(super) async fn serve(&self, mut request: Request<Body>) -> Response<Body> {
+    /// Answers one request of any protocol. Of a large answer, nothing may be left untouched for longer than `patience`.
+    pub(super) async fn serve(&self, mut request: Request<Body>, patience: Option<Duration>) -> Response<Body> {
         let cors = self.gateway.cors();
         let allowed = cors.headers(request.headers());
         let noted = Noted::of(&request);
@@ -127,11 +129,13 @@ impl Protocols {
                 None => self.gateway.serve(request).await,
             }
         };
+        let fault = |error: &Error| if grpc { refused(error) } else { error_response(&method, &path, error) };
         // A panic costs its own call, not the connection and the calls beside it.
-        let mut response = AssertUnwindSafe(answered).catch_unwind().await.unwrap_or_else(|_| {
-            let error = Error::internal(format!("{method} {path} panicked"));
-            if grpc { refused(&error) } else { error_response(&method, &path, &error) }
-        });
+        let response = AssertUnwindSafe(answered)
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| fault(&Error::internal(format!("{method} {path} panicked"))));
+        let mut response = self.unread.keep(response, patience).await.unwrap_or_else(|error| fault(&error));
         if let Some(allowed) = allowed {
             response.headers_mut().extend(allowed);
         }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::Sleep;
 use tonic::Status;
@@ -154,6 +154,13 @@ impl Body for Single {
 
     fn is_end_stream(&self) -> bool {
         self.ended
+    }
+
+    /// Not exact: a length in the head is for answers without trailers.
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = SizeHint::new();
+        hint.set_lower(self.message.as_ref().map_or(0, |message| message.len() as u64));
+        hint
     }
 }
 

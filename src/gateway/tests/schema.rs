@@ -93,7 +93,7 @@ async fn every_binding_that_needs_no_body_answers() {
             .header("authorization", credentials())
             .body(tonic::body::Body::empty())
             .unwrap();
-        let response = protocols.serve(request).await;
+        let response = protocols.serve(request, None).await;
         let status = response.status();
         assert!(status.is_success(), "{} {target}: {status}", route.rule.method);
         assert!(!response.headers().contains_key("warning"), "{target}: {:?}", response.headers());
@@ -122,7 +122,7 @@ async fn every_method_answers_over_grpc() {
             .header("authorization", credentials())
             .body(tonic::body::Body::new(Full::new(Bytes::from_static(&[0, 0, 0, 0, 0]))))
             .unwrap();
-        let (parts, body) = protocols.serve(request).await.into_parts();
+        let (parts, body) = protocols.serve(request, None).await.into_parts();
         let collected = body.collect().await.unwrap();
         let trailers = collected.trailers().cloned().unwrap_or_default();
         let status =
@@ -150,7 +150,7 @@ async fn reflection_serves_the_files_of_the_schema_and_what_they_import() {
             .header("authorization", credentials())
             .body(tonic::body::Body::new(Full::new(Bytes::from(message))))
             .unwrap();
-        let body = protocols.serve(request).await.into_body().collect().await.unwrap().to_bytes();
+        let body = protocols.serve(request, None).await.into_body().collect().await.unwrap().to_bytes();
         assert!(String::from_utf8_lossy(&body).contains(expected), "{name}: {} bytes", body.len());
     }
 }
