@@ -50,15 +50,12 @@ pub fn release(held: &[u8]) -> Cow<'_, [u8]> {
     while let Some(at) = memchr::memmem::find(rest, &PREFIX) {
         let (before, behind) = rest.split_at(at);
         out.extend_from_slice(before);
-        match behind {
-            [_, _, high @ (0xbe | 0xbf), low, more @ ..] => {
-                out.push(0x80 | ((high & 1) << 6) | (low & 0x3f));
-                rest = more;
-            }
-            _ => {
-                out.extend_from_slice(&PREFIX);
-                rest = &behind[PREFIX.len()..];
-            }
+        if let [_, _, high @ (0xbe | 0xbf), low, more @ ..] = behind {
+            out.push(0x80 | ((high & 1) << 6) | (low & 0x3f));
+            rest = more;
+        } else {
+            out.extend_from_slice(&PREFIX);
+            rest = &behind[PREFIX.len()..];
         }
     }
     if rest.len() == held.len() {

@@ -274,11 +274,12 @@ fn files_in_other_spellings_hold_the_same_objects() {
             let mut spelled = String::new();
             for line in text.split_inclusive('\n') {
                 let end = line.trim_end_matches(['\n', '\r']).len();
-                spelled += &if line.trim_start().starts_with(['#', '.']) || !split(line).closed {
-                    line.to_owned()
+                if line.trim_start().starts_with(['#', '.']) || !split(line).closed {
+                    spelled.push_str(line);
                 } else {
-                    format!("{}{}", all_spelled(&mut dice, &line[..end]), &line[end..])
-                };
+                    spelled.push_str(&all_spelled(&mut dice, &line[..end]));
+                    spelled.push_str(&line[end..]);
+                }
             }
             let document = Document::parse(spelled.as_bytes());
             let what = format!("{} {seed}", entry.path().display());

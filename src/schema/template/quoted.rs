@@ -11,7 +11,7 @@ use crate::schema::words;
 
 /// The words of a line, plain where they can be. `None` when all are written so.
 pub(super) fn plain_words<'w>(words: &[&'w str]) -> Option<Vec<Cow<'w, str>>> {
-    if !words.iter().any(|word| words::is_marked(word)) {
+    if !words.iter().copied().any(words::is_marked) {
         return None;
     }
     let plain: Vec<Cow<'w, str>> = words.iter().map(|word| words::plain(word)).collect();
