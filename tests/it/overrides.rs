@@ -257,7 +257,7 @@ async fn only_what_haproxy_was_given_overrules() {
     // A change that HAProxy refuses, together with a bind on a port that is taken.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let begun = json!({"version": world.version().await});
-    let id = world.ok("TransactionService.StartTransaction", begun).await["transaction"]["id"].clone();
+    let id = world.ok("TransactionService.BeginTransaction", begun).await["transaction"]["id"].clone();
     let with = json!({"transaction_id": id});
     world.ok("ServerService.ReplaceServer", replace(20, with)).await;
     let bind = json!({"name": "taken", "address": "127.0.0.1", "port": taken.local_addr().unwrap().port()});
