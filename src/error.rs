@@ -192,6 +192,8 @@ impl Error {
     ///
     /// What an operator can mend is said to the caller too: `DISK_FULL`, `FILE_UNUSABLE`. All else is `INTERNAL`.
     pub fn of_file(what: &str, path: &Path, error: &io::Error) -> Self {
+        let system = error.to_string();
+        let system = system.split(" (os error").next().unwrap_or_default().to_lowercase();
         let (reason, words) = match error.kind() {
             io::ErrorKind::StorageFull => (Reason::DiskFull, "no space is left on the disk"),
             io::ErrorKind::QuotaExceeded => (Reason::DiskFull, "the disk quota is used up"),
@@ -201,6 +203,11 @@ impl Error {
             io::ErrorKind::NotADirectory => (Reason::FileUnusable, "a part of the path is no folder"),
             io::ErrorKind::NotFound => (Reason::FileUnusable, "it does not exist, or a folder of its path does not"),
             io::ErrorKind::ResourceBusy => (Reason::FileUnusable, "a file system is mounted there"),
+            io::ErrorKind::InvalidFilename => (Reason::FileUnusable, "the name is too long"),
+            io::ErrorKind::NotSeekable => (Reason::FileUnusable, "no regular file stands there"),
+            io::ErrorKind::FileTooLarge => (Reason::FileUnusable, "it is too large"),
+            // A circle of links, a disk that fails: the system's own words say it.
+            _ if error.raw_os_error().is_some() => (Reason::FileUnusable, &*system),
             _ => return Error::internal(format!("cannot {what} {}: {error}", path.display())),
         };
         Error::new(reason, format!("cannot {what} {}: {words}", path.display())).context(error)
@@ -319,12 +326,16 @@ mod tests {
             (30, Reason::FileUnusable, "cannot write /e/h.cfg: the file system is read-only"),
             (13, Reason::FileUnusable, "cannot write /e/h.cfg: permission denied"),
             (21, Reason::FileUnusable, "cannot write /e/h.cfg: a folder stands in its place"),
-            (5, Reason::Internal, "internal error, see the log"),
+            (40, Reason::FileUnusable, "cannot write /e/h.cfg: too many levels of symbolic links"),
+            (36, Reason::FileUnusable, "cannot write /e/h.cfg: the name is too long"),
+            (5, Reason::FileUnusable, "cannot write /e/h.cfg: input/output error"),
         ] {
             let error = of(code);
             assert_eq!((error.reason(), error.message()), (reason, words));
             assert!(error.context_text().unwrap().contains(&code.to_string()), "the log has the system's own words");
         }
+        let error = Error::of_file("write", Path::new("/e/h.cfg"), &io::Error::other("ours"));
+        assert_eq!((error.reason(), error.message()), (Reason::Internal, "internal error, see the log"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! one, and keeps all others.
 //!
 //! Meanwhile the file holds a text on trial, readers see the present one, and nobody else writes. The present text is kept
-//! beside it and the journal says so: a start after a kill in the middle puts it back.
+//! beside it and the journal says so: a start after a kill in the middle puts it back. An edit by hand meanwhile ends the
+//! search, and is made in the present text (`rescue.rs`): then the reload is tried again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,13 +13,15 @@ use tokio::sync::OwnedMutexGuard;
 use super::aside;
 use super::change_log::Change;
 use super::crash::{self, Step};
-use super::disk::{self, Exchange, Identity, Journal, Steps};
+use super::disk;
+use super::external::verdict;
 use super::frame::Hash;
 use super::header;
 use super::journal::{Origin, Record};
-use super::lock::FileLock;
-use super::options::{Snapshot, StoreSettings};
+use super::options::Snapshot;
 use super::ports::{Blame, Load, Refusal, Verdict};
+use super::recovery;
+use super::rescue::{self, edited};
 use super::search::Texts;
 use super::store::{Shared, Writer, blocking};
 use super::write::{Over, Write};
@@ -49,8 +52,13 @@ struct Search<'a> {
     writer: Option<OwnedMutexGuard<Writer>>,
     texts: Arc<Texts>,
     current: Arc<Snapshot>,
+    /// What we have put into the file last.
+    in_file: Arc<Vec<u8>>,
     loads: &'a dyn Load,
 }
+
+/// How often an edit that falls into the way back is waited for.
+const ROUNDS: u32 = 10;
 
 impl Shared {
     /// Takes back the change that makes HAProxy refuse `version`.
@@ -62,16 +70,16 @@ impl Shared {
         }
         let current = self.current.load_full();
         let (shared, snapshot) = (self.clone(), current.clone());
-        let (writer, texts) = blocking(move || {
+        let (writer, texts, bytes) = blocking(move || {
             let changes = writer.changes.leading_to(snapshot.hash, &unproven)?;
             let texts = Texts::new(&snapshot.document, &changes, &writer.good.document, &unproven)?;
             let bytes = snapshot.document.to_bytes();
             aside::keep(&shared.settings, "refused", &bytes)?;
             disk::replace_durably(&shared.settings.on_trial(), &bytes, 0o600)?;
-            Ok((writer, Arc::new(texts)))
+            Ok((writer, Arc::new(texts), Arc::new(bytes)))
         })
         .await?;
-        let mut search = Search { shared: self, writer: Some(writer), texts, current, loads };
+        let mut search = Search { shared: self, writer: Some(writer), texts, current, in_file: bytes, loads };
         let message = refusal.message.clone();
         let found = match search.find(version, refusal).await {
             Ok(found) => found,
@@ -152,7 +160,9 @@ impl Search<'_> {
     async fn attempt(&mut self, out: Changes) -> Result<Tried> {
         let (text, out) = self.standing(out).await;
         let (stamped, bytes) = header::stamped(&text, self.current.version, self.shared.settings.header);
-        self.put(Record::OnTrial { hash: Hash::of(&bytes) }, bytes).await?;
+        if !self.put(bytes).await? {
+            return Err(edited());
+        }
         let verdict = self.loads.load().await;
         let lacking: Vec<i64> = out.iter().map(|at| self.texts.suspects()[*at].version).collect();
         tracing::info!(
@@ -190,21 +200,25 @@ impl Search<'_> {
         !matches!(checked, Err(error) if error.reason() == Reason::ConfigurationRejected)
     }
 
-    /// Writes the file without showing it to readers, unless somebody has edited it meanwhile.
-    async fn put(&mut self, record: Record, bytes: Vec<u8>) -> Result<()> {
-        let shared = self.shared.clone();
-        self.with_writer(move |writer| {
-            let file = &shared.settings.file;
-            if Identity::of(file)? != writer.identity {
-                return Err(Error::new(Reason::VersionMismatch, "the configuration file was edited by someone else"));
+    /// Writes the file without showing it to readers. False when somebody has edited it meanwhile: then it stays so.
+    async fn put(&mut self, bytes: Vec<u8>) -> Result<bool> {
+        let (shared, before, bytes) = (self.shared.clone(), self.in_file.clone(), Arc::new(bytes));
+        let text = bytes.clone();
+        let done = self.with_writer(move |writer| {
+            if !shared.is_ours(writer, Over::Nothing)? {
+                return Ok(false);
             }
-            writer.journal.append(&record, true)?;
-            shared.replace_file(&bytes, writer)?;
-            writer.identity = Identity::of(file)?;
+            rescue::keep_trials(&shared.settings, [&before, &text])?;
+            writer.journal.append(&Record::OnTrial { hash: Hash::of(&text) }, true)?;
+            let done = shared.replace_file(&text, writer)?;
             crash::at(Step::OnTrial);
-            Ok(())
-        })
-        .await
+            Ok(done)
+        });
+        if !done.await? {
+            return Ok(false);
+        }
+        self.in_file = bytes;
+        Ok(true)
     }
 
     async fn with_writer<T: Send + 'static>(
@@ -222,13 +236,19 @@ impl Search<'_> {
     }
 
     async fn end(mut self, found: Found, message: &str) -> Result<Blame> {
-        let (guilty, text, out) = match found {
-            Found::Guilty { guilty, text, out } => (guilty, text, out),
-            Found::Nobody(why) => {
-                self.restore().await?;
-                return Ok(Blame { pending: Some(why), ..Blame::default() });
-            }
+        let why = match found {
+            Found::Guilty { guilty, text, out } => match self.conclude(guilty, text, out, message).await {
+                // Somebody's edit came first: the search begins anew, with that.
+                Err(error) if error.reason() == Reason::VersionMismatch => format!("{message} ({error})"),
+                concluded => return concluded,
+            },
+            Found::Nobody(why) => why,
         };
+        self.restore().await?;
+        Ok(Blame { pending: Some(why), ..Blame::default() })
+    }
+
+    async fn conclude(&mut self, guilty: Changes, text: Document, out: Changes, message: &str) -> Result<Blame> {
         let texts = self.texts.clone();
         let suspects = texts.suspects();
         let versions = |changes: &Changes| changes.iter().map(|at| suspects[*at].version).collect::<Vec<_>>();
@@ -255,12 +275,10 @@ impl Search<'_> {
         }
         let taken_back = versions(&lacking);
         let left = versions(&out.difference(&lacking).copied().collect());
-        self.leave(kept, text, !lacking.is_empty()).await?;
         let words = message.lines().next().unwrap_or_default();
         let told =
             format!("haproxy refuses the edit of the configuration file by hand that is version {edit}: {words}");
-        tracing::error!(edit, ?taken_back, message, "HAProxy refuses an edit by hand: the file stays as it is");
-        self.shared.refused_edit.store(Some(Arc::new(told)));
+        self.leave((kept, !lacking.is_empty()), text, told).await?;
         Ok(Blame { taken_back, loaded: true, edit: Some(edit), left, pending: None })
     }
 
@@ -268,10 +286,8 @@ impl Search<'_> {
     async fn take_over(&mut self, text: Document) -> Result<i64> {
         let shared = self.shared.clone();
         self.with_writer(move |writer| {
-            let write = Write::new(Origin::Rollback, text).over(Over::Anything);
-            let Some((snapshot, _)) = shared.write_file(writer, write)? else {
-                return Err(Error::internal("the way back was not written"));
-            };
+            let (snapshot, _) = shared.write_file(writer, Write::new(Origin::Rollback, text))?.ok_or_else(edited)?;
+            shared.refused_edit.store(None);
             writer.keep_good(&shared.settings, &snapshot)?;
             shared.loaded.store(snapshot.clone());
             Ok(snapshot.version)
@@ -279,25 +295,28 @@ impl Search<'_> {
         .await
     }
 
-    /// Leaves a text in the file that HAProxy does not take, with all that differs from the loaded one as one edit by hand.
-    async fn leave(&mut self, kept: Document, loaded: Document, changed: bool) -> Result<()> {
-        if !changed {
-            self.restore().await?;
+    /// Leaves a text in the file that HAProxy does not take, with all that differs from the loaded one as one edit by hand,
+    /// of which `told` says what HAProxy says to it.
+    async fn leave(&mut self, (kept, changed): (Document, bool), loaded: Document, told: String) -> Result<()> {
+        if !changed && !self.restore().await? {
+            return Err(edited());
         }
         let (shared, current) = (self.shared.clone(), self.current.clone());
         self.with_writer(move |writer| {
             let good = Hash::of(&loaded.to_bytes());
             let mut now = current;
             if changed {
-                let write = Write::new(Origin::External, kept).over(Over::Anything);
-                now = shared.write_file(writer, write)?.map_or(now, |(snapshot, _)| snapshot);
+                let write = Write::new(Origin::External, kept);
+                (now, _) = shared.write_file(writer, write)?.ok_or_else(edited)?;
             }
             let loaded = Arc::new(Snapshot { document: loaded, version: writer.good.version, hash: good });
             let from = (&loaded.document, good);
             let at = (shared.settings.clock)();
             let edit = Change::between(from, (&now.document, now.hash), now.version, Origin::External, at)?;
             writer.changes.restart(&[edit])?;
-            writer.journal.append(&Record::Left { version: now.version }, true)?;
+            tracing::error!("{told}: the file stays as it is");
+            writer.journal.append(&Record::Left { version: now.version, words: told.clone() }, true)?;
+            shared.refused_edit.store(Some(Arc::new(told)));
             writer.keep_good(&shared.settings, &loaded)?;
             shared.loaded.store(loaded);
             Ok(())
@@ -305,12 +324,62 @@ impl Search<'_> {
         .await
     }
 
-    /// Puts the present text back into the file, as it was.
-    async fn restore(&mut self) -> Result<()> {
-        let bytes = self.current.document.to_bytes();
-        let hash = self.current.hash;
-        self.put(Record::OnTrial { hash }, bytes).await?;
-        self.with_writer(|writer| writer.journal.append(&Record::TrialsOver, true)).await
+    /// Puts the present text back into the file. False when somebody has edited that meanwhile: then the present text is the
+    /// one with the edit.
+    async fn restore(&mut self) -> Result<bool> {
+        for _ in 0..ROUNDS {
+            let before = self.current.version;
+            if self.put(self.current.document.to_bytes()).await? {
+                self.with_writer(|writer| writer.journal.append(&Record::TrialsOver, true)).await?;
+                return Ok(true);
+            }
+            self.take_edit().await?;
+            if self.current.version != before {
+                return Ok(false);
+            }
+        }
+        Err(edited())
+    }
+
+    /// Makes in the present text what somebody has done to the text on trial, once that is complete.
+    async fn take_edit(&mut self) -> Result<()> {
+        let (shared, current, in_file) = (self.shared.clone(), self.current.clone(), self.in_file.clone());
+        let found = self.with_writer(move |writer| {
+            let file = disk::resolved(&shared.settings.file);
+            let (identity, text) = recovery::complete(&shared.settings, &file, |_| false)?;
+            // From here on it may be written over.
+            writer.knows_theirs(Some(identity));
+            if text == *in_file {
+                return Ok(None);
+            }
+            let (on_trial, edited) = (Document::parse(&in_file), Document::parse(&text));
+            let carried = rescue::onto(&current.document, &[on_trial], &edited);
+            if carried.is_none() {
+                let told = rescue::keep_unfit(&shared.settings, &text)?;
+                shared.refused_edit.store(Some(Arc::new(told)));
+            }
+            Ok(carried)
+        });
+        let Some(text) = found.await? else { return Ok(()) };
+        let (_, bytes) = header::stamped(&text, self.current.version, self.shared.settings.header);
+        let trouble = verdict(&*self.shared.check, &bytes).await.err();
+        let shared = self.shared.clone();
+        let written = self.with_writer(move |writer| {
+            let written = shared.write_file(writer, Write::new(Origin::External, text))?;
+            if written.is_some() {
+                shared.trouble.store(trouble.map(Arc::new));
+            }
+            Ok(written)
+        });
+        if let Some((snapshot, _)) = written.await? {
+            tracing::warn!(
+                version = snapshot.version,
+                "the text on trial was edited by hand: the edit is made in the configuration"
+            );
+            self.in_file = Arc::new(snapshot.document.to_bytes());
+            self.current = snapshot;
+        }
+        Ok(())
     }
 }
 
@@ -322,31 +391,4 @@ fn is_another(before: &Refusal, now: &Refusal) -> bool {
 /// Not even the text without all changes is loaded: something else has changed.
 fn innocent(refusal: &Refusal) -> String {
     format!("haproxy refuses also the configuration that it loaded before: {}", refusal.message)
-}
-
-/// After a kill while a text was on trial: puts the configuration back into the file, unless somebody has edited that
-/// since. Returns what the file holds then. Blocks.
-pub(super) fn recover(
-    settings: &StoreSettings,
-    journal: &mut Journal,
-    lock: Option<&mut FileLock>,
-    found: (Identity, Vec<u8>),
-) -> Result<(Identity, Vec<u8>)> {
-    if journal.state().on_trial.is_empty() {
-        return Ok(found);
-    }
-    let mut now = found;
-    if journal.state().on_trial.contains(&Hash::of(&now.1))
-        && let Some(kept) = disk::read(&settings.on_trial())?
-        && Hash::of(&kept) == journal.state().hash
-    {
-        tracing::info!("the last run stopped while a text was on trial: the configuration is put back");
-        let keep = settings.in_place();
-        let how = Exchange { mode: 0o644, steps: &Steps::NONE, keep: Some(&keep), lock };
-        disk::exchange(&settings.file, &kept, how)?;
-        disk::sync_folder_of(&disk::resolved(&settings.file))?;
-        now = (Identity::of(&settings.file)?.unwrap_or(now.0), kept);
-    }
-    journal.append(&Record::TrialsOver, true)?;
-    Ok(now)
 }

@@ -36,6 +36,8 @@ steps! {
     TempWritten = "temp-written",
     /// The temporary file is synced.
     TempSynced = "temp-synced",
+    /// The new file has its name, the old one the temporary name; which one that was is not looked at yet.
+    Exchanged = "exchanged",
     /// The new file has its name, the folder is not yet synced.
     Renamed = "renamed",
     /// The folder is synced: from here the change must survive.

@@ -9,7 +9,10 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::OFlags;
+
 use super::crash::{self, Step};
+use super::exchange::{self, Old};
 use super::in_place;
 use super::journal::{self, Record, State};
 use super::lock::FileLock;
@@ -20,6 +23,9 @@ const TEMPORARY: &str = ".backstay-tmp";
 
 /// Size in bytes above which a journal is written anew, holding its sum only.
 const JOURNAL_LIMIT: u64 = if cfg!(test) { 8 * 1024 } else { 256 * 1024 };
+
+/// Size in bytes up to which files are read. A text that is larger comes over no interface of ours.
+const LARGEST: u64 = 1 << 30;
 
 /// What tells one state of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,20 +40,26 @@ impl Identity {
     /// The present identity of a file; `None` when there is none.
     pub(super) fn of(path: &Path) -> Result<Option<Self>> {
         match fs::metadata(path) {
-            Ok(data) => Ok(Some(Identity {
-                device: data.dev(),
-                inode: data.ino(),
-                length: data.len(),
-                modified: (data.mtime(), data.mtime_nsec()),
-            })),
+            Ok(data) => Ok(Some(Identity::from(&data))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("read", path, &error)),
         }
     }
 
-    /// Size in bytes.
-    pub(super) fn length(&self) -> u64 {
-        self.length
+    /// The present identity of an open file, whatever has its name by now.
+    pub(super) fn of_open(file: &File) -> io::Result<Self> {
+        file.metadata().map(|data| Identity::from(&data))
+    }
+}
+
+impl From<&fs::Metadata> for Identity {
+    fn from(data: &fs::Metadata) -> Self {
+        Identity {
+            device: data.dev(),
+            inode: data.ino(),
+            length: data.len(),
+            modified: (data.mtime(), data.mtime_nsec()),
+        }
     }
 }
 
@@ -56,13 +68,40 @@ pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
     Error::of_file(what, path, error)
 }
 
-/// The whole file; `None` when there is none.
+/// The whole file; `None` when there is none. Fails with `FILE_UNUSABLE` for what is no regular file or too large: others
+/// may make wait, or have no end.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+    match read_regular(path) {
+        Ok((_, bytes)) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("read", path, &error)),
     }
+}
+
+/// The text of a file, and its identity before it was read.
+fn read_regular(path: &Path) -> io::Result<(Identity, Vec<u8>)> {
+    // First: some devices do something when they are opened.
+    is_readable(&fs::metadata(path)?)?;
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let data = file.metadata()?;
+    is_readable(&data)?;
+    let mut bytes = Vec::with_capacity(data.len() as usize);
+    // Some files tell no size, and some grow.
+    if file.take(LARGEST + 1).read_to_end(&mut bytes)? as u64 > LARGEST {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok((Identity::from(&data), bytes))
+}
+
+fn is_readable(data: &fs::Metadata) -> io::Result<()> {
+    if data.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !data.is_file() {
+        return Err(io::ErrorKind::NotSeekable.into());
+    }
+    if data.len() > LARGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
 }
 
 /// Where the bytes of a path really lie, links followed; the path itself when it does not exist yet.
@@ -134,6 +173,8 @@ impl Steps {
 pub(super) struct Exchange<'a> {
     /// Mode of a new file.
     pub(super) mode: u32,
+    /// What may be replaced.
+    pub(super) old: Old,
     /// Stops.
     pub(super) steps: &'a Steps,
     /// Where old and new text are safe while a file that cannot be exchanged is written in place.
@@ -147,27 +188,31 @@ pub(super) struct Exchange<'a> {
 /// Mode and owner of the file that is there are kept; a new one gets `mode`. Links are followed. On an error the old
 /// file is untouched; the folder is *not* synced yet.
 pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32, steps: &Steps) -> Result<()> {
-    exchange(path, bytes, Exchange { mode, steps, keep: None, lock: None })
+    exchange(path, bytes, Exchange { mode, old: Old::Any, steps, keep: None, lock: None }).map(drop)
 }
 
 /// As [`replace`]; but a file that cannot be exchanged is written in place, if there is a place to keep its text meanwhile.
-pub(super) fn exchange(path: &Path, bytes: &[u8], how: Exchange<'_>) -> Result<()> {
+/// Returns what the new file is known by; `None` when another file stands there than the one that may be replaced.
+pub(super) fn exchange(path: &Path, bytes: &[u8], how: Exchange<'_>) -> Result<Option<Identity>> {
     let path = resolved(path);
     let temporary = temporary(&path);
     let outcome = write_temporary(&path, &temporary, bytes, &how).and_then(|file| {
         if let Some(lock) = how.lock {
             lock.add(&file)?;
         }
-        fs::rename(&temporary, &path)
+        // Before it has the name: what has the name later may be an edit.
+        let identity = Identity::of_open(&file)?;
+        Ok(exchange::put(&temporary, &path, how.old)?.then_some(identity))
     });
-    let Err(error) = outcome else {
+    if let Ok(Some(identity)) = outcome {
         how.steps.renamed.into_iter().for_each(crash::at);
-        return Ok(());
-    };
+        return Ok(Some(identity));
+    }
     // In a folder that cannot be written there is none.
     drop(fs::remove_file(&temporary));
+    let Err(error) = outcome else { return Ok(None) };
     match how.keep {
-        Some(keep) if in_place::is_needed(&error) && path.is_file() => in_place::write(&path, bytes, keep),
+        Some(keep) if in_place::is_needed(&error) && path.is_file() => in_place::write(&path, bytes, how.old, keep),
         // What stands where the new file should come is what is in the way.
         _ => Err(failed("write", if temporary.try_exists().unwrap_or(false) { &temporary } else { &path }, &error)),
     }
@@ -182,7 +227,7 @@ pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 /// As [`replace_durably`]; but a file that cannot be exchanged is written in place, its text kept at `keep` in a folder of
 /// ours meanwhile. Blocks.
 pub fn write_durably(path: &Path, bytes: &[u8], mode: u32, keep: &Path) -> Result<()> {
-    exchange(path, bytes, Exchange { mode, steps: &Steps::NONE, keep: Some(keep), lock: None })?;
+    exchange(path, bytes, Exchange { mode, old: Old::Any, steps: &Steps::NONE, keep: Some(keep), lock: None })?;
     sync_folder_of(&resolved(path))
 }
 
@@ -364,15 +409,13 @@ impl Journal {
 
 /// Reads a file to its end if it stays the same meanwhile; `None` when it changes or is gone.
 pub(super) fn read_stable(path: &Path) -> Result<Option<(Identity, Vec<u8>)>> {
-    let Some(before) = Identity::of(path)? else { return Ok(None) };
-    let mut bytes = Vec::with_capacity(before.length() as usize);
-    match File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
-        Ok(_) => {}
+    let (before, bytes) = match read_regular(path) {
+        Ok(read) => read,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("read", path, &error)),
-    }
+    };
     let after = Identity::of(path)?;
-    Ok((after == Some(before) && bytes.len() as u64 == before.length()).then_some((before, bytes)))
+    Ok((after == Some(before) && bytes.len() as u64 == before.length).then_some((before, bytes)))
 }
 
 #[cfg(test)]

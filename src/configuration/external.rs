@@ -1,7 +1,8 @@
 //! Changes of the file that others make: seen, checked, and served once they are complete.
 //!
-//! The file on disk is the configuration. What HAProxy accepts is written back with its new version line; what it refuses
-//! is served as it stands, and the trouble with it is told until a change or an edit repairs it.
+//! The file on disk is the configuration, and stays as others wrote it: they may not be done. Its new version is in the
+//! journal only; our line in it is renewed by the next change. What HAProxy refuses is served as well, and the trouble with
+//! it is told until a change or an edit repairs it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,6 @@ use super::look::looks;
 use super::options::Snapshot;
 use super::ports::Check;
 use super::store::{Configuration, blocking, mismatch};
-use super::write::{Over, Write};
 use crate::document::Document;
 use crate::error::{Error, Reason, Result};
 
@@ -56,9 +56,9 @@ pub(super) fn is_whole(text: &[u8]) -> bool {
 impl Configuration {
     /// Looks at the file, and serves what someone else wrote when it is complete.
     ///
-    /// What HAProxy accepts is written back with its new version line. No reload follows: who edits a file by hand decides
-    /// when.
+    /// The file stays as it is. No reload follows: who edits a file by hand decides when.
     pub async fn external_change(&self) -> Result<External> {
+        self.follow().await?;
         let Some((identity, text)) = self.complete().await? else { return Ok(External::Unsettled) };
         let hash = Hash::of(&text);
         if self.knows(identity, hash).await {
@@ -67,36 +67,22 @@ impl Configuration {
             }
             return Ok(External::Unchanged);
         }
-        let verdict = verdict(&*self.shared.check, &text).await;
-        let document = Document::parse(&text);
-        if let Err(error) = verdict {
-            return self.stand(identity, hash, document, Some(error)).await;
-        }
-        if self.shared.settings.read_only {
-            return self.stand(identity, hash, document, None).await;
-        }
-        let own = header::counted_version(&document);
-        let write = Write::new(Origin::External, document.clone()).over(Over::Text(hash)).above(own);
-        let writer = self.shared.writer.clone().lock_owned().await;
-        if writer.journal.state().hash == hash {
-            return Ok(External::Unchanged);
-        }
-        match self.shared.clone().write_and_reload(writer, write, None).await {
-            Ok(Some(outcome)) => {
-                tracing::info!(version = outcome.version, "took over a change of the file made by someone else");
-                Ok(External::Taken(outcome.version))
-            }
-            Ok(None) => Ok(External::Unsettled),
-            Err(error) => self.stand(identity, hash, document, Some(error)).await,
-        }
+        let trouble = verdict(&*self.shared.check, &text).await.err();
+        self.stand(identity, hash, Document::parse(&text), trouble).await
+    }
+
+    /// Locks the file that stands there, whatever it holds: it has one server also while it is edited.
+    async fn follow(&self) -> Result<()> {
+        let mut writer = self.shared.writer.clone().lock_owned().await;
+        blocking(move || writer.follow()).await
     }
 
     /// Whether the file is the one that is served.
     async fn knows(&self, identity: Identity, hash: Hash) -> bool {
         let mut writer = self.shared.writer.lock().await;
         let known = writer.journal.state().hash == hash;
-        if known {
-            writer.identity = Some(identity);
+        if known && writer.identity != Some(identity) {
+            writer.knows_theirs(Some(identity));
         }
         known
     }
@@ -127,7 +113,7 @@ impl Configuration {
             let at = (shared.settings.clock)();
             writer.changes.append(&Change::between(from, to, version, Origin::External, at)?)?;
             writer.journal.append(&Record::Adopted(Mark { version, hash }), true)?;
-            writer.identity = Some(identity);
+            writer.knows_theirs(Some(identity));
             shared.refused_edit.store(None);
             let trouble = trouble.map(Arc::new);
             shared.publish(Arc::new(Snapshot { document, version, hash }), trouble.clone());

@@ -12,7 +12,8 @@ use std::path::Path;
 use rustix::fs::FallocateFlags;
 
 use super::crash::{self, Step};
-use super::disk::{self, failed};
+use super::disk::{self, Identity, failed};
+use super::exchange::Old;
 use super::frame;
 use crate::error::Result;
 
@@ -22,17 +23,28 @@ pub(super) fn is_needed(error: &io::Error) -> bool {
     matches!(error.kind(), Kind::ResourceBusy | Kind::PermissionDenied | Kind::ReadOnlyFilesystem)
 }
 
-/// Writes `new` into a file that exists. Both texts lie at `keep` meanwhile. On an error the file is as it was.
-pub(super) fn write(path: &Path, new: &[u8], keep: &Path) -> Result<()> {
+/// Writes `new` into a file that exists. Both texts lie at `keep` meanwhile. On an error the file is as it was. Returns what
+/// the file is known by then; `None` when it is another one than may be written.
+pub(super) fn write(path: &Path, new: &[u8], may: Old, keep: &Path) -> Result<Option<Identity>> {
     let old = fs::read(path).map_err(|error| failed("read", path, &error))?;
     let file = OpenOptions::new().write(true).open(path).map_err(|error| failed("write", path, &error))?;
+    let identity = || Identity::of_open(&file).map_err(|error| failed("read", path, &error));
+    if !may.is(identity()?) {
+        return Ok(None);
+    }
     reserve(&file, new.len()).map_err(|error| failed("write", path, &error))?;
+    let reserved = identity()?;
     let mut both = Vec::with_capacity(old.len() + new.len() + 32);
     frame::write(&old, &mut both);
     frame::write(new, &mut both);
     disk::replace(keep, &both, 0o600, &disk::Steps::NONE)?;
     disk::sync_folder_of(keep)?;
     crash::at(Step::KeptAside);
+    // As late as can be: a file that is written in place cannot be put back in one step.
+    if identity()? != reserved {
+        disk::remove(keep)?;
+        return Ok(None);
+    }
     if let Err(error) = overwrite(&file, new) {
         if let Err(again) = overwrite(&file, &old) {
             // It stays kept, so that the next start finishes it.
@@ -42,8 +54,10 @@ pub(super) fn write(path: &Path, new: &[u8], keep: &Path) -> Result<()> {
         disk::remove(keep)?;
         return Err(failed("write", path, &error));
     }
+    let now = identity()?;
     crash::at(Step::Overwritten);
-    disk::remove(keep)
+    disk::remove(keep)?;
+    Ok(Some(now))
 }
 
 /// Finishes a write that was cut off. A file that someone else wrote since then stays as it is.
@@ -129,9 +143,13 @@ mod tests {
         fs::write(&path, "old and long").unwrap();
         let before = fs::metadata(&path).unwrap().ino();
         for text in ["new", "longer than before it was", ""] {
-            write(&path, text.as_bytes(), &keep).unwrap();
+            assert!(write(&path, text.as_bytes(), Old::Any, &keep).unwrap().is_some());
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
+        let known = Identity::of(&path).unwrap();
+        fs::write(&path, "an edit").unwrap();
+        assert!(write(&path, b"new", Old::Known(known), &keep).unwrap().is_none());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "an edit");
         assert_eq!(fs::metadata(&path).unwrap().ino(), before);
         assert!(!keep.try_exists().unwrap());
     }

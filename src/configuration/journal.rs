@@ -110,6 +110,9 @@ pub(super) enum Record {
     Left {
         /// The version.
         version: i64,
+        /// What HAProxy says to it.
+        #[serde(default)]
+        words: String,
     },
 }
 
@@ -145,6 +148,9 @@ pub(super) struct State {
     /// Hashes of the texts on trial that the file may hold instead of the configuration: the last two.
     #[serde(default)]
     pub(super) on_trial: Vec<Hash>,
+    /// What HAProxy says to an edit by hand that it does not load, and that stays in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) refused_edit: Option<String>,
 }
 
 impl State {
@@ -162,6 +168,7 @@ impl State {
             committed: Vec::new(),
             open: None,
             on_trial: Vec::new(),
+            refused_edit: None,
         }
     }
 
@@ -174,11 +181,6 @@ impl State {
     /// The version of a text that someone else wrote and that stays as it is: the one that it says it has, if that is new.
     pub(super) fn next_from(&self, own: Option<i64>) -> i64 {
         self.next_version().max(own.unwrap_or(0))
-    }
-
-    /// The version of the next write over a text that says a version of its own: above that as well.
-    pub(super) fn next_above(&self, own: Option<i64>) -> i64 {
-        self.next_version().max(own.filter(|own| *own < HIGHEST).map_or(0, |own| own + 1))
     }
 
     /// Adds one record. Records that do not fit (a `Done` without its intent) change nothing.
@@ -204,6 +206,7 @@ impl State {
                 // A lower number begins anew.
                 self.highest = if mark.version > self.version { self.highest.max(mark.version) } else { mark.version };
                 self.version = mark.version;
+                self.refused_edit = None;
                 self.note_unproven(mark.version);
             }
             Record::Good(mark) => {
@@ -216,6 +219,9 @@ impl State {
                 }
                 if self.reload_wanted.is_some_and(|wanted| !self.unproven.contains(&wanted)) {
                     self.reload_wanted = None;
+                }
+                if self.unproven.is_empty() {
+                    self.refused_edit = None;
                 }
             }
             Record::OnTrial { hash } => {
@@ -231,10 +237,11 @@ impl State {
                 }
                 self.reload_wanted = Some(*version);
             }
-            Record::Left { version } => {
+            Record::Left { version, words } => {
                 self.on_trial.clear();
                 self.unproven = vec![*version];
                 self.reload_wanted = Some(*version);
+                self.refused_edit = Some(words.clone());
             }
         }
     }
@@ -245,6 +252,9 @@ impl State {
         self.on_trial.clear();
         if intent.renumber {
             self.highest = intent.new_version;
+        }
+        if matches!(intent.origin, Origin::Rollback | Origin::External) {
+            self.refused_edit = None;
         }
         if intent.origin == Origin::Rollback {
             self.good = Some(Mark { version: intent.new_version, hash: intent.new_hash });
@@ -392,8 +402,8 @@ mod tests {
         assert_eq!((state.version, state.next_version()), (1, 2));
         // A journal that holds a number beyond it already is no longer stuck.
         let stuck = State::fresh(i64::MAX, Hash::of(b""));
-        assert_eq!((stuck.next_version(), stuck.next_above(Some(i64::MAX))), (1, 1));
-        assert_eq!(State::fresh(3, Hash::of(b"")).next_above(Some(7)), 8);
+        assert_eq!(stuck.next_version(), 1);
+        assert_eq!(State::fresh(3, Hash::of(b"")).next_from(Some(7)), 7);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 
 use super::disk::failed;
 use crate::error::{Error, Reason, Result};
@@ -123,7 +123,13 @@ impl FileLock {
 
 /// Locks the file of a name; `None` when another process holds it.
 fn hold(path: &Path) -> io::Result<Option<Held>> {
-    let (file, locked) = match OpenOptions::new().read(true).write(true).open(path) {
+    let data = fs::metadata(path)?;
+    if !data.is_file() {
+        // A folder or a device: who reads it says so.
+        return Ok(Some(Held { _file: None, place: place(&data) }));
+    }
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let (file, locked) = match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
         Ok(file) => {
             let locked = byte_of(&file);
             (file, locked)
@@ -134,8 +140,8 @@ fn hold(path: &Path) -> io::Result<Option<Held>> {
             let locked = exclusive(&file);
             (file, locked)
         }
-        // A folder, say: who reads it says so.
-        Err(_) => return Ok(Some(Held { _file: None, place: place(&fs::metadata(path)?) })),
+        // Who reads it says what is wrong with it.
+        Err(_) => return Ok(Some(Held { _file: None, place: place(&data) })),
     };
     let place = place(&file.metadata()?);
     match locked {

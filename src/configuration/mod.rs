@@ -1,12 +1,12 @@
 //! The managed configuration: objects in, objects out, a lossless file underneath.
 //!
 //! `engine` turns a document and a request into the next document. `store` serves reads and takes changes, `write` is
-//! the one way to the file (`in_place` where it cannot be exchanged), `recovery` comes back from any kill in the middle of
-//! it, `lock` keeps others out, `transaction` holds changes that are not committed yet, `raw` handles the whole text,
-//! `look` sees what others write and `external` takes it over, `reloads` hears of results, and `worker` knows whether
-//! HAProxy runs the text; `blame` finds the change that
-//! HAProxy refuses among those of `change_log`, with `search` and `carry`, and takes it back. `journal`,
-//! `transaction_log` and `frame` are pure: they say what the bytes in the state folder mean.
+//! the one way to the file (`exchange`, or `in_place` where it cannot be exchanged), `recovery` comes back from any kill in
+//! the middle of it, `lock` keeps others out, `transaction` holds changes that are not committed yet, `raw` handles the
+//! whole text, `look` sees what others write and `external` takes it over, `reloads` hears of results, and `worker` knows
+//! whether HAProxy runs the text; `blame` finds the change that HAProxy refuses among those of `change_log`, with `search`
+//! and `carry`, and takes it back; `rescue` keeps what somebody edits meanwhile. `journal`, `transaction_log` and `frame`
+//! are pure: they say what the bytes in the state folder mean.
 
 pub mod address;
 mod any_line;
@@ -18,6 +18,7 @@ mod change_log;
 pub mod crash;
 mod disk;
 pub mod engine;
+mod exchange;
 mod external;
 mod files;
 pub mod frame;
@@ -38,6 +39,7 @@ pub mod ports;
 mod raw;
 mod recovery;
 mod reloads;
+mod rescue;
 mod running;
 mod search;
 mod section_edit;

@@ -124,6 +124,11 @@ impl StoreSettings {
         self.state_dir.join("changes")
     }
 
+    /// The texts on trial that the file may hold, the last two.
+    pub(super) fn trials(&self) -> PathBuf {
+        self.state_dir.join("trials")
+    }
+
     /// The configuration, while the file holds a text on trial.
     pub(super) fn on_trial(&self) -> PathBuf {
         self.state_dir.join("on-trial.cfg")

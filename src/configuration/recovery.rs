@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::blame;
 use super::change_log::ChangeLog;
 use super::disk::{self, Identity, Journal};
 use super::external::{is_whole, verdict};
@@ -18,6 +17,7 @@ use super::lock::{FileLock, FolderLock};
 use super::options::{Snapshot, StoreSettings};
 use super::ports::{Check, Reload};
 use super::reloads::Listener;
+use super::rescue;
 use super::store::{Configuration, Recent, Shared, Writer, blocking};
 use super::transaction::Transactions;
 use super::write::keep_beside;
@@ -113,6 +113,11 @@ fn find(claim: Claim) -> Result<Found> {
         disk::create_folder(backups)?;
     }
     let file = disk::resolved(&settings.file);
+    let path = settings.journal();
+    let mut journal = Journal::load(&path)?;
+    if let (Some(journal), true) = (&journal, lock.is_some()) {
+        rescue::put_back(&file, journal.state())?;
+    }
     sweep(&settings, &file, lock.is_some());
     if lock.is_some()
         && let Err(error) = in_place::finish(&file, &settings.in_place())
@@ -120,8 +125,6 @@ fn find(claim: Claim) -> Result<Found> {
         tracing::error!(%error, "a write of the last run cannot be finished: the file is served as it stands");
     }
 
-    let path = settings.journal();
-    let mut journal = Journal::load(&path)?;
     let known = journal.as_ref().map(|journal| journal.state().clone());
     let is_known = |hash: Hash| {
         known.as_ref().is_some_and(|state| {
@@ -143,7 +146,7 @@ fn find(claim: Claim) -> Result<Found> {
         let (done, undone) = (Record::Done { sequence, at: (settings.clock)() }, Record::Undone { sequence });
         journal.append(if finished { &done } else { &undone }, true)?;
     }
-    let (identity, bytes) = blame::recover(&settings, &mut journal, lock.as_mut(), (identity, bytes))?;
+    let (identity, bytes) = rescue::recover(&settings, &mut journal, lock.as_mut(), (identity, bytes))?;
     let (document, hash) = (Document::parse(&bytes), Hash::of(&bytes));
     let good = read_good(&settings, journal.state())?;
     Ok(Found { folder, lock, journal, identity: Some(identity), document, bytes, hash, good })
@@ -166,7 +169,11 @@ fn sweep(settings: &StoreSettings, file: &Path, alone: bool) {
 }
 
 /// The file once nobody writes it any more. One that is known is not waited for. Blocks.
-fn complete(settings: &StoreSettings, file: &Path, is_known: impl Fn(Hash) -> bool) -> Result<(Identity, Vec<u8>)> {
+pub(super) fn complete(
+    settings: &StoreSettings,
+    file: &Path,
+    is_known: impl Fn(Hash) -> bool,
+) -> Result<(Identity, Vec<u8>)> {
     let begin = Instant::now();
     loop {
         let read = disk::read_stable(file)?;
@@ -237,12 +244,13 @@ fn assemble(
     // Without a known one, and for a text that someone put there for HAProxy to start with, this is what to go back to.
     let good = known.unwrap_or_else(|| current.clone());
     let changes = ChangeLog::open(&settings.changes())?;
-    let mut writer = Writer { journal, changes, identity, good, lock, _folder: folder };
+    let mut writer = Writer { journal, changes, identity, by_hand: true, good, lock, _folder: folder };
     if !is_known && accepted {
         writer.keep_good(&settings, &current)?;
     } else {
         keep_beside(&settings, &writer.good.document.to_bytes());
     }
+    let refused_edit = writer.journal.state().refused_edit.clone();
     let (changes, _) = tokio::sync::watch::channel(current.version);
     let mut recent = Recent::default();
     recent.push(current.clone());
@@ -260,7 +268,7 @@ fn assemble(
         warned: ArcSwapOption::empty(),
         unfinished: Mutex::default(),
         checked,
-        refused_edit: ArcSwapOption::empty(),
+        refused_edit: ArcSwapOption::from(refused_edit.map(Arc::new)),
         changes,
     }))
 }

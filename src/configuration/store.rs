@@ -13,7 +13,8 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use super::aside;
 use super::change_log::ChangeLog;
 use super::crash::{self, Step};
-use super::disk::{Appender, Identity, Journal};
+use super::disk::{self, Appender, Identity, Journal};
+use super::frame::Hash;
 use super::header;
 use super::journal::Origin;
 use super::lock::{FileLock, FolderLock};
@@ -60,13 +61,27 @@ pub(super) struct Shared {
 pub(super) struct Writer {
     pub(super) journal: Journal,
     pub(super) changes: ChangeLog,
-    /// The file as we know it; `None` when it holds another text, or may.
+    /// The file as we know it; `None` when there is none.
     pub(super) identity: Option<Identity>,
+    /// Others wrote it, and may go on.
+    pub(super) by_hand: bool,
     /// The last state that a reload accepted.
     pub(super) good: Arc<Snapshot>,
     /// Nobody else writes the file; `None` when we do not either.
     pub(super) lock: Option<FileLock>,
     pub(super) _folder: FolderLock,
+}
+
+impl Writer {
+    /// Holds the lock of the file that stands there now. Fails when another process has it.
+    pub(super) fn follow(&mut self) -> Result<()> {
+        self.lock.as_mut().map_or(Ok(()), FileLock::follow)
+    }
+
+    /// Knows a file that others have written.
+    pub(super) fn knows_theirs(&mut self, identity: Option<Identity>) {
+        (self.identity, self.by_hand) = (identity, true);
+    }
 }
 
 /// Snapshots that a reload under way may have loaded. Bounded.
@@ -411,34 +426,26 @@ impl Shared {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a file that someone else wrote may be overwritten: never, but by those who mean to.
+    /// Whether a file that someone else wrote may be overwritten: never, but by those who mean to. The writer then knows
+    /// which file that is.
     pub(super) fn is_ours(&self, writer: &mut Writer, over: Over) -> Result<bool> {
-        use super::{disk, frame::Hash};
-        if let Some(lock) = &mut writer.lock {
-            lock.follow()?;
-        }
-        if let Over::Text(known) = over {
-            // A text that was looked at before must still be there: the file may be ours again by now, and newer.
-            return Ok(disk::read(&self.settings.file)?.is_some_and(|text| Hash::of(&text) == known));
-        }
+        writer.follow()?;
         let present = Identity::of(&self.settings.file)?;
-        if present.is_none() || (present.is_some() && present == writer.identity) {
-            // A file that is gone holds nothing that could be lost.
+        if present.is_some() && present == writer.identity {
             return Ok(true);
         }
-        let text = disk::read(&self.settings.file)?.unwrap_or_default();
-        let hash = Hash::of(&text);
-        if hash == writer.journal.state().hash {
-            writer.identity = present;
-            return Ok(true);
-        }
-        match over {
-            Over::Nothing | Over::Text(_) => Ok(false),
-            Over::Anything => {
+        let text = disk::read(&self.settings.file)?;
+        // A file that is gone holds nothing that could be lost.
+        let known = text.as_ref().is_none_or(|text| Hash::of(text) == writer.journal.state().hash);
+        match (over, text) {
+            (Over::Anything, Some(text)) if !known => {
                 let aside = aside::keep(&self.settings, "overwritten", &text)?;
                 tracing::warn!(kept = %aside.display(), "the file was changed by someone else and is overwritten");
-                Ok(true)
             }
+            _ if known => {}
+            _ => return Ok(false),
         }
+        writer.knows_theirs(present);
+        Ok(true)
     }
 }

@@ -8,7 +8,8 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::change_log::Change;
 use super::crash::{self, Step};
-use super::disk::{self, Appender, Exchange, Identity, Steps};
+use super::disk::{self, Appender, Exchange, Steps};
+use super::exchange::Old;
 use super::frame::Hash;
 use super::header;
 use super::journal::{Intent, Mark, Origin, Record, State};
@@ -23,8 +24,6 @@ use crate::error::{Error, Result};
 pub(super) enum Over {
     /// None.
     Nothing,
-    /// Exactly this one.
-    Text(Hash),
     /// Any; it is kept aside.
     Anything,
 }
@@ -46,21 +45,12 @@ pub(super) struct Write {
     wish: Wish,
     over: Over,
     version: Option<i64>,
-    above: Option<i64>,
     transaction: Option<(String, i64)>,
 }
 
 impl Write {
     pub(super) fn new(origin: Origin, document: Document) -> Self {
-        Write {
-            origin,
-            document,
-            wish: Wish::Nothing,
-            over: Over::Nothing,
-            version: None,
-            above: None,
-            transaction: None,
-        }
+        Write { origin, document, wish: Wish::Nothing, over: Over::Nothing, version: None, transaction: None }
     }
 
     pub(super) fn reloading(mut self, options: ChangeOptions) -> Self {
@@ -87,12 +77,6 @@ impl Write {
     /// The version of the text itself, instead of the next one.
     pub(super) fn renumbered(mut self, version: i64) -> Self {
         self.version = Some(version);
-        self
-    }
-
-    /// The new version is above this one too.
-    pub(super) fn above(mut self, version: Option<i64>) -> Self {
-        self.above = version;
         self
     }
 }
@@ -189,7 +173,7 @@ impl Shared {
             return Ok(None);
         }
         let state = writer.journal.state();
-        let version = write.version.unwrap_or_else(|| state.next_above(write.above));
+        let version = write.version.unwrap_or_else(|| state.next_version());
         let (document, bytes) = header::stamped(&write.document, version, self.settings.header);
         let hash = Hash::of(&bytes);
         let intent = Intent {
@@ -208,19 +192,15 @@ impl Shared {
         let (from, to) = ((&before.document, before.hash), (&document, hash));
         writer.changes.append(&Change::between(from, to, version, write.origin, (self.settings.clock)())?)?;
         writer.journal.append(&Record::Intent(intent), true)?;
-        if let Err(error) = self.keep_backup().and_then(|()| {
-            // What someone else wrote may stand as it is.
-            if write.over == Over::Text(hash) { Ok(()) } else { self.replace_file(&bytes, writer) }
-        }) {
+        let replaced = self.keep_backup().and_then(|()| self.replace_file(&bytes, writer));
+        if !matches!(replaced, Ok(true)) {
             if let Err(error) = writer.journal.append(&Record::Undone { sequence }, true) {
                 tracing::error!(context = error.context_text(), "cannot note that a change was not made");
             }
-            return Err(error);
+            return replaced.map(|_| None);
         }
 
         let snapshot = Arc::new(Snapshot { document, version, hash });
-        // Unknown, if this fails: the next write then compares the text.
-        writer.identity = Identity::of(&self.settings.file).unwrap_or_default();
         if write.origin == Origin::External {
             self.refused_edit.store(None);
         }
@@ -272,18 +252,24 @@ impl Shared {
         disk::remove(&self.settings.backup(outgoing.version.saturating_sub(keep)))
     }
 
-    /// Exchanges the text of the file. Blocks.
-    pub(super) fn replace_file(&self, bytes: &[u8], writer: &mut Writer) -> Result<()> {
+    /// Exchanges the text of the file. False when it is not the file that the writer knows: then that one stays. Blocks.
+    pub(super) fn replace_file(&self, bytes: &[u8], writer: &mut Writer) -> Result<bool> {
         let steps =
             Steps { written: Some(Step::TempWritten), synced: Some(Step::TempSynced), renamed: Some(Step::Renamed) };
+        let old = match writer.identity {
+            Some(identity) if writer.by_hand => Old::Theirs(identity),
+            known => Old::Known(known),
+        };
         let (keep, lock) = (self.settings.in_place(), writer.lock.as_mut());
-        disk::exchange(&self.settings.file, bytes, Exchange { mode: 0o644, steps: &steps, keep: Some(&keep), lock })?;
+        let how = Exchange { mode: 0o644, old, steps: &steps, keep: Some(&keep), lock };
+        let Some(identity) = disk::exchange(&self.settings.file, bytes, how)? else { return Ok(false) };
+        (writer.identity, writer.by_hand) = (Some(identity), false);
         if let Err(error) = disk::sync_folder_of(&disk::resolved(&self.settings.file)) {
             // The new file is there and cannot be taken back for sure: memory must follow it.
             tracing::error!(context = error.context_text(), "the change may not survive a power cut");
         }
         crash::at(Step::FolderSynced);
-        Ok(())
+        Ok(true)
     }
 }
 

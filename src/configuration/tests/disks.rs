@@ -76,7 +76,7 @@ async fn a_file_that_is_mounted_by_itself_is_written_in_place() {
         configuration.external_change().await.unwrap(),
         crate::configuration::External::Taken(5) | crate::configuration::External::Unchanged
     ));
-    assert_eq!(std::fs::read_to_string(&outside).unwrap(), "# _version=5\nglobal\n  daemon\n");
+    assert_eq!(std::fs::read_to_string(&outside).unwrap(), "global\n  daemon\n");
     assert_eq!(leftovers(bench.folder.path()), Vec::<String>::new());
     assert!(!bench.state("in-place").try_exists().unwrap());
 
@@ -145,12 +145,22 @@ async fn a_file_has_one_server() {
     std::fs::rename(&other, &bench.settings.file).unwrap();
     configuration.external_change().await.unwrap();
     assert!(second(&link).await.is_err());
+    // Also one that HAProxy refuses.
+    let hard = bench.folder.path().join("hard.cfg");
+    std::fs::write(&other, "global\n  bad\n").unwrap();
+    std::fs::rename(&other, &bench.settings.file).unwrap();
+    std::fs::hard_link(&bench.settings.file, &hard).unwrap();
+    configuration.external_change().await.unwrap();
+    assert!(second(&link).await.is_err());
+    assert!(second(&hard).await.is_err(), "the same file by another name");
+    bench.write("global\n");
+    configuration.external_change().await.unwrap();
 
     // Should someone be faster, only one of the two writes.
     std::fs::write(&other, "global\n  daemon\n").unwrap();
     std::fs::rename(&other, &bench.settings.file).unwrap();
     let thief = second(&link).await.unwrap();
-    let error = put(&configuration, 3, "b3").await.unwrap_err();
+    let error = put(&configuration, 5, "b3").await.unwrap_err();
     assert!(error.message().contains("another backstay"), "{error}");
     drop(configuration);
     put(&thief, thief.current().version, "b4").await.unwrap();

@@ -21,6 +21,11 @@ async fn a_text_replaces_the_file_byte_by_byte_but_for_its_version() {
     assert_eq!(bench.file(), "# _version=2\r\n# note\r\nglobal\t\n  maxconn 5 # x\n\n\nno such section\n  y\r\n");
     let raw = configuration.raw_text(RawSource::Current).await.unwrap();
     assert_eq!((raw.version, raw.text), (Some(2), bench.file().into_bytes()));
+    // What counts is told also of a text by hand that says nothing of it.
+    bench.write("global\n");
+    configuration.external_change().await.unwrap();
+    let raw = configuration.raw_text(RawSource::Current).await.unwrap();
+    assert_eq!((raw.version, raw.text), (Some(3), b"global\n".to_vec()));
 }
 
 #[tokio::test]
