@@ -49,7 +49,7 @@ fn with_bytes<'t>(base: &Document, text: &'t [u8], options: RawOptions) -> Cow<'
 /// A text with what stands in its header lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawText {
-    /// Its version; `None` when it has no version line, and nobody has given it another version than the first.
+    /// Its version; `None` for a backup that has no version line.
     pub version: Option<i64>,
     /// Every byte.
     pub text: Vec<u8>,
@@ -140,8 +140,7 @@ impl Configuration {
                 let current = self.current();
                 let raw = RawText::of(&current.document, current.document.to_bytes());
                 // What stands in a text that someone else wrote is not what it counts as.
-                let untouched = raw.version.is_none() && current.version == header::version(&current.document);
-                Ok(RawText { version: (!untouched).then_some(current.version), ..raw })
+                Ok(RawText { version: Some(current.version), ..raw })
             }
             RawSource::Transaction(id) => {
                 let view = self.view(Some(id))?;

@@ -12,7 +12,7 @@ async fn a_text_replaces_the_file_byte_by_byte_but_for_its_version() {
     let bench = Bench::new(TEXT);
     let configuration = bench.open().await;
     let before = configuration.raw_text(RawSource::Current).await.unwrap();
-    assert_eq!((before.version, before.text), (None, TEXT.into()));
+    assert_eq!((before.version, before.text), (Some(1), TEXT.into()));
 
     let odd = b"# _version=7\n# note\r\nglobal\t\n  maxconn 5 # x\n\n\nno such section\n  y";
     let outcome = configuration.replace_raw(odd, at(1)).await.unwrap();
