@@ -33,7 +33,7 @@ use When::{Always, Is, Without};
 type Row = (&'static str, &'static str, When, Filler);
 
 /// All such fields, in messages inside others too.
-const SHOWN: [Row; 20] = [
+const SHOWN: [Row; 21] = [
     // Groups of settings that the peer's answer always holds.
     ("Global", "device_atlas_options", Always, Filler::Object),
     ("Global", "fifty_one_degrees_options", Always, Filler::Object),
@@ -51,6 +51,7 @@ const SHOWN: [Row; 20] = [
     ("SpoeEvent", "name", Always, Text),
     ("SpoeMessage", "event", Always, Filler::Object),
     ("SslEngine", "algorithms", Always, Text),
+    ("Server", "address", Always, Text),
     ("ServerTemplate", "port", Always, Zero),
     // A user without a password is shown as one whose empty password is encrypted.
     ("User", "secure_password", Without("password"), True),
@@ -92,10 +93,11 @@ const IMPLIED: [(&str, &str, &str, &str); 1] = [("Source", "address_second", "us
 
 /// Texts that count as absent when they are empty, though they may be null: message and field. They are shown so, and sent
 /// back; the answer repeats them.
-const EMPTY: [(&str, &str); 3] = [
+const EMPTY: [(&str, &str); 4] = [
     ("HttpErrorRule", "return_content_type"),
     ("HttpRequestRule", "return_content_type"),
     ("HttpResponseRule", "return_content_type"),
+    ("Server", "address"),
 ];
 
 /// The rows of one message, with its fields by their numbers: answers are long, and nothing is looked for by name in them.
