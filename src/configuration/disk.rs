@@ -361,7 +361,7 @@ impl Journal {
 
     /// Starts a journal with this state, in place of one that is there.
     pub(super) fn create(path: &Path, state: State) -> Result<Self> {
-        let bytes = journal::encode(&Record::Checkpoint(state.clone()))?;
+        let bytes = journal::encode(&Record::Checkpoint(Box::new(state.clone())))?;
         let steps = Steps { written: None, synced: Some(Step::CompactWritten), renamed: Some(Step::CompactRenamed) };
         replace(path, &bytes, 0o600, &steps)?;
         sync_folder_of(path)?;

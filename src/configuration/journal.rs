@@ -69,7 +69,7 @@ pub(super) struct Mark {
 #[serde(tag = "record", rename_all = "snake_case")]
 pub(super) enum Record {
     /// Everything so far; the first record of each journal.
-    Checkpoint(State),
+    Checkpoint(Box<State>),
     /// A file is about to be written.
     Intent(Intent),
     /// The file of this intent is written and its actions are done.
@@ -186,7 +186,7 @@ impl State {
     /// Adds one record. Records that do not fit (a `Done` without its intent) change nothing.
     pub(super) fn apply(&mut self, record: &Record) {
         match record {
-            Record::Checkpoint(state) => *self = state.clone(),
+            Record::Checkpoint(state) => *self = (**state).clone(),
             Record::Intent(intent) => {
                 self.sequence = intent.sequence;
                 self.highest = self.highest.max(intent.new_version);
@@ -296,7 +296,7 @@ pub(super) fn replay(file: &[u8]) -> (Option<State>, usize) {
         let Ok(record) = serde_json::from_slice::<Record>(payload) else { return (state, length) };
         match (&mut state, record) {
             (Some(state), record) => state.apply(&record),
-            (None, Record::Checkpoint(first)) => state = Some(first),
+            (None, Record::Checkpoint(first)) => state = Some(*first),
             (None, _) => return (None, 0),
         }
         length = (length + payload.len() + 12).min(held);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     fn state_after(records: &[Record]) -> State {
-        let mut file = encode(&Record::Checkpoint(State::fresh(1, Hash::of(b"1")))).unwrap();
+        let mut file = encode(&Record::Checkpoint(Box::new(State::fresh(1, Hash::of(b"1"))))).unwrap();
         for record in records {
             file.extend(encode(record).unwrap());
         }

@@ -25,7 +25,9 @@ pub(super) fn edited() -> Error {
 /// Keeps the texts that the file may hold while it holds no configuration. Blocks.
 pub(super) fn keep_trials(settings: &StoreSettings, texts: [&[u8]; 2]) -> Result<()> {
     let mut bytes = Vec::new();
-    texts.iter().for_each(|text| frame::write(text, &mut bytes));
+    for text in texts {
+        frame::write(text, &mut bytes);
+    }
     disk::replace_durably(&settings.trials(), &bytes, 0o600)
 }
 

@@ -1,9 +1,7 @@
 //! REST answers against the models of /v2: clients out of generated code decode each of them, or fail.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use regex::Regex;
 use serde_json::{Map, Value as Json, json};
 
 use super::client::Http;
