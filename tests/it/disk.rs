@@ -122,7 +122,7 @@ async fn ends_and_numbers(world: &mut World) {
         .cases([(
             "BackendService.CreateBackend",
             json!({"backend": {"name": "next", "mode": "http"}}),
-            holds(json!({"version": version + 4})),
+            holds(json!({"version": version + 7})),
         )])
         .await;
 }
