@@ -343,14 +343,14 @@ global
     stats socket abns@edge
     stats socket "${HOST}:9999" level operator
 "#;
-    let environment = |name: &str| (name == "HOME").then(|| "/home/h".to_owned());
+    let environment = |name: &str| (name == "HOME").then(|| "/run/home".to_owned());
     assert_eq!(
         engine().stats_sockets(&Document::parse(text.as_bytes()), &environment),
         [
             "/run/mine/admin.sock",
             "/run/a b.sock",
             "/run/user.sock",
-            "/home/h/plain.sock",
+            "/run/home/plain.sock",
             "abns@edge",
             "127.0.0.1:9999"
         ]

@@ -38,6 +38,7 @@ pub mod plan;
 pub mod ports;
 mod raw;
 mod recovery;
+mod refusals;
 mod reloads;
 mod rescue;
 mod running;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::address::{Key, Place};
-use super::engine::{Edited, Engine, outside, refused};
+use super::engine::{Edited, Engine, outside};
 use super::joined::border;
 use super::layout::{SectionLayout, said};
 use super::placing::place_for_new;
+use super::refusals::refused;
 use super::spelling::respelled;
 use crate::document::{Document, Section};
 use crate::error::{Error, Reason, Result};

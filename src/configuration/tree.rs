@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
 use super::address::{Key, Place};
-use super::engine::{Edited, Engine, refused};
+use super::engine::{Edited, Engine};
+use super::refusals::refused;
 use crate::document::{Document, LineEdits, Section};
 use crate::error::{Error, Reason, Result};
 use crate::schema::tables::{FieldIndex, Kind, MessageId, ResourceKind};

@@ -233,10 +233,13 @@ async fn services_come_change_and_go() {
     bench.runs("web", &(8002..8013).collect::<Vec<_>>(), 20).await;
     bench.consul.set("web", &many[..3]);
     bench.runs("web", &[8002, 8003, 8004], 10).await;
-    let status = bench.status().await;
-    assert_eq!(status["state"], "running", "{status}");
     let service = json!({"name": "web", "backend": bench.backend("web"), "instances": 3, "slots": 10});
-    assert_eq!(status["services"], json!([service]));
+    // HAProxy has the servers a moment before the search says so.
+    until("the status tells of the service", async || {
+        let status = bench.status().await;
+        status["state"] == "running" && status["services"] == json!([service])
+    })
+    .await;
     bench.consul.remove("web");
     bench.runs("web", &[], 10).await;
     assert_eq!(bench.world.worker(), worker, "haproxy was reloaded");
