@@ -44,6 +44,7 @@ test-matrix:
 
 test-full: test test-matrix
 	cargo test --locked -- --ignored
+	BACKSTAY_FULL=1 cargo test --locked --lib laws::spelled
 	BACKSTAY_FULL=1 cargo test --locked --test it sweep::
 	BACKSTAY_KILL_SECONDS=600 cargo test --locked --test it kill:: -- --nocapture
 	@cat $(or $(CARGO_TARGET_DIR),target)/sweep.txt

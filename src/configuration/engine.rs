@@ -18,7 +18,7 @@ use crate::schema::odd;
 use crate::schema::tables::{MessageId, Resource, ResourceKind};
 use crate::schema::template::PrintFault;
 use crate::schema::value::{Object, Value};
-use crate::schema::words::{is_marked, plain, split};
+use crate::schema::words::{is_marked, name_bytes, plain, split};
 
 /// Name under which the n-th section of a kind without a name is known, but for the number: `unnamed_defaults_`. Never
 /// written to the file.
@@ -210,7 +210,9 @@ impl Engine {
             let name = self.identity(resource, object).unwrap_or_default();
             if !name.is_empty()
                 && name != key.name()
-                && self.find(document, resource, at, &Key::Name(name.to_owned())).is_some()
+                && self
+                    .find(document, resource, at, &Key::Name(name.to_owned()))
+                    .is_some_and(|(other, _)| other != line)
             {
                 return Err(Error::new(
                     Reason::ObjectExists,
@@ -329,9 +331,14 @@ impl Engine {
         Self::find_listed(document, "defaults", name)
     }
 
-    /// A section by kind and listed name.
+    /// A section by kind and listed name, in whatever quotes or escapes either is written.
     pub(super) fn find_listed(document: &Document, kind: &str, name: &str) -> Option<usize> {
-        document.find(kind, name).or_else(|| {
+        let name = &*plain(name);
+        let spelled = || {
+            let wanted = is_marked(name).then(|| name_bytes(name))?;
+            document.sections().iter().position(|s| s.kind() == kind && name_bytes(s.name()) == wanted)
+        };
+        document.find(kind, name).or_else(spelled).or_else(|| {
             let number: usize = name.strip_prefix(&*unnamed(kind))?.parse().ok()?;
             let sections = document.sections().iter().enumerate();
             let unnamed = sections.filter(|(_, section)| section.kind() == kind && section.name().is_empty());
@@ -440,14 +447,16 @@ impl Engine {
                 let section = &document.sections()[at];
                 let keyword = &*self.schema.tables.messages[resource].resource.as_ref()?.keyword;
                 // A name stands in its line as it is, unless quotes or escapes cut it: other lines need not be read.
-                let finder = memchr::memmem::Finder::new(name.as_bytes());
+                let meant = name_bytes(name);
+                let finder = memchr::memmem::Finder::new(&*meant);
                 let name = odd::shown(name);
+                let is_same = |other: &str| other == name || name_bytes(other) == meant;
                 let is_shown = name.contains('\u{fffd}');
                 let may_hold = |raw: &[u8]| finder.find(raw).is_some() || is_marked(raw) || is_shown;
                 section.lines().enumerate().filter(|(_, line)| begins_with(line, keyword)).find_map(|(number, line)| {
                     may_hold(line.raw()).then_some(())?;
                     let object = self.line_object(resource, &line.words().words, 0)?;
-                    (odd::shown(self.identity(resource, &object)?) == name).then_some((number, object))
+                    is_same(&odd::shown(self.identity(resource, &object)?)).then_some((number, object))
                 })
             }
             Key::Singleton => None,
@@ -534,8 +543,6 @@ impl Engine {
         let index = self.index_of(resource, old).unwrap_or(0);
         self.line_object(resource, &words, index).is_some_and(|object| object == *old)
     }
-
-    // ---------------------------------------------------------------- messages
 }
 
 fn set_path(object: &mut Object, path: &[usize], value: Value) {

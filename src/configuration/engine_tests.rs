@@ -253,6 +253,23 @@ fn hostile_values_never_become_lines() {
 }
 
 #[test]
+fn a_name_that_reads_the_same_is_the_same_object() {
+    let file = "backend \"b\"\n  server s1 h:80\n  server \"a b\" h:81\n  server \"${A}\" h:82\n\nresolvers a\\ r\n";
+    let mut case = Case::new(file);
+    let place = inside("backend", "b");
+    for name in [r#"\"s1\""#, r"s\\x31", r"a\\ b", "'a b'", r#"\"${A}\""#] {
+        let error = case.create("Server", &place, &format!(r#"{{"name":"{name}","address":"h"}}"#)).unwrap_err();
+        assert_eq!(error.reason(), Reason::ObjectExists, "{name}");
+    }
+    for (resource, name) in [("Backend", "'b'"), ("Backend", r"\\x62"), ("Resolver", r#"\"a r\""#)] {
+        let error = case.create(resource, &Place::default(), &format!(r#"{{"name":"{name}"}}"#)).unwrap_err();
+        assert_eq!(error.reason(), Reason::ObjectExists, "{name}");
+    }
+    assert_eq!(case.text(), file);
+    case.create("Server", &place, r#"{"name":"\"${B}\"","address":"h"}"#).unwrap();
+}
+
+#[test]
 fn a_last_rule_goes_behind_lines_that_begin_with_no() {
     let mut case = Case::new("frontend f\n  log global\n  no log\n  bind :80\n");
     let place = inside("frontend", "f");

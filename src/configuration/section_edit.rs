@@ -14,7 +14,7 @@ use crate::error::{Error, Reason, Result};
 use crate::schema::tables::{FieldIndex, Kind, MessageId, Resource};
 use crate::schema::template::{SectionGrammar, SlotId};
 use crate::schema::value::{Object, Value};
-use crate::schema::words::{meaning, split};
+use crate::schema::words::{meaning, plain, split};
 
 /// Lines of this rank and above are what the settings of a section apply to: settings stand before them.
 const FIRST_SERVER_ORDER: u32 = 90;
@@ -135,7 +135,7 @@ impl Engine {
     fn check_from(&self, document: &Document, resource: MessageId, object: &Object) -> Result<()> {
         let Some(from) = self.schema.tables.messages[resource].field_named("from") else { return Ok(()) };
         match object.str(from) {
-            Some(name) if !name.is_empty() && document.find("defaults", name).is_none() => Err(Error::new(
+            Some(name) if !name.is_empty() && document.find("defaults", &plain(name)).is_none() => Err(Error::new(
                 Reason::InvalidValue,
                 format!(
                     "from: object {} references missing defaults section {name}",

@@ -2,6 +2,7 @@
 
 use super::json::Reading;
 use super::mask::value_at;
+use super::odd;
 use super::tables::{EnumType, Field, Kind, MessageId, MessageType, ResourceKind, Tables};
 use super::value::{Object, Value};
 use super::words;
@@ -255,6 +256,9 @@ fn integer(field: &Field, number: i64) -> Option<(u16, String)> {
 
 fn string(field: &Field, text: &str, in_file: bool) -> Option<(u16, String)> {
     let check = &field.check;
+    if in_file && odd::holds(text) {
+        return Some((605, odd::REFUSED.to_owned()));
+    }
     // Where an explicit empty string is a value, it is set; the pattern may still refuse it.
     if check.required && !check.nullable && text.is_empty() {
         return Some((602, "is required".to_owned()));

@@ -70,6 +70,9 @@ pub fn holds(text: &str) -> bool {
     memchr::memchr(PREFIX[0], text.as_bytes()).is_some() && text.contains(is_stand_in)
 }
 
+/// Why a caller's text must not have stand-ins: they would become bytes in the file.
+pub const REFUSED: &str = "must not hold characters from U+10FF80 to U+10FFFF";
+
 /// A text as callers see it.
 pub fn shown(text: &str) -> Cow<'_, str> {
     if holds(text) { Cow::Owned(text.replace(is_stand_in, "\u{fffd}")) } else { Cow::Borrowed(text) }

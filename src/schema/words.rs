@@ -4,6 +4,7 @@
 //! what HAProxy reads them as.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// The raw words of one line and where its comment begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +151,68 @@ pub fn plain(word: &str) -> Cow<'_, str> {
     }
 }
 
+/// What HAProxy reads a raw word as, to compare names by. A word that a variable may have a part in, or that HAProxy
+/// refuses, stays as it is.
+pub fn name_bytes(word: &str) -> Cow<'_, [u8]> {
+    let meant = if word.contains('$') { None } else { meaning(word, &|_| None) };
+    meant.unwrap_or(Cow::Borrowed(word.as_bytes()))
+}
+
+/// A text with its control characters as the escapes that HAProxy reads as them. Single quotes know no escapes, so that
+/// they are closed around one. Blanks such as a tab stay in quotes; outside they are escaped only in `one_word`, else
+/// they separate words. NUL stays: no escape lets HAProxy hold it.
+pub fn escaped(text: &str, one_word: bool) -> Cow<'_, str> {
+    if !text.contains(|letter: char| letter.is_ascii_control()) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    let mut quote = None;
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        let is_escaped = |letter: char| needs_escape(letter, one_word && quote.is_none());
+        if is_escaped(letter) {
+            if quote == Some('\'') {
+                out.push('\'');
+            }
+            push_escape(letter, &mut out);
+            while let Some(next) = letters.next_if(|next| is_escaped(*next)) {
+                push_escape(next, &mut out);
+            }
+            if quote == Some('\'') {
+                out.push('\'');
+            }
+            continue;
+        }
+        out.push(letter);
+        match (quote, letter) {
+            // In front of a control character a backslash stands for itself, and so it does when it is doubled.
+            (None | Some('"'), '\\') if letters.peek().is_some_and(|next| needs_escape(*next, false)) => out.push('\\'),
+            (None | Some('"'), '\\') => out.extend(letters.next()),
+            (None, '"' | '\'') => quote = Some(letter),
+            (Some(open), close) if open == close => quote = None,
+            _ => {}
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn needs_escape(letter: char, with_blanks: bool) -> bool {
+    match letter {
+        '\0' => false,
+        '\t' | '\u{b}' | '\u{c}' => with_blanks,
+        letter => letter.is_ascii_control(),
+    }
+}
+
+fn push_escape(letter: char, out: &mut String) {
+    match letter {
+        '\t' => out.push_str("\\t"),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        letter => drop(write!(out, "\\x{:02x}", u32::from(letter))),
+    }
+}
+
 /// Adds what a backslash and the bytes `behind` it stand for, and returns the bytes behind that. A backslash in front of
 /// any other byte stands for itself.
 fn escape<'w>(behind: &'w [u8], out: &mut Vec<u8>) -> Option<&'w [u8]> {
@@ -265,6 +328,41 @@ mod tests {
             ("\"a", "\"a"),
         ] {
             assert_eq!(plain(word), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn control_characters_become_escapes_with_the_same_meaning() {
+        for (text, expected) in [
+            ("PING\r\n", r"PING\r\n"),
+            ("\"a b\r\n\"", r#""a b\r\n""#),
+            ("'a b\r\nc'", r"'a b'\r\n'c'"),
+            ("a\\\nb", r"a\\\nb"),
+            ("a\\\\\nb", r"a\\\nb"),
+            ("'a\\\n'", r"'a\'\n''"),
+            ("a\tb", r"a\tb"),
+            ("\"a\tb\"", "\"a\tb\""),
+            ("a\\\tb", "a\\\tb"),
+            ("\u{1}\u{b}\u{7f}", r"\x01\x0b\x7f"),
+            (r"a\r\n", r"a\r\n"),
+        ] {
+            assert_eq!(escaped(text, true), expected, "{text:?}");
+            assert!(is_one_word(expected), "{expected:?}");
+        }
+        assert_eq!(escaped("a\tb\n c", false), "a\tb\\n c");
+        assert!(!is_one_word(&escaped("a\0b", true)));
+    }
+
+    #[test]
+    fn names_are_compared_as_haproxy_reads_them() {
+        for (one, other, same) in [
+            ("\"s1\"", "s1", true),
+            (r"a\ b", "\"a b\"", true),
+            (r"s\x31", "'s1'", true),
+            ("\"${A}\"", "\"${B}\"", false),
+            ("\"s1", "s1", false),
+        ] {
+            assert_eq!(name_bytes(one) == name_bytes(other), same, "{one} {other}");
         }
     }
 

@@ -224,6 +224,94 @@ async fn bytes_that_are_not_utf8(world: &mut World) {
     assert!(file() == expected, "lines keep their bytes: {}", String::from_utf8_lossy(&file()));
 }
 
+over_both!(control_characters, covers["TcpCheckService.CreateTcpCheck", "HttpCheckService.CreateHttpCheck"]);
+
+/// What HAProxy can hold as an escape is written and shown as that; no line feed reaches the file.
+async fn control_characters(world: &mut World) {
+    push(world, "backend controls\n    option httpchk\n    option tcp-check\n\nfrontend controlled\n    mode http\n")
+        .await;
+    let (backend, rules) = (
+        json!({"parent_type": "backend", "parent_name": "controls"}),
+        json!({"parent_type": "frontend", "parent_name": "controlled"}),
+    );
+    let with = |place: &Json, more: Json| {
+        let mut place = place.clone();
+        place.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        place
+    };
+    let tcp = |data: &str| with(&backend, json!({"tcp_check": {"index": 0, "action": "send", "data": data}}));
+    let http = |body: &str| with(&backend, json!({"http_check": {"index": 0, "type": "send", "body": body}}));
+    let text = |text: &str| {
+        let rule = json!({"index": 0, "type": "return", "return_status_code": 200, "return_content_type": "text/plain",
+            "return_content_format": "string", "return_content": text});
+        with(&rules, json!({"http_request_rule": rule}))
+    };
+    let server = |name: &str| with(&backend, json!({"server": {"name": name, "address": "127.0.0.1"}}));
+    let first = |place: &Json| with(place, json!({"index": 0}));
+    world
+        .cases([
+            ("TcpCheckService.CreateTcpCheck", tcp("PING\r\n"), done()),
+            ("TcpCheckService.GetTcpCheck", first(&backend), holds(json!({"tcp_check": {"data": "PING\\r\\n"}}))),
+            ("HttpCheckService.CreateHttpCheck", http("\"a b\r\n\tc\u{1}\""), done()),
+            ("HttpRequestRuleService.CreateHttpRequestRule", text("'one two\r\nthree'"), done()),
+            (
+                "HttpRequestRuleService.GetHttpRequestRule",
+                first(&rules),
+                holds(json!({"http_request_rule": {"return_content": "'one two'\\r\\n'three'"}})),
+            ),
+            ("TcpCheckService.CreateTcpCheck", tcp("a\0b"), refused_saying(Reason::InvalidValue, "data")),
+            (
+                "HttpRequestRuleService.CreateHttpRequestRule",
+                text("\"a\0b\""),
+                refused_saying(Reason::InvalidValue, "return_content"),
+            ),
+            ("ServerService.CreateServer", server("a\nb"), refused_saying(Reason::InvalidField, "name")),
+        ])
+        .await;
+    // The characters that stand for single bytes become none. Over gRPC the caller of the tests shows them as U+FFFD.
+    if world.is_rest() {
+        let case =
+            ("TcpCheckService.CreateTcpCheck", tcp("a\u{10ffe9}b"), refused_saying(Reason::InvalidField, "data"));
+        world.cases([case]).await;
+    }
+    let file = world.backstay.text();
+    for line in [
+        "    tcp-check send PING\\r\\n\n",
+        "    http-check send body \"a b\\r\\n\tc\\x01\"\n",
+        "    http-request return status 200 content-type text/plain string 'one two'\\r\\n'three'\n",
+    ] {
+        assert!(file.contains(line), "{line:?} {file}");
+    }
+}
+
+over_both!(names_that_read_the_same, covers["ServerService.CreateServer"]);
+
+/// Whatever the quotes and escapes, they are the same object.
+async fn names_that_read_the_same(world: &mut World) {
+    push(world, "backend same\n    server s1 127.0.0.1:80\n\nuserlist same\n    user a\\ b insecure-password x\n")
+        .await;
+    let place = json!({"parent_type": "backend", "parent_name": "same"});
+    let with = |more: Json| {
+        let mut place = place.clone();
+        place.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        place
+    };
+    let server = |name: &str| with(json!({"server": {"name": name, "address": "127.0.0.1", "port": 81}}));
+    let renamed =
+        |name: &str| with(json!({"name": "s1", "server": {"name": name, "address": "127.0.0.1", "port": 82}}));
+    world
+        .cases([
+            ("ServerService.CreateServer", server("\"s1\""), refused(Reason::ObjectExists)),
+            ("ServerService.CreateServer", server("s\\x31"), refused(Reason::ObjectExists)),
+            ("ServerService.CreateServer", server("s2"), done()),
+            ("ServerService.ReplaceServer", renamed("'s2'"), refused(Reason::ObjectExists)),
+            ("ServerService.ReplaceServer", renamed("s1"), done()),
+        ])
+        .await;
+    let text = world.backstay.text();
+    assert!(text.contains("    server s1 127.0.0.1:82\n    server s2 127.0.0.1:81\n"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_is_the_word_that_haproxy_reads() {
     let world = World::start(Transport::Grpc, &[]);

@@ -18,6 +18,7 @@ use crate::schema::Schema;
 use crate::schema::check::check;
 use crate::schema::tables::{Kind, MessageId, Resource, ResourceKind, Tables};
 use crate::schema::value::{Object, Value};
+use crate::schema::words::{escaped, split};
 
 /// The engine of all tests: making one takes a while.
 fn engine() -> &'static Engine {
@@ -166,7 +167,9 @@ fn differences(message: MessageId, object: &Object, read: &Object) -> Vec<String
                 found.extend(inside.into_iter().map(|path| format!("{}.{path}", field.json)));
                 one.len() == two.len()
             }
-            (Some(Value::Str(one)), Some(Value::Str(two)), _) => one == two || canonical(one) == **two,
+            (Some(Value::Str(one)), Some(Value::Str(two)), _) => {
+                one == two || canonical(one) == **two || escaped(one, true) == **two
+            }
             (Some(one), Some(two), _) => one == two,
             // A flag may have no text for this value.
             (Some(Value::Bool(false)), None, _) => true,
@@ -196,10 +199,10 @@ fn in_the_words_of(message: MessageId, object: &Object, read: &Object) -> Object
     read
 }
 
-/// The spellings that writing unifies: blanks between words and the brackets of an address.
+/// The spellings that writing unifies: control characters, blanks between words and the brackets of an address.
 fn canonical(text: &str) -> String {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    crate::schema::words::split(bare).words.join(" ")
+    split(&escaped(bare, false)).words.join(" ")
 }
 
 fn lines(document: &Document) -> Vec<Vec<u8>> {

@@ -168,7 +168,7 @@ impl<'o> Printer<'o> {
                 let read = units::address(&text, true, *listen).map(Cow::into_owned);
                 Event::Text(slot.target, read.map_or(Cow::Borrowed(&**value), Cow::Owned))
             }
-            _ => event(slot.target, value),
+            _ => said(slot.target, value, &text),
         });
         Ok(text)
     }
@@ -185,7 +185,7 @@ impl<'o> Printer<'o> {
                 text.push(',');
             }
             text.push_str(&word);
-            self.events.push(event(Target { push: true, ..slot.target }, value));
+            self.events.push(said(Target { push: true, ..slot.target }, value, &word));
         }
         if text.is_empty() {
             return Err(self.fault(slot.target, here, "is needed by what else is set"));
@@ -221,7 +221,7 @@ impl<'o> Printer<'o> {
                     let (word, print_only) = self.item(leaf, rest.target, at, value)?;
                     self.enabled.extend(print_only);
                     self.word(&word);
-                    self.events.push(event(Target { push: true, ..rest.target }, value));
+                    self.events.push(said(Target { push: true, ..rest.target }, value, &word));
                 }
                 Ok(())
             }
@@ -251,17 +251,15 @@ impl<'o> Printer<'o> {
         let Some(Value::Str(text)) = here.get(target) else {
             return Err(self.fault(target, here, "is needed by what else is set"));
         };
-        if !words::is_words(text) {
-            return Err(self.fault(target, here, text::not_words(text)));
+        let text = words::escaped(text, false);
+        if !words::is_words(&text) {
+            return Err(self.fault(target, here, text::not_words(&text)));
         }
         // Blanks between words mean nothing in the file: one is enough.
-        let split = words::split(text).words;
+        let split = words::split(&text).words;
         let bare = split.iter().map(|word| word.len() + 1).sum::<usize>() == text.len() + 1;
-        let text = if bare && !text.contains(['\t', '\u{b}', '\u{c}']) {
-            Cow::Borrowed(&**text)
-        } else {
-            Cow::Owned(split.join(" "))
-        };
+        let joined = (!bare || text.contains(['\t', '\u{b}', '\u{c}'])).then(|| split.join(" "));
+        let text = joined.map_or(text, Cow::Owned);
         self.word(&text);
         self.events.push(Event::Text(target, text));
         Ok(())
@@ -430,6 +428,11 @@ pub(super) fn lists_itself(nodes: &[Node]) -> bool {
         Node::Any(any) => any.items.iter().any(|item| lists_itself(&item.nodes)),
         _ => false,
     })
+}
+
+/// What a line says of a value that stands in it as `word`: of a text, the word.
+fn said<'o>(target: Target, value: &'o Value, word: &Cow<'o, str>) -> Event<'o> {
+    if let Value::Str(_) = value { Event::Text(target, word.clone()) } else { event(target, value) }
 }
 
 fn event(target: Target, value: &Value) -> Event<'_> {

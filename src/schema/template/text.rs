@@ -10,6 +10,10 @@ use crate::schema::words;
 /// The word of one value, and the number of a print-only token.
 pub(super) fn of<'v>(leaf: &Leaf, value: &'v Value) -> Result<(Cow<'v, str>, Option<PrintOnly>), String> {
     match (leaf, value) {
+        (Leaf::Text { strict: false }, Value::Str(text)) => {
+            let text = words::escaped(text, true);
+            one_word(&text).map(|()| (text, None))
+        }
         (Leaf::Text { .. } | Leaf::Joined, Value::Str(text)) => one_word(text).map(|()| (Cow::Borrowed(&**text), None)),
         (Leaf::Address { .. }, Value::Str(text)) => one_word(text).map(|()| (units::address_text(text), None)),
         (Leaf::Number(number), Value::Int(value)) => {
@@ -35,7 +39,7 @@ fn one_word(text: &str) -> Result<(), String> {
         return Ok(());
     }
     if words::breaks_line(text) {
-        return Err("must be one word of the file, without line breaks".to_owned());
+        return Err("must be one word of the file, without line breaks and NUL".to_owned());
     }
     Err(format!("must be one word of the file: write it as {}", quoted(text)))
 }
@@ -43,7 +47,7 @@ fn one_word(text: &str) -> Result<(), String> {
 /// Why a text cannot stand in a line as words.
 pub(super) fn not_words(text: &str) -> String {
     if words::breaks_line(text) {
-        return "must be words of one line, without line breaks".to_owned();
+        return "must be words of one line, without line breaks and NUL".to_owned();
     }
     if text.trim().is_empty() {
         return "must be one or more words".to_owned();

@@ -119,8 +119,8 @@ fn faults_name_the_path_and_what_would_work() {
     assert_eq!(fault.steps.len(), 2, "the flattened message is a step");
     let fault = models.fault("http_request_rule", &json!({"type": "add-header", "hdr_name": "a"}));
     assert_eq!(fault.to_string(), "hdr_format is needed by what else is set");
-    let fault = models.fault("http_request_rule", &json!({"type": "set-path", "path_fmt": "a\nb"}));
-    assert_eq!(fault.to_string(), "path_fmt must be words of one line, without line breaks");
+    let fault = models.fault("http_request_rule", &json!({"type": "set-path", "path_fmt": "a\0b"}));
+    assert_eq!(fault.to_string(), "path_fmt must be words of one line, without line breaks and NUL");
     let fault = models.fault("log_target", &json!({"address": "h"}));
     assert_eq!(fault.path, "facility");
     let fault = models.fault("http_request_rule", &json!({"type": "set-path", "path_fmt": "if x"}));

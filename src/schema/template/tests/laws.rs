@@ -107,7 +107,9 @@ fn says(tables: &Tables, message: MessageId, object: &Object, read: &Object) -> 
                         _ => false,
                     })
             }
-            (Value::Str(one), Some(Value::Str(two)), _) => one == two || canonical(one) == **two,
+            (Value::Str(one), Some(Value::Str(two)), _) => {
+                one == two || canonical(one) == **two || words::escaped(one, true) == **two
+            }
             (one, Some(two), _) => one == two,
             // A flag may have no text for this value.
             (Value::Bool(false), None, _) => true,
@@ -117,10 +119,10 @@ fn says(tables: &Tables, message: MessageId, object: &Object, read: &Object) -> 
     })
 }
 
-/// The spellings that printing unifies: blanks between words and brackets of an address.
+/// The spellings that printing unifies: control characters, blanks between words and brackets of an address.
 fn canonical(text: &str) -> String {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    words::split(bare).words.join(" ")
+    words::split(&words::escaped(bare, false)).words.join(" ")
 }
 
 fn runner(cases: u32) -> TestRunner {
