@@ -51,7 +51,6 @@ const SHOWN: [Row; 21] = [
     ("SpoeEvent", "name", Always, Text),
     ("SpoeMessage", "event", Always, Filler::Object),
     ("SslEngine", "algorithms", Always, Text),
-    ("Server", "address", Always, Text),
     ("ServerTemplate", "port", Always, Zero),
     // A user without a password is shown as one whose empty password is encrypted.
     ("User", "secure_password", Without("password"), True),
@@ -61,10 +60,11 @@ const SHOWN: [Row; 21] = [
     ("HttpResponseRule", "return_content_type", Is("type", &["deny", "return"]), Text),
     // Shown after a write too, see `ECHOED`.
     ("Global", "wurfl_options", Always, Filler::Object),
+    ("Server", "address", Always, Text),
 ];
 
 /// Of these, what the answer to a write shows too: the others repeat what was sent.
-const ECHOED: usize = SHOWN.len() - 1;
+const ECHOED: usize = SHOWN.len() - 2;
 
 /// A deprecated field that repeats another one.
 enum Mirror {
@@ -93,11 +93,10 @@ const IMPLIED: [(&str, &str, &str, &str); 1] = [("Source", "address_second", "us
 
 /// Texts that count as absent when they are empty, though they may be null: message and field. They are shown so, and sent
 /// back; the answer repeats them.
-const EMPTY: [(&str, &str); 4] = [
+const EMPTY: [(&str, &str); 3] = [
     ("HttpErrorRule", "return_content_type"),
     ("HttpRequestRule", "return_content_type"),
     ("HttpResponseRule", "return_content_type"),
-    ("Server", "address"),
 ];
 
 /// The rows of one message, with its fields by their numbers: answers are long, and nothing is looked for by name in them.
