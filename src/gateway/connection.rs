@@ -29,6 +29,7 @@ use tonic::body::Body;
 use super::Names;
 use super::heads::{Heads, SMALL};
 use super::server::{Bounds, Protocols};
+use super::wakes::Wakes;
 use crate::auth::Visitor;
 use crate::error::Result;
 use crate::grpc::memory::{Lease, Memory, full};
@@ -85,11 +86,12 @@ where
     let idle_after = bounds.idle.unwrap_or(FAR);
     let mut idle = std::pin::pin!(tokio::time::sleep(idle_after));
     let (mut listening, mut stopping, mut closing) = (true, false, false);
+    let wakes = Wakes::new();
     loop {
         tokio::select! {
             // What has come is read before anything is closed.
             biased;
-            ended = served.as_mut() => {
+            ended = std::future::poll_fn(|cx| wakes.poll(cx, served.as_mut())) => {
                 if let Err(error) = ended {
                     tracing::debug!(error = %error, "connection ended");
                 }

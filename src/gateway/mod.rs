@@ -27,6 +27,7 @@ pub mod tls;
 mod unread;
 mod upload;
 pub mod view;
+mod wakes;
 
 use std::sync::{Arc, LazyLock};
 

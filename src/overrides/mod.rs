@@ -31,7 +31,7 @@ use self::write::Left;
 use crate::configuration::engine::Engine;
 use crate::configuration::{Clock, Configuration};
 use crate::error::{Error, Reason, Result};
-use crate::runtime::{Runtime, Worker, WorkerListener};
+use crate::runtime::{Runtime, ServerState, Worker, WorkerListener};
 use crate::storage::{MapEdit, MapSync};
 
 pub use file_says::Overruling;
@@ -107,10 +107,11 @@ impl Overrides {
         Ok(overrides)
     }
 
-    /// Makes a write in HAProxy. When it returns, a durable one is kept, whatever worker there is.
+    /// Makes a write in HAProxy. When it returns, a durable one is kept, whatever worker there is. After a write of a
+    /// server's state it tells how the server is.
     ///
     /// Fails as the commands of the socket do; `INVALID_VALUE` with `force_sync` for a map outside of our folder.
-    pub async fn write(&self, write: Write, writer: &Writer) -> Result<()> {
+    pub async fn write(&self, write: Write, writer: &Writer) -> Result<Option<ServerState>> {
         let left = write.left();
         let map = map_of(&left).map(str::to_owned);
         let ours = map.as_deref().is_some_and(|map| self.rooms.maps.check(map).is_ok());
@@ -126,7 +127,11 @@ impl Overrides {
         let bases = if ours { vec![None; left.len()] } else { self.bases(&write, &left).await? };
         let before = self.rooms.runtime.worker();
         let begun = self.begin(&left, bases, ours, writer)?;
-        begun.end(write.carry_out(&self.rooms.runtime).await)?;
+        let (made, server) = match write.carry_out(&self.rooms.runtime).await {
+            Ok(server) => (Ok(()), server),
+            Err(error) => (Err(error), None),
+        };
+        begun.end(made)?;
         self.follow(before, &left).await?;
         if let Some(map) = map.filter(|_| ours) {
             let edits: Vec<MapEdit> = left.iter().filter_map(edit).collect();
@@ -135,7 +140,7 @@ impl Overrides {
                 self.rooms.maps.put(&self.rooms.runtime, &map, edits).await?;
             }
         }
-        Ok(())
+        Ok(server)
     }
 
     /// Makes sure that a worker has what was written which has followed meanwhile: it may have been prepared before the

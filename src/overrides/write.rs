@@ -3,7 +3,7 @@
 use super::state::{ServerField, Target};
 use crate::configuration::plan::{Change, ServerChange};
 use crate::error::{Error, Reason, Result};
-use crate::runtime::{AdminState, MapRef, Runtime};
+use crate::runtime::{AdminState, MapRef, Runtime, ServerState};
 
 /// An ACL that is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,8 +80,16 @@ impl Write {
         }
     }
 
-    /// Makes it in HAProxy, as its caller asked for it.
-    pub(super) async fn carry_out(&self, runtime: &Runtime) -> Result<()> {
+    /// Makes it in HAProxy, as its caller asked for it. Of a server's state it also tells how the server is then, which
+    /// costs little in the same go.
+    pub(super) async fn carry_out(&self, runtime: &Runtime) -> Result<Option<ServerState>> {
+        if let Write::Server(backend, server, ServerField::State, value) = self {
+            return runtime.set_server_states(backend, server, None, Some(admin_state(value)?)).await.map(Some);
+        }
+        self.make(runtime).await.map(|()| None)
+    }
+
+    async fn make(&self, runtime: &Runtime) -> Result<()> {
         match self {
             Write::MapAdd(map, key, value) => runtime.map_add(map, key, value).await,
             Write::MapSet(map, key, value) => runtime.map_set(map, key, value).await,

@@ -1,4 +1,4 @@
-//! One command, sent again until a worker that runs has answered it.
+//! Commands, sent again until a worker that runs has answered them.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::answer;
 use super::client::{Runtime, Target};
 use super::command::Command;
-use super::connection::{Connection, End};
-use super::lane::{Lane, Miss, too_large};
+use super::connection::Connection;
+use super::lane::{Lane, Miss, worth};
 use crate::error::{Error, Reason, Result};
 
 /// Connections that may break under a command. It might be the command that breaks them.
@@ -25,6 +25,11 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Whether an earlier attempt may have been carried out.
+    pub(super) fn is_repeated(&self) -> bool {
+        self.again
+    }
+
     /// The answer without severity; an error if HAProxy refused.
     pub(super) fn text(self) -> Result<String> {
         match answer::check(&self.bytes, &self.command.text()) {
@@ -34,11 +39,11 @@ impl Answer {
     }
 }
 
-/// A command on its way to the worker that runs.
+/// Commands on their way to the worker that runs, one behind the other.
 pub(super) struct Attempts<'a> {
     runtime: &'a Runtime,
     target: &'a Target,
-    command: Command,
+    commands: Vec<Command>,
     deadline: Instant,
     /// An attempt met a worker that is going, or a connection that broke, and may have been carried out.
     again: bool,
@@ -46,46 +51,51 @@ pub(super) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    pub(super) fn new(runtime: &'a Runtime, command: Command, limit: Duration) -> Self {
+    pub(super) fn new(runtime: &'a Runtime, commands: Vec<Command>, limit: Duration) -> Self {
         let deadline = Instant::now() + limit;
-        Attempts { runtime, target: runtime.target(), command, deadline, again: false, lost: 0 }
+        Attempts { runtime, target: runtime.target(), commands, deadline, again: false, lost: 0 }
     }
 
-    /// Waits until the worker that runs takes the command.
+    /// Waits until the worker that runs takes the commands.
     pub(super) async fn permit(&self) -> Result<()> {
-        if self.command.is_read() {
+        if self.commands.iter().all(Command::is_read) {
             return Ok(());
         }
         self.runtime.opened(self.deadline).await.map_err(|error| self.unless_done(error))
     }
 
     /// An attempt on a shared connection.
-    pub(super) async fn on(&self, lane: &Lane) -> Result<Bytes, Miss> {
-        lane.call(self.target, self.command.clone(), self.runtime.access(), self.deadline).await
+    pub(super) async fn on(&self, lane: &Lane) -> Result<Vec<Bytes>, Miss> {
+        lane.call(&self.commands, self.runtime.access(), self.deadline).await
     }
 
     /// An attempt on a connection of its own.
-    pub(super) async fn alone(&self) -> Result<Bytes, Miss> {
+    pub(super) async fn alone(&self) -> Result<Vec<Bytes>, Miss> {
         let opened = Connection::open(self.target, self.deadline, self.again).await;
         let mut connection = opened.map_err(Miss::Failed)?;
-        if !self.runtime.access().allows(&self.command, connection.worker(), self.target) {
+        if !self.runtime.access().allows(&self.commands, connection.worker(), self.target) {
             return Err(Miss::Barred);
         }
-        exchange(&mut connection, self.target, &self.command, self.deadline).await
+        exchange(&mut connection, self.target, &self.commands, self.deadline).await
     }
 
-    /// The answer, if it counts; nothing when the command is to be sent again.
-    pub(super) async fn settle(&mut self, result: Result<Bytes, Miss>) -> Result<Option<Answer>> {
+    /// The answers, if they count; nothing when the commands are to be sent again.
+    pub(super) async fn settle(&mut self, result: Result<Vec<Bytes>, Miss>) -> Result<Option<Vec<Answer>>> {
         let error = match result {
-            Ok(bytes) => return Ok(Some(Answer { bytes, command: self.command.clone(), again: self.again })),
+            Ok(answers) => {
+                let (commands, again) = (std::mem::take(&mut self.commands), self.again);
+                let answered = answers.into_iter().zip(commands);
+                return Ok(Some(answered.map(|(bytes, command)| Answer { bytes, command, again }).collect()));
+            }
             Err(Miss::Failed(error)) => return Err(self.unless_done(error)),
             Err(Miss::Barred) => Error::new(Reason::RuntimeUnavailable, "another worker of haproxy has followed"),
-            Err(Miss::Gone(answer, error)) => {
-                self.lost += u32::from(answer.is_none());
-                let refused = |answer: Bytes| answer::check(&answer, "").is_err();
-                self.again |= !self.command.is_read() && !answer.is_some_and(refused);
+            Err(Miss::Gone(answers, error)) => {
+                self.lost += u32::from(answers.len() < self.commands.len());
+                let refused = |at: usize| answers.get(at).is_some_and(|answer| answer::check(answer, "").is_err());
+                let made = |(at, command): (usize, &Command)| !command.is_read() && !refused(at);
+                self.again |= self.commands.iter().enumerate().any(made);
                 // Lines of a payload would stand twice in the map.
-                let once = self.command.has_payload() && self.again && self.lost > 0;
+                let once = self.commands.iter().any(Command::has_payload) && self.again && self.lost > 0;
                 if once || self.lost > LOST || Instant::now() >= self.deadline {
                     return Err(self.unless_done(error));
                 }
@@ -106,22 +116,17 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// Sends one command over a connection.
-pub(super) async fn exchange(
+/// Sends commands over a connection.
+async fn exchange(
     connection: &mut Connection,
     target: &Target,
-    command: &Command,
+    commands: &[Command],
     deadline: Instant,
-) -> Result<Bytes, Miss> {
-    let (mut answers, end) = connection.exchange(target, &[command], deadline).await;
-    let answer = answers.pop().map(|answer| without_prompts(answer, command));
-    let limit = target.limits.max_answer;
-    match (answer, end) {
-        (Some(answer), End::Runs) if answer.len() <= limit => Ok(answer),
-        (Some(_), End::Runs) | (None, End::TooLarge) => Err(Miss::Failed(too_large(limit))),
-        (answer, End::Lost(error)) => Err(Miss::Gone(answer, error)),
-        (answer, _) => Err(Miss::Gone(answer, target.lost(&std::io::ErrorKind::UnexpectedEof.into()))),
-    }
+) -> Result<Vec<Bytes>, Miss> {
+    let sent: Vec<&Command> = commands.iter().collect();
+    let (answers, end) = connection.exchange(target, &sent, deadline).await;
+    let plain = answers.into_iter().zip(commands).map(|(answer, command)| without_prompts(answer, command));
+    worth(target, commands.len(), plain.collect(), &end, true)
 }
 
 /// HAProxy prompts for each line of a payload, before 3.1.

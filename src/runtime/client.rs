@@ -204,7 +204,7 @@ impl Runtime {
     ///
     /// `RUNTIME_UNAVAILABLE` when none answers.
     pub async fn look(&self) -> Result<Worker> {
-        let answer = self.call(Command::new("show info")).await?;
+        let answer = self.call_one(Command::new("show info")).await?;
         let sign = Sign::read(&answer.bytes).ok_or_else(|| Error::internal("unexpected answer to show info"))?;
         Ok(sign.worker)
     }
@@ -212,7 +212,7 @@ impl Runtime {
     /// The worker that runs, and when its program began, before it read the configuration; `None` by the clock of another
     /// machine.
     pub async fn began(&self) -> Result<(Worker, Option<SystemTime>)> {
-        let answer = self.call(Command::new("show info float")).await?;
+        let answer = self.call_one(Command::new("show info float")).await?;
         let sign = Sign::read(&answer.bytes).ok_or_else(|| Error::internal("unexpected answer to show info"))?;
         let local = self.inner.target.addresses.load().iter().all(Address::is_local);
         Ok((sign.worker, began(&answer.bytes).filter(|_| local)))
@@ -237,7 +237,7 @@ impl Runtime {
 
     /// Carries out steps that have to meet one and the same worker. When another one follows in between, they begin
     /// again with that one (the second argument says so), unless the outcome of what was begun must not be guessed: then
-    /// they return it as a value. Short commands that steps start together are sent together, and carried out in order.
+    /// they return it as a value.
     pub async fn on_one<T, F>(&self, steps: impl Fn(Runtime, bool) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -251,8 +251,7 @@ impl Runtime {
                 Some(worker) => worker,
                 None => self.look().await?,
             };
-            let mut one = self.one(worker);
-            one.access.lane = self.quietest_lane();
+            let one = self.one(worker);
             match steps(one.clone(), again).await {
                 Err(_) if one.is_replaced() => again = true,
                 result => return result,
@@ -270,19 +269,6 @@ impl Runtime {
             let message = "haproxy's new worker is still being given what was written to the one before";
             Error::new(Reason::RuntimeUnavailable, message)
         })
-    }
-
-    /// A change, and a read that finds it made, in one go.
-    pub(super) async fn change_and_read<C, T>(
-        &self,
-        change: impl Future<Output = Result<C>>,
-        read: impl Future<Output = Result<T>>,
-    ) -> (Result<C>, Result<T>) {
-        // A read does not wait for a worker that is being prepared, and would overtake the change.
-        if let Err(error) = self.opened(Instant::now() + self.limits().command_timeout).await {
-            return (Err(error.clone()), Err(error));
-        }
-        tokio::join!(biased; change, read)
     }
 
     /// Sends any command and returns its whole answer without severity. The answer may hold anything: it is read on a
@@ -306,41 +292,59 @@ impl Runtime {
         if command.has_payload() {
             return Err(Error::internal("a command with a payload cannot share a connection"));
         }
-        self.call(command).await?.text()
+        self.call_one(command).await?.text()
+    }
+
+    /// Short commands that are sent together: one worker carries them out in their order. A read among changes finds them
+    /// made.
+    pub(super) async fn together<const N: usize>(&self, commands: [Command; N]) -> Result<[Result<String>; N]> {
+        commands.iter().try_for_each(|command| self.check_length(command))?;
+        let answers = self.call(commands.into()).await?;
+        let texts: Vec<Result<String>> = answers.into_iter().map(Answer::text).collect();
+        texts.try_into().map_err(|_| Error::internal("not as many answers as commands"))
+    }
+
+    /// The same for a change that a question stands in front of; also says whether an earlier attempt may have made it.
+    pub(super) async fn guarded(&self, command: Command) -> Result<(String, bool)> {
+        self.check_length(&command)?;
+        let answer = self.call_one(command).await?;
+        let again = answer.is_repeated();
+        Ok((answer.text()?, again))
     }
 
     /// A change that may take its time, on a connection of its own.
     pub(super) async fn long(&self, command: Command) -> Result<String> {
         self.check_length(&command)?;
-        let mut attempts = Attempts::new(self, command, self.limits().stream_timeout);
+        let mut attempts = Attempts::new(self, vec![command], self.limits().stream_timeout);
         let _slot = self.inner.slots.short(self.listing_deadline()).await?;
         loop {
             attempts.permit().await?;
             let result = attempts.alone().await;
-            if let Some(answer) = attempts.settle(result).await? {
-                return answer.text();
+            if let Some(answers) = attempts.settle(result).await? {
+                return only(answers)?.text();
             }
         }
     }
 
-    async fn call(&self, command: Command) -> Result<Answer> {
-        let mut attempts = Attempts::new(self, command, self.limits().command_timeout);
+    async fn call_one(&self, command: Command) -> Result<Answer> {
+        only(self.call(vec![command]).await?)
+    }
+
+    async fn call(&self, commands: Vec<Command>) -> Result<Vec<Answer>> {
+        let mut attempts = Attempts::new(self, commands, self.limits().command_timeout);
         loop {
             attempts.permit().await?;
-            let lane = self.access.lane.or_else(|| self.quietest_lane());
-            let lane = lane.and_then(|at| self.inner.lanes.get(at));
-            let lane = lane.ok_or_else(|| Error::internal("a runtime client without lanes"))?;
+            let lane = self.quietest_lane().ok_or_else(|| Error::internal("a runtime client without lanes"))?;
             let result = attempts.on(lane).await;
-            if let Some(answer) = attempts.settle(result).await? {
-                return Ok(answer);
+            if let Some(answers) = attempts.settle(result).await? {
+                return Ok(answers);
             }
         }
     }
 
     /// Ties go to the first one, so that a lone caller keeps one connection busy and not all of them.
-    fn quietest_lane(&self) -> Option<usize> {
-        let lanes = self.inner.lanes.iter().enumerate();
-        lanes.min_by_key(|(_, lane)| lane.waiting()).map(|(at, _)| at)
+    fn quietest_lane(&self) -> Option<&Lane> {
+        self.inner.lanes.iter().min_by_key(|lane| lane.waiting())
     }
 
     /// A listing, read in pieces.
@@ -396,11 +400,16 @@ impl Runtime {
     }
 }
 
+/// The answer to a single command.
+fn only(answers: Vec<Answer>) -> Result<Answer> {
+    answers.into_iter().next().ok_or_else(|| Error::internal("a command without an answer"))
+}
+
 /// Has every new worker prepared by those that listen, for as long as the client is there.
 async fn prepare_workers(target: Arc<Target>, client: Weak<Inner>) {
     while let Some((worker, serial)) = target.workers.unprepared().await {
         let Some(inner) = client.upgrade() else { return };
-        let runtime = Runtime { inner, access: Access { only: Some(worker), ahead: true, lane: None } };
+        let runtime = Runtime { inner, access: Access { only: Some(worker), ahead: true } };
         for listener in target.workers.listeners() {
             listener.prepare(worker, &runtime).await;
         }

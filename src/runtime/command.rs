@@ -14,6 +14,15 @@ pub struct Command {
     line: BytesMut,
     payload: Option<Bytes>,
     settled_by: Option<Reason>,
+    guard: Option<Box<Guard>>,
+}
+
+/// A question in front of a change.
+#[derive(Debug, Clone)]
+struct Guard {
+    question: Command,
+    key: String,
+    lets: fn(answer: &str, key: &str) -> bool,
 }
 
 impl Command {
@@ -21,14 +30,14 @@ impl Command {
     pub fn new(words: &'static str) -> Self {
         let mut line = BytesMut::with_capacity(words.len() + 48);
         line.put_slice(words.as_bytes());
-        Command { line, payload: None, settled_by: None }
+        Command { line, payload: None, settled_by: None, guard: None }
     }
 
     /// A command out of words, each escaped on its own.
     ///
     /// `INVALID_VALUE` for an empty list and for words that cannot be sent, see [`Command::arg`].
     pub fn from_words<S: AsRef<str>>(words: &[S]) -> Result<Self> {
-        let mut command = Command { line: BytesMut::new(), payload: None, settled_by: None };
+        let mut command = Command { line: BytesMut::new(), payload: None, settled_by: None, guard: None };
         for word in words {
             command = command.arg("word", word.as_ref())?;
         }
@@ -96,6 +105,24 @@ impl Command {
         self
     }
 
+    /// Sends it only when the answer to a question about `key` lets it, over the same connection, so that what tells of
+    /// the worker behind the command holds for both. Else the answer to the question takes the place of its own, so this
+    /// is for commands that answer nothing when they are carried out.
+    #[must_use]
+    pub(super) fn only_if(self, question: Command, key: &str, lets: fn(answer: &str, key: &str) -> bool) -> Self {
+        Command { guard: Some(Box::new(Guard { question, key: key.to_owned(), lets })), ..self }
+    }
+
+    /// The question in front of it.
+    pub(super) fn question(&self) -> Option<&Command> {
+        self.guard.as_ref().map(|guard| &guard.question)
+    }
+
+    /// Whether the answer to its question lets it be sent.
+    pub(super) fn is_let(&self, answer: &[u8]) -> bool {
+        self.guard.as_ref().is_none_or(|guard| (guard.lets)(&String::from_utf8_lossy(answer), &guard.key))
+    }
+
     /// Whether a refusal for this reason, when the command is sent again, means that it was carried out before.
     pub(super) fn is_settled_by(&self, refusal: Reason) -> bool {
         self.settled_by == Some(refusal)
@@ -113,7 +140,7 @@ impl Command {
 
     /// Bytes on the wire, without the commands sent before it on the same connection.
     pub fn len(&self) -> usize {
-        self.line.len() + self.payload.as_ref().map_or(0, Bytes::len) + 5
+        self.line.len() + self.payload.as_ref().map_or(0, Bytes::len) + 5 + self.question().map_or(0, Command::len)
     }
 
     /// Never: a command has at least one word.

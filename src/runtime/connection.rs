@@ -1,5 +1,6 @@
 //! Connections to the worker that runs.
 
+use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
@@ -149,18 +150,8 @@ impl Connection {
         commands: &[&Command],
         deadline: Instant,
     ) -> (Vec<Bytes>, End) {
-        let mut out = BytesMut::with_capacity(256);
-        for command in commands {
-            command.write_to(&mut out);
-        }
-        // An answer of `show info` itself says what is asked behind all others.
-        let asked = commands.last().is_some_and(|last| last.is_look());
-        if !asked {
-            out.extend_from_slice(LOOK);
-        }
         let mut answers = Vec::with_capacity(commands.len() + 1);
-        let expected = commands.len() + usize::from(!asked);
-        let read = self.converse(&out, &mut answers, expected, target.limits.max_answer);
+        let read = self.converse(commands, &mut answers, target.limits.max_answer);
         let end = match timeout_at(deadline, read).await {
             Err(_) => End::Lost(target.late()),
             Ok(Err(error)) => End::Lost(target.lost(&error)),
@@ -175,16 +166,28 @@ impl Connection {
         (answers, end)
     }
 
-    /// Writes and reads so many answers; false when one is larger than `limit`.
-    async fn converse(
-        &mut self,
-        out: &[u8],
-        answers: &mut Vec<Bytes>,
-        expected: usize,
-        limit: usize,
-    ) -> io::Result<bool> {
-        self.socket.write_all(out).await?;
+    /// Writes commands and reads their answers; false when one is larger than `limit`. The last answer tells which worker
+    /// answers.
+    async fn converse(&mut self, commands: &[&Command], answers: &mut Vec<Bytes>, limit: usize) -> io::Result<bool> {
+        let Some(mut withheld) = self.question(commands, limit).await? else { return Ok(false) };
+        let mut out = BytesMut::with_capacity(256);
+        for (at, command) in commands.iter().enumerate() {
+            if !withheld.contains_key(&at) {
+                command.write_to(&mut out);
+            }
+        }
+        // An answer of `show info` itself says what is asked behind all others.
+        let asked = commands.last().is_some_and(|last| last.is_look());
+        if !asked {
+            out.extend_from_slice(LOOK);
+        }
+        self.socket.write_all(&out).await?;
+        let expected = commands.len() + usize::from(!asked);
         while answers.len() < expected {
+            if let Some(answer) = withheld.remove(&answers.len()) {
+                answers.push(answer);
+                continue;
+            }
             // What tells which worker answers has to pass.
             let limit = if answers.len() + 1 == expected { limit.max(SIGN) } else { limit };
             match next_answer(&mut self.socket, &mut self.buffer, limit).await? {
@@ -193,6 +196,27 @@ impl Connection {
             }
         }
         Ok(true)
+    }
+
+    /// Asks what stands in front of commands. Returns the answers that do not let theirs be sent, by the position of the
+    /// command; nothing when one is larger than `limit`.
+    async fn question(&mut self, commands: &[&Command], limit: usize) -> io::Result<Option<HashMap<usize, Bytes>>> {
+        let mut withheld = HashMap::new();
+        let questions =
+            || commands.iter().enumerate().filter_map(|(at, command)| Some((at, command, command.question()?)));
+        let mut out = BytesMut::new();
+        questions().for_each(|(.., question)| question.write_to(&mut out));
+        if out.is_empty() {
+            return Ok(Some(withheld));
+        }
+        self.socket.write_all(&out).await?;
+        for (at, command, _) in questions() {
+            let Some(answer) = next_answer(&mut self.socket, &mut self.buffer, limit).await? else { return Ok(None) };
+            if !command.is_let(&answer) {
+                withheld.insert(at, answer);
+            }
+        }
+        Ok(Some(withheld))
     }
 }
 

@@ -1,19 +1,22 @@
 //! One long-lived connection that serves short commands of many callers.
 //!
-//! A lane is a task with a queue. Whatever waits in the queue when the connection is free is written at once, and the
-//! answers come back in that order; `show info` behind them tells whether they are worth anything. Only commands whose
-//! answers cannot hold a line that starts with HAProxy's prompt may take a lane: all others get a connection of their
-//! own ([`super::lines`]), whose answer ends with the connection.
+//! Whoever finds the connection free talks over it: to hand the work to a task and to be woken again would cost more than
+//! the work. Who finds it taken waits in the queue of the lane's task; whatever waits there when the connection is free
+//! is written at once, and the answers come back in that order. `show info` behind them tells whether they are worth
+//! anything. Only commands whose answers cannot hold a line that starts with HAProxy's prompt may take a lane: all others
+//! get a connection of their own ([`super::lines`]), whose answer ends with the connection.
 //!
 //! An idle connection is closed after [`Limits::connection_idle`], so that it keeps no worker alive that is going.
+//!
+//! [`Limits::connection_idle`]: super::client::Limits::connection_idle
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::client::Target;
 use super::command::Command;
@@ -32,49 +35,54 @@ pub(super) struct Access {
     pub(super) only: Option<Worker>,
     /// A write may be sent to a worker that is being prepared.
     pub(super) ahead: bool,
-    /// The lane that short commands take, so that those which start together are written together, in their order.
-    pub(super) lane: Option<usize>,
 }
 
 impl Access {
-    /// Whether the command may be sent to the worker now.
-    pub(super) fn allows(self, command: &Command, worker: Worker, target: &Target) -> bool {
+    /// Whether the commands may be sent to the worker now.
+    pub(super) fn allows(self, commands: &[Command], worker: Worker, target: &Target) -> bool {
         self.only.is_none_or(|only| only == worker)
-            && (self.ahead || command.is_read() || target.workers.is_open(worker))
+            && (self.ahead || commands.iter().all(Command::is_read) || target.workers.is_open(worker))
     }
 }
 
-/// Why a command has no answer that counts.
+/// Why commands have no answers that count.
 #[derive(Debug)]
 pub(super) enum Miss {
-    /// It was not sent: the worker that runs is not the wanted one, or takes no ordinary writes yet.
+    /// They were not sent: the worker that runs is not the wanted one, or takes no ordinary writes yet.
     Barred,
-    /// It was sent to a worker that is going, or the connection broke; with the answer, if there was one.
-    Gone(Option<Bytes>, Error),
+    /// They were sent to a worker that is going, or the connection broke; with the answers that came.
+    Gone(Vec<Bytes>, Error),
     /// Nothing more can be done.
     Failed(Error),
 }
 
-/// A command on its way, with the place where its answer goes.
+type Answers = std::result::Result<Vec<Bytes>, Miss>;
+
+/// Commands on their way, one behind the other, with the place where their answers go.
 struct Job {
-    command: Command,
+    commands: Vec<Command>,
     access: Access,
     deadline: Instant,
-    reply: oneshot::Sender<std::result::Result<Bytes, Miss>>,
+    reply: oneshot::Sender<Answers>,
 }
 
 impl Job {
-    fn finish(self, result: std::result::Result<Bytes, Miss>) {
-        // The caller may have gone: its answer is of no use to anybody else.
-        drop(self.reply.send(result));
+    fn finish(self, answers: Answers) {
+        // The caller may have gone: its answers are of no use to anybody else.
+        drop(self.reply.send(answers));
+    }
+
+    fn bytes(&self) -> usize {
+        self.commands.iter().map(Command::len).sum()
     }
 }
 
 /// The handle of a lane. The task ends when the handle is dropped.
 #[derive(Debug)]
 pub(super) struct Lane {
+    line: Arc<Line>,
     queue: mpsc::Sender<Job>,
-    waiting: Arc<AtomicUsize>,
+    waiting: AtomicUsize,
 }
 
 /// Counts a caller as waiting for as long as it lives, also when the caller gives up.
@@ -90,8 +98,9 @@ impl Lane {
     /// Starts the task. Needs a Tokio runtime.
     pub(super) fn start(target: Arc<Target>) -> Self {
         let (queue, jobs) = mpsc::channel(256);
-        tokio::spawn(Serving { jobs, target, connection: None, patient: false }.run());
-        Lane { queue, waiting: Arc::new(AtomicUsize::new(0)) }
+        let line = Arc::new(Line { target, seat: Mutex::new(Seat::new()), opened: Notify::new() });
+        tokio::spawn(Serving { jobs, line: line.clone(), open: false }.run());
+        Lane { line, queue, waiting: AtomicUsize::new(0) }
     }
 
     /// Callers that wait for an answer of this lane.
@@ -99,114 +108,169 @@ impl Lane {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Sends a command and waits for its whole answer, prompt removed.
-    pub(super) async fn call(
-        &self,
-        target: &Target,
-        command: Command,
-        access: Access,
-        deadline: Instant,
-    ) -> std::result::Result<Bytes, Miss> {
+    /// Sends commands together and waits for their whole answers, prompts removed.
+    pub(super) async fn call(&self, commands: &[Command], access: Access, deadline: Instant) -> Answers {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
-        let (reply, answer) = oneshot::channel();
+        // Those who wait already are served before.
+        if let Ok(mut seat) = self.line.seat.try_lock() {
+            return self.line.talk(&mut seat, commands, access, deadline).await;
+        }
+        let (reply, answers) = oneshot::channel();
         let gone = || Miss::Failed(Error::internal("the task of a runtime connection has ended"));
-        let job = Job { command, access, deadline, reply };
+        let job = Job { commands: commands.to_vec(), access, deadline, reply };
         match timeout_at(deadline, self.queue.send(job)).await {
-            Err(_) => return Err(Miss::Failed(target.late())),
+            Err(_) => return Err(Miss::Failed(self.line.target.late())),
             Ok(sent) => sent.map_err(|_| gone())?,
         }
-        answer.await.map_err(|_| gone())?
+        answers.await.map_err(|_| gone())?
+    }
+}
+
+/// What the callers of a lane and its task share.
+#[derive(Debug)]
+struct Line {
+    target: Arc<Target>,
+    seat: Mutex<Seat>,
+    /// Told of each new connection.
+    opened: Notify,
+}
+
+/// The connection of a lane, for one at a time. Who gives up in the middle takes it along.
+#[derive(Debug)]
+struct Seat {
+    connection: Option<Connection>,
+    /// A worker that is going was met last.
+    patient: bool,
+    used: Instant,
+}
+
+impl Seat {
+    fn new() -> Self {
+        Seat { connection: None, patient: false, used: Instant::now() }
+    }
+
+    /// Puts a connection back, if it may be used again.
+    fn leave(&mut self, connection: Connection, end: &End) {
+        self.patient = matches!(end, End::Going);
+        if matches!(end, End::Runs) {
+            (self.connection, self.used) = (Some(connection), Instant::now());
+        }
+    }
+}
+
+impl Line {
+    async fn connect(&self, seat: &mut Seat, deadline: Instant) -> Result<Connection> {
+        if let Some(connection) = seat.connection.take().filter(|connection| connection.is_usable(&self.target)) {
+            return Ok(connection);
+        }
+        let opened = Connection::open(&self.target, deadline, seat.patient).await?;
+        self.opened.notify_one();
+        Ok(opened)
+    }
+
+    /// The commands of one caller.
+    async fn talk(&self, seat: &mut Seat, commands: &[Command], access: Access, deadline: Instant) -> Answers {
+        let mut connection = self.connect(seat, deadline).await.map_err(Miss::Failed)?;
+        if !access.allows(commands, connection.worker(), &self.target) {
+            seat.connection = Some(connection);
+            return Err(Miss::Barred);
+        }
+        let sent: Vec<&Command> = commands.iter().collect();
+        let (answers, end) = connection.exchange(&self.target, &sent, deadline).await;
+        seat.leave(connection, &end);
+        worth(&self.target, commands.len(), answers, &end, true)
+    }
+
+    /// Hands answers, or a miss, to every job of the batch.
+    async fn serve(&self, seat: &mut Seat, batch: VecDeque<Job>, deadline: Instant) {
+        let mut connection = match self.connect(seat, deadline).await {
+            Ok(connection) => connection,
+            Err(error) => return batch.into_iter().for_each(|job| job.finish(Err(Miss::Failed(error.clone())))),
+        };
+        let worker = connection.worker();
+        let allowed = |job: &Job| job.access.allows(&job.commands, worker, &self.target);
+        let (batch, barred): (VecDeque<Job>, VecDeque<Job>) = batch.into_iter().partition(allowed);
+        barred.into_iter().for_each(|job| job.finish(Err(Miss::Barred)));
+        if batch.is_empty() {
+            seat.connection = Some(connection);
+            return;
+        }
+        let commands: Vec<&Command> = batch.iter().flat_map(|job| &job.commands).collect();
+        let (answers, end) = connection.exchange(&self.target, &commands, deadline).await;
+        seat.leave(connection, &end);
+        let (mut answers, mut first_without) = (answers.into_iter(), true);
+        for job in batch {
+            let expected = job.commands.len();
+            let own: Vec<Bytes> = answers.by_ref().take(expected).collect();
+            let blamed = own.len() < expected && std::mem::take(&mut first_without);
+            let worth = worth(&self.target, expected, own, &end, blamed);
+            job.finish(worth);
+        }
+    }
+}
+
+/// What answers are worth that came for so many commands. `blamed`: where the next one is too large, it is one of theirs.
+pub(super) fn worth(target: &Target, expected: usize, answers: Vec<Bytes>, end: &End, blamed: bool) -> Answers {
+    let limit = target.limits.max_answer;
+    match end {
+        End::Runs if answers.iter().any(|answer| answer.len() > limit) => Err(Miss::Failed(too_large(limit))),
+        End::Runs => Ok(answers),
+        End::TooLarge if blamed && answers.len() < expected => Err(Miss::Failed(too_large(limit))),
+        End::Lost(error) => Err(Miss::Gone(answers, error.clone())),
+        End::TooLarge | End::Going => Err(Miss::Gone(answers, target.lost(&std::io::ErrorKind::UnexpectedEof.into()))),
     }
 }
 
 /// The task of a lane.
 struct Serving {
     jobs: mpsc::Receiver<Job>,
-    target: Arc<Target>,
-    connection: Option<Connection>,
-    /// A worker that is going was met last.
-    patient: bool,
+    line: Arc<Line>,
+    /// There may be a connection.
+    open: bool,
 }
 
 impl Serving {
     async fn run(mut self) {
-        while let Some(first) = self.next_job().await {
+        loop {
+            let job = tokio::select! {
+                job = self.jobs.recv() => job,
+                () = rest(&self.line, &mut self.open) => continue,
+            };
+            let Some(first) = job else { return };
+            let mut seat = self.line.seat.lock().await;
+            let mut bytes = first.bytes();
             let mut batch = VecDeque::from([first]);
-            let mut bytes = batch.front().map_or(0, |job| job.command.len());
             while batch.len() < BATCH_COMMANDS && bytes < BATCH_BYTES {
                 let Ok(job) = self.jobs.try_recv() else { break };
-                bytes += job.command.len();
+                bytes += job.bytes();
                 batch.push_back(job);
             }
             batch.retain(|job| !job.reply.is_closed());
             if let Some(deadline) = batch.iter().map(|job| job.deadline).min() {
-                self.serve(batch, deadline).await;
+                self.line.serve(&mut seat, batch, deadline).await;
             }
         }
     }
+}
 
-    /// Waits for a command; a connection that is idle for long is closed.
-    async fn next_job(&mut self) -> Option<Job> {
-        if self.connection.is_some() {
-            match timeout(self.target.limits.connection_idle, self.jobs.recv()).await {
-                Ok(job) => return job,
-                Err(_) => self.connection = None,
+/// Waits for a connection, and closes it once it is idle for long.
+async fn rest(line: &Line, open: &mut bool) {
+    if !*open {
+        line.opened.notified().await;
+        *open = true;
+    }
+    loop {
+        let (now, limit) = (Instant::now(), line.target.limits.connection_idle);
+        let mut due = now + limit;
+        if let Ok(mut seat) = line.seat.try_lock() {
+            due = seat.used + limit;
+            if seat.connection.is_none() || due <= now {
+                (seat.connection, *open) = (None, false);
+                return;
             }
         }
-        self.jobs.recv().await
-    }
-
-    /// Hands an answer, or a miss, to every command of the batch.
-    async fn serve(&mut self, mut batch: VecDeque<Job>, deadline: Instant) {
-        let mut connection = match self.connect(deadline).await {
-            Ok(connection) => connection,
-            Err(error) => return batch.into_iter().for_each(|job| job.finish(Err(Miss::Failed(error.clone())))),
-        };
-        let worker = connection.worker();
-        for job in std::mem::take(&mut batch) {
-            if job.access.allows(&job.command, worker, &self.target) {
-                batch.push_back(job);
-            } else {
-                job.finish(Err(Miss::Barred));
-            }
-        }
-        if batch.is_empty() {
-            self.connection = Some(connection);
-            return;
-        }
-        let commands: Vec<&Command> = batch.iter().map(|job| &job.command).collect();
-        let (answers, end) = connection.exchange(&self.target, &commands, deadline).await;
-        self.patient = matches!(end, End::Going);
-        if matches!(end, End::Runs) {
-            self.connection = Some(connection);
-        }
-        self.hand_out(batch, answers, &end);
-    }
-
-    async fn connect(&mut self, deadline: Instant) -> Result<Connection> {
-        match self.connection.take().filter(|connection| connection.is_usable(&self.target)) {
-            Some(connection) => Ok(connection),
-            None => Connection::open(&self.target, deadline, self.patient).await,
-        }
-    }
-
-    fn hand_out(&self, batch: VecDeque<Job>, answers: Vec<Bytes>, end: &End) {
-        let limit = self.target.limits.max_answer;
-        let mut first_without = true;
-        let mut answers = answers.into_iter();
-        for job in batch {
-            let answer = answers.next();
-            let missing = answer.is_none() && std::mem::take(&mut first_without);
-            let result = match (answer, end) {
-                (Some(answer), End::Runs) if answer.len() > limit => Err(Miss::Failed(too_large(limit))),
-                (Some(answer), End::Runs) => Ok(answer),
-                (None, End::TooLarge) if missing => Err(Miss::Failed(too_large(limit))),
-                (answer, End::Lost(error)) => Err(Miss::Gone(answer, error.clone())),
-                (answer, _) => Err(Miss::Gone(answer, self.target.lost(&std::io::ErrorKind::UnexpectedEof.into()))),
-            };
-            job.finish(result);
-        }
+        sleep_until(due).await;
     }
 }
 

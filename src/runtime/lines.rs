@@ -58,7 +58,7 @@ impl Reader {
             match asked.map_err(|_| target.late())? {
                 Ok(sign) if search.found(sign).await?.is_some() => {
                     let worker = sign.worker;
-                    if !access.allows(command, worker, &target) {
+                    if !access.allows(std::slice::from_ref(command), worker, &target) {
                         let message = "another worker of haproxy has followed";
                         return Err(Error::new(Reason::RuntimeUnavailable, message));
                     }

@@ -76,18 +76,25 @@ impl Runtime {
         check_key(key)?;
         check_value(value)?;
         let command = &Command::new("add map").arg("map", &map.0)?.arg("key", key)?.arg("value", value)?;
+        let question = Command::new("get map").arg("map", &map.0)?.arg("key", key)?;
         let _alone = self.adding(key).await;
+        let mut before = false;
+        match self.guarded(command.clone().only_if(question, key, is_absent)).await {
+            Ok((answer, _)) if answer.is_empty() => return Ok(()),
+            Ok((answer, again)) => match parse_lookup(&answer, key) {
+                Lookup::Found(found) => return there(map, key, again && found == value),
+                Lookup::Absent | Lookup::Unknown => before = again,
+            },
+            // A key that `get map` cannot read, or another refusal, which comes again.
+            Err(error) if error.reason() == Reason::RuntimeRejected => {}
+            Err(error) => return Err(error),
+        }
+        // Only the listing tells.
         self.on_one(|one, again| async move {
-            match one.find(map, key).await? {
-                // It has arrived, though the answer has not.
-                Some(entry) if again && entry.value == value => return Ok(()),
-                Some(_) => {
-                    let message = format!("key '{key}' exists already in map '{map}'");
-                    return Err(Error::new(Reason::ObjectExists, message).with("key", key));
-                }
-                None => {}
+            match one.scan(map, key).await? {
+                Some(entry) => there(map, key, (again || before) && entry.value == value),
+                None => one.short(command.clone()).await.map(drop),
             }
-            one.short(command.clone()).await.map(drop)
         })
         .await
     }
@@ -109,12 +116,12 @@ impl Runtime {
             let delete = async {
                 let reference = one.reference(map, key).await?;
                 let command = Command::new("del map").arg("map", &map.0)?.arg("key", &reference)?;
-                let all = one.short(command.clone().settled_by(Reason::ObjectNotFound));
+                let all = command.clone().settled_by(Reason::ObjectNotFound);
                 if reference.starts_with('#') {
-                    return all.await.map(drop);
+                    return one.short(all).await.map(drop);
                 }
                 // Of several entries with the key, HAProxy 3.4 deletes one at a time.
-                let (first, mut next) = tokio::join!(biased; all, one.short(command.clone()));
+                let [first, mut next] = one.together([all, command.clone()]).await?;
                 first?;
                 while next.is_ok() {
                     next = one.short(command.clone()).await;
@@ -203,6 +210,20 @@ impl Runtime {
             None => Err(no_entry(map, key)),
         }
     }
+}
+
+/// Whether the answer of `get map` says for sure that there is no such key.
+fn is_absent(answer: &str, key: &str) -> bool {
+    matches!(parse_lookup(answer, key), Lookup::Absent)
+}
+
+/// What it means for an addition that the key is there: it has arrived, though its answer has not come, or there was one.
+fn there(map: &MapRef, key: &str, arrived: bool) -> Result<()> {
+    if arrived {
+        return Ok(());
+    }
+    let message = format!("key '{key}' exists already in map '{map}'");
+    Err(Error::new(Reason::ObjectExists, message).with("key", key))
 }
 
 fn no_entry(map: &MapRef, key: &str) -> Error {

@@ -41,7 +41,7 @@ impl Iterator for Stats {
 impl Runtime {
     /// `show info`.
     pub async fn info(&self) -> Result<Info> {
-        Ok(Info::parse(&self.short(Command::new("show info")).await?))
+        Ok(Info::new(self.short(Command::new("show info")).await?))
     }
 
     /// HAProxy's version, such as `2.6.12-1+deb12u4`.

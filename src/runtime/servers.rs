@@ -8,23 +8,12 @@ use crate::error::{Error, Reason, Result};
 impl Runtime {
     /// Servers of a backend as they run. `PARENT_NOT_FOUND` when there is no such backend.
     pub async fn servers(&self, backend: &str) -> Result<Vec<ServerState>> {
-        let command = Command::new("show servers state").arg("backend", backend)?;
-        match self.short(command).await {
-            Ok(answer) => Ok(parse_servers(&answer)),
-            Err(error) if error.reason() == Reason::ObjectNotFound => {
-                let message = format!("no backend '{backend}' runs in haproxy");
-                Err(Error::new(Reason::ParentNotFound, message).detail(error.detail_text().unwrap_or_default()))
-            }
-            Err(error) => Err(error),
-        }
+        running(backend, self.short(show(backend)?).await)
     }
 
     /// One server. `PARENT_NOT_FOUND` or `OBJECT_NOT_FOUND`.
     pub async fn server(&self, backend: &str, server: &str) -> Result<ServerState> {
-        let servers = self.servers(backend).await?;
-        servers.into_iter().find(|state| state.name == server).ok_or_else(|| {
-            Error::new(Reason::ObjectNotFound, format!("no server '{server}' runs in backend '{backend}'"))
-        })
+        named(backend, server, self.servers(backend).await?)
     }
 
     /// Sets health, if it differs, and what the operator asks of a server, as far as they are given. Returns the server as
@@ -44,15 +33,15 @@ impl Runtime {
                     one.set_server_health(backend, server, health).await?;
                 }
             }
-            let set = async {
-                match admin {
-                    Some(admin) => one.set_server_state(backend, server, admin).await,
-                    None => Ok(()),
-                }
-            };
-            let (set, state) = one.change_and_read(set, one.server(backend, server)).await;
-            set.map_err(|error| unknown_parent(error, backend))?;
-            state
+            let Some(admin) = admin else { return one.server(backend, server).await };
+            let change = set(backend, server)?.words("state").words(admin.word());
+            let [set, shown] = one.together([change, show(backend)?]).await?;
+            let state = running(backend, shown).and_then(|servers| named(backend, server, servers));
+            match set {
+                Ok(_) => state,
+                // What there is not is said as a read says it.
+                Err(error) => Err(state.err().unwrap_or_else(|| unknown_parent(error, backend))),
+            }
         })
         .await
     }
@@ -140,6 +129,29 @@ fn unknown_parent(error: Error, backend: &str) -> Error {
     }
     let message = format!("no backend '{backend}' runs in haproxy");
     Error::new(Reason::ParentNotFound, message).detail(error.detail_text().unwrap_or_default())
+}
+
+fn show(backend: &str) -> Result<Command> {
+    Command::new("show servers state").arg("backend", backend)
+}
+
+/// The servers in an answer to [`show`].
+fn running(backend: &str, answer: Result<String>) -> Result<Vec<ServerState>> {
+    match answer {
+        Ok(answer) => Ok(parse_servers(&answer)),
+        Err(error) if error.reason() == Reason::ObjectNotFound => {
+            let message = format!("no backend '{backend}' runs in haproxy");
+            Err(Error::new(Reason::ParentNotFound, message).detail(error.detail_text().unwrap_or_default()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn named(backend: &str, server: &str, servers: Vec<ServerState>) -> Result<ServerState> {
+    servers
+        .into_iter()
+        .find(|state| state.name == server)
+        .ok_or_else(|| Error::new(Reason::ObjectNotFound, format!("no server '{server}' runs in backend '{backend}'")))
 }
 
 fn set(backend: &str, server: &str) -> Result<Command> {

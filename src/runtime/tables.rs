@@ -23,9 +23,7 @@ impl Runtime {
 
     /// One stick table. `OBJECT_NOT_FOUND`.
     pub async fn table(&self, name: &str) -> Result<TableInfo> {
-        let answer = self.short(Command::new("show table")).await?;
-        let found = answer.lines().filter_map(|line| parse_table_info(line.as_bytes())).find(|t| t.name == name);
-        found.ok_or_else(|| no_table(name))
+        table_of(&self.short(Command::new("show table")).await?, name)
     }
 
     /// Entries of a table, read in pieces; with filters, those that meet all of them, at most four.
@@ -45,8 +43,7 @@ impl Runtime {
     /// The entry of a key, if there is one. `OBJECT_NOT_FOUND` without such a table, `RUNTIME_REJECTED` for binary tables:
     /// HAProxy does not look up their keys, only their listing has them.
     pub async fn table_entry(&self, table: &str, key: &str) -> Result<Option<TableEntry>> {
-        let command = Command::new("show table").arg("table", table)?.words("key").arg("key", key)?;
-        let answer = self.short(command).await?;
+        let answer = self.short(show_key(table, key)?).await?;
         Ok(answer.lines().find_map(|line| parse_table_entry(line.as_bytes())))
     }
 
@@ -94,9 +91,9 @@ impl Runtime {
     pub async fn add_to_table_entry(&self, table: &str, key: &str, amounts: &[(DataType, i64)]) -> Result<TableEntry> {
         let _alone = self.adding(table).await;
         self.on_one(|one, _| async move {
-            let (info, known) = tokio::join!(one.table(table), one.table_entry(table, key));
-            check_table_key(info?.kind, key)?;
-            let known = known?;
+            let [tables, known] = one.together([Command::new("show table"), show_key(table, key)?]).await?;
+            check_table_key(table_of(&tables?, table)?.kind, key)?;
+            let known = known?.lines().find_map(|line| parse_table_entry(line.as_bytes()));
             let sum = |(kind, amount): &(DataType, i64)| {
                 let before = known.as_ref().and_then(|entry| entry.number(kind)).unwrap_or(0);
                 (kind.clone(), before.saturating_add_signed(*amount).min(kind.largest()))
@@ -139,6 +136,16 @@ impl Runtime {
             other => other.map(drop),
         }
     }
+}
+
+fn show_key(table: &str, key: &str) -> Result<Command> {
+    Command::new("show table").arg("table", table)?.words("key").arg("key", key)
+}
+
+/// The table of a name in the answer of `show table`.
+fn table_of(answer: &str, name: &str) -> Result<TableInfo> {
+    let found = answer.lines().filter_map(|line| parse_table_info(line.as_bytes())).find(|t| t.name == name);
+    found.ok_or_else(|| no_table(name))
 }
 
 fn with_filters(mut command: Command, filters: &[Filter], array: bool) -> Result<Command> {

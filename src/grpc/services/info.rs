@@ -1,15 +1,16 @@
 //! What runs: this program, the machine, the processes of HAProxy.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Context;
 use crate::error::Result;
+use crate::proto::fields::runtime::{get_process_info_response, process_info};
 use crate::proto::messages;
 use crate::proto::runtime as pb;
 use crate::runtime::{Info, InfoValue};
-use crate::schema::tables::Kind;
+use crate::schema::tables::{FieldIndex, Kind, Tables};
 use crate::schema::value::{Object, Value};
-use crate::schema::wire;
 
 pub(super) async fn get(context: Context, _: pb::GetInfoRequest) -> Result<pb::GetInfoResponse> {
     let api = pb::ApiInfo { build_date: "0001-01-01T00:00:00.000Z".into(), version: context.version.into() };
@@ -50,39 +51,40 @@ fn line_of(file: &str, name: &str) -> Option<String> {
     line.split_once(':').map(|(_, value)| value.to_owned())
 }
 
-pub(super) async fn processes(context: Context, _: pb::GetProcessInfoRequest) -> Result<pb::GetProcessInfoResponse> {
-    let info = context.runtime.info().await?;
-    let socket = context.runtime.addresses().first().map(ToString::to_string).unwrap_or_default();
-    let item = item(&context, &info)?;
-    Ok(pb::GetProcessInfoResponse {
-        processes: vec![pb::ProcessInfo { error: None, info: Some(item), runtime_api: socket }],
-    })
-}
+/// Where values of HAProxy stand in what is told of a process, by their names without what the two spell differently:
+/// `Curr_Conns` of HAProxy is `curr_conns` here. Found once.
+pub(super) struct Places(HashMap<String, (FieldIndex, Kind)>);
 
-/// Fills the message by name: `Uptime_sec` of HAProxy is `uptime_sec` here.
-fn item(context: &Context, info: &Info) -> Result<pb::ProcessInfoItem> {
-    let tables = &context.schema.tables;
-    let id = messages::runtime::PROCESS_INFO_ITEM;
-    let places: HashMap<String, usize> =
-        tables.messages[id].fields.iter().enumerate().map(|(at, field)| (key(&field.name), at)).collect();
-    let mut object = Object::new();
-    for (name, value) in &info.fields {
-        let renamed = RENAMED.iter().find(|(theirs, _)| theirs == name).map_or(name.as_str(), |(_, ours)| ours);
-        let Some(&at) = places.get(&key(renamed)) else { continue };
-        match (tables.messages[id].fields[at].kind, value) {
-            (Kind::Int64 | Kind::Int32, InfoValue::Int(number)) => object.set(at, Value::Int(*number)),
-            // HAProxy writes a date as 2026/10/17.
-            (Kind::String, InfoValue::Text(text)) if name == "Release_date" => {
-                object.set(at, Value::Str(text.replace('/', "-").into()));
-            }
-            (Kind::String, InfoValue::Text(text)) => object.set(at, Value::Str(text.as_str().into())),
-            (Kind::String, InfoValue::Int(number)) => object.set(at, Value::Str(number.to_string().into())),
-            _ => {}
-        }
+impl Places {
+    pub(super) fn new(tables: &Tables) -> Self {
+        let fields = &tables.messages[messages::runtime::PROCESS_INFO_ITEM].fields;
+        let places = fields.iter().enumerate().map(|(at, field)| {
+            let mut name = String::new();
+            fold(&field.name, &mut name);
+            (name, (at, field.kind))
+        });
+        Places(places.collect())
     }
-    let mut bytes = Vec::new();
-    wire::encode(tables, id, &object, &mut bytes);
-    prost::Message::decode(bytes.as_slice()).map_err(crate::error::Error::internal)
+
+    fn item(&self, info: &Info) -> Object {
+        let (mut object, mut folded) = (Object::new(), String::new());
+        for (name, value) in info.fields() {
+            let renamed = RENAMED.iter().find(|(theirs, _)| *theirs == name).map_or(name, |(_, ours)| ours);
+            fold(renamed, &mut folded);
+            let Some((at, kind)) = self.0.get(&folded) else { continue };
+            match (kind, value) {
+                (Kind::Int64 | Kind::Int32, InfoValue::Int(number)) => object.set(*at, Value::Int(number)),
+                // HAProxy writes a date as 2026/10/17.
+                (Kind::String, InfoValue::Text(text)) if name == "Release_date" => {
+                    object.set(*at, Value::Str(text.replace('/', "-").into()));
+                }
+                (Kind::String, InfoValue::Text(text)) => object.set(*at, Value::Str(text.into())),
+                (Kind::String, InfoValue::Int(number)) => object.set(*at, Value::Str(number.to_string().into())),
+                _ => {}
+            }
+        }
+        object
+    }
 }
 
 /// Values that HAProxy calls otherwise: its name, ours.
@@ -93,7 +95,19 @@ const RENAMED: [(&str, &str); 4] = [
     ("SslFrontendSessionReuse_pct", "ssl_frontend_session_reuse"),
 ];
 
-/// A name without what the two spell differently.
-fn key(name: &str) -> String {
-    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+/// Puts into `out` the letters and digits of a name, in lower case.
+fn fold(name: &str, out: &mut String) {
+    out.clear();
+    out.extend(name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()));
+}
+
+pub(super) async fn processes(context: Context, places: Arc<Places>) -> Result<Object> {
+    let info = context.runtime.info().await?;
+    let socket = context.runtime.addresses().first().map(ToString::to_string).unwrap_or_default();
+    let mut process = Object::new();
+    process.set(process_info::INFO, Value::Object(places.item(&info)));
+    process.set(process_info::RUNTIME_API, Value::Str(socket.into()));
+    let mut answer = Object::new();
+    answer.set(get_process_info_response::PROCESSES, Value::List(vec![Value::Object(process)]));
+    Ok(answer)
 }

@@ -71,7 +71,9 @@ impl Table {
 
     fn runtime(&mut self) {
         self.unary("runtime.v2.InfoService/GetInfo", info::get);
-        self.unary("runtime.v2.InfoService/GetProcessInfo", info::processes);
+        let places = Arc::new(info::Places::new(&self.schema.tables));
+        let processes = move |context, _| info::processes(context, Arc::clone(&places));
+        self.objects("runtime.v2.InfoService/GetProcessInfo", processes);
         self.unary("runtime.v2.HealthService/GetHealth", health::get);
         self.unary("runtime.v2.MapService/ListMaps", maps::list);
         self.unary("runtime.v2.MapService/GetMap", maps::get);
@@ -221,16 +223,19 @@ impl Table {
     /// A method that works on objects instead of structs.
     fn objects<F, R>(&mut self, path: &str, function: F)
     where
-        F: Fn(Context, Object) -> R + Send + Sync + Copy + 'static,
+        F: Fn(Context, Object) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Object>> + Send + 'static,
     {
-        self.answer(path, move |context, request| async move { function(context, request).await.map(Answer::Message) });
+        self.answer(path, move |context, request| {
+            let answer = function(context, request);
+            async move { answer.await.map(Answer::Message) }
+        });
     }
 
     /// The same with an answer of any form.
     fn answer<F, R>(&mut self, path: &str, function: F)
     where
-        F: Fn(Context, Object) -> R + Send + Sync + Copy + 'static,
+        F: Fn(Context, Object) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Answer>> + Send + 'static,
     {
         if let Some(id) = self.schema.tables.method_by_path.get(format!("/backstay.{path}").as_str()).copied() {

@@ -94,33 +94,47 @@ pub(super) async fn set(context: Context, request: Object) -> Result<Object> {
         _ => None,
     });
     let now = match health {
-        Some(_) => context.runtime.set_server_states(backend, name, health, None).await?,
-        None => context.runtime.server(backend, name).await?,
+        Some(_) => Some(context.runtime.set_server_states(backend, name, health, None).await?),
+        None if is_compared(&context, &wanted) => Some(context.runtime.server(backend, name).await?),
+        None => None,
     };
     let persistence = request.enum_number(fields::set_runtime_server_request::PERSISTENCE);
     let persistence = persistence.and_then(|number| pb::Persistence::try_from(number).ok()).unwrap_or_default();
     let writer = writer(&context, persistence, false);
-    for (field, value) in values(&context, &wanted, &now, writer.durable) {
+    let mut state = None;
+    for (field, value) in values(&context, &wanted, now.as_ref()) {
         let write = Write::Server(backend.to_owned(), name.to_owned(), field, value);
-        context.overrides.write(write, &writer).await?;
+        state = context.overrides.write(write, &writer).await?;
     }
-    let state = context.runtime.server(backend, name).await?;
+    let state = match state {
+        Some(state) => state,
+        None => context.runtime.server(backend, name).await?,
+    };
     Ok(answer(fields::set_runtime_server_response::SERVER, Value::Object(object(&state))))
 }
 
-/// What is to be set that differs, in the order in which it is set. REST knows states only. A durable state is set also
-/// where the server has it: that may be for the time being.
-fn values(context: &Context, wanted: &Object, now: &ServerState, durable: bool) -> Vec<(ServerField, String)> {
+/// Whether something is to be set that is compared with what the server has.
+fn is_compared(context: &Context, wanted: &Object) -> bool {
+    let compared = [runtime_server::ADDRESS, runtime_server::PORT, runtime_server::WEIGHT];
+    context.transport == Transport::Grpc && compared.into_iter().any(|field| wanted.get(field).is_some())
+}
+
+/// What is to be set that differs, in the order in which it is set. REST knows states only. A state is set also where the
+/// server has it: that may be for the time being.
+fn values(context: &Context, wanted: &Object, now: Option<&ServerState>) -> Vec<(ServerField, String)> {
     let mut values = Vec::new();
     if context.transport == Transport::Grpc {
         let port = wanted.int(runtime_server::PORT).map(|port| port.to_string());
-        let address = wanted.str(runtime_server::ADDRESS).or(now.address.as_deref());
-        let running = now.address.as_ref().map(|address| joined(address, now.port.map(|port| port.to_string())));
+        let has_address = now.and_then(|now| now.address.as_deref());
+        let has_port = || now.and_then(|now| now.port).map(|port| port.to_string());
+        let address = wanted.str(runtime_server::ADDRESS).or(has_address);
+        let running = has_address.map(|address| joined(address, has_port()));
         let asked = address.filter(|_| wanted.str(runtime_server::ADDRESS).is_some() || port.is_some());
-        let asked = asked.map(|address| joined(address, port.or_else(|| now.port.map(|port| port.to_string()))));
+        let asked = asked.map(|address| joined(address, port.or_else(has_port)));
         values.extend(asked.filter(|asked| Some(asked) != running.as_ref()).map(|asked| (ServerField::Address, asked)));
         let weight = wanted.int(runtime_server::WEIGHT).map(|weight| weight.to_string());
-        values.extend(weight.filter(|weight| *weight != now.weight.to_string()).map(|w| (ServerField::Weight, w)));
+        let has_weight = now.map(|now| now.weight.to_string());
+        values.extend(weight.filter(|weight| Some(weight) != has_weight.as_ref()).map(|w| (ServerField::Weight, w)));
         let text = |field: FieldIndex| wanted.str(field).map(str::to_owned);
         values.extend(text(runtime_server::AGENT_ADDR).map(|address| (ServerField::AgentAddress, address)));
         values.extend(text(runtime_server::AGENT_SEND).map(|send| (ServerField::AgentSend, send)));
@@ -136,7 +150,6 @@ fn values(context: &Context, wanted: &Object, now: &ServerState, durable: bool) 
         admin_state::DRAIN => Some(AdminState::Drain),
         _ => None,
     });
-    let admin = admin.filter(|admin| durable || *admin != now.admin_state);
     values.extend(admin.map(|admin| (ServerField::State, admin.word().to_owned())));
     values
 }

@@ -1,45 +1,43 @@
 //! `show info`.
 
 /// A value of `show info`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InfoValue {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InfoValue<'a> {
     /// A whole number.
     Int(i64),
     /// Anything else.
-    Text(String),
+    Text(&'a str),
 }
 
-/// What `show info` says about the process, in HAProxy's order.
+/// What `show info` says about the process. Its lines are only read when somebody wants them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Info {
-    /// Names as HAProxy writes them (`Uptime_sec`, `Ulimit-n`) with their values.
-    pub fields: Vec<(String, InfoValue)>,
+    text: String,
 }
 
 impl Info {
-    /// Reads the lines `Name: value`.
-    pub fn parse(answer: &str) -> Self {
-        let fields = answer
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .map(|(name, value)| {
-                let value = value.trim();
-                let value = value.parse().map_or_else(|_| InfoValue::Text(value.to_owned()), InfoValue::Int);
-                (name.to_owned(), value)
-            })
-            .collect();
-        Info { fields }
+    /// Holds the lines `Name: value`.
+    pub fn new(answer: String) -> Self {
+        Info { text: answer }
+    }
+
+    /// Names as HAProxy writes them (`Uptime_sec`, `Ulimit-n`) with their values, in HAProxy's order.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, InfoValue<'_>)> {
+        self.text.lines().filter_map(|line| line.split_once(':')).map(|(name, value)| {
+            let value = value.trim();
+            (name, value.parse().map_or(InfoValue::Text(value), InfoValue::Int))
+        })
     }
 
     /// A value by its name.
-    pub fn get(&self, name: &str) -> Option<&InfoValue> {
-        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    pub fn get(&self, name: &str) -> Option<InfoValue<'_>> {
+        self.fields().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     /// A number by its name.
     pub fn int(&self, name: &str) -> Option<i64> {
         match self.get(name)? {
-            InfoValue::Int(number) => Some(*number),
+            InfoValue::Int(number) => Some(number),
             InfoValue::Text(_) => None,
         }
     }
@@ -69,7 +67,7 @@ mod tests {
 
     #[test]
     fn numbers_and_texts_are_told_apart() {
-        let info = Info::parse(include_str!("../../../tests/data/runtime/show_info.txt"));
+        let info = Info::new(include_str!("../../../tests/data/runtime/show_info.txt").to_owned());
         assert_eq!(info.version(), Some("2.6.12-1+deb12u4"));
         assert_eq!(info.int("Nbthread"), Some(2));
         assert_eq!(info.text("Uptime"), Some("0d 0h00m01s"));
