@@ -88,18 +88,18 @@ mod tests {
         let waker = Waker::from(Arc::clone(&count));
         let mut cx = Context::from_waker(&waker);
         let (mut polled, mut kept) = (0, None);
-        let mut future = std::pin::pin!(std::future::poll_fn(|cx: &mut Context<'_>| {
-            polled += 1;
-            kept = Some(cx.waker().clone());
-            if polled < 3 {
-                cx.waker().wake_by_ref();
-            }
-            Poll::<()>::Pending
-        }));
-        assert!(wakes.poll(&mut cx, future.as_mut()).is_pending());
-        assert_eq!(count.0.load(Ordering::Relaxed), 0);
-        drop(future);
-        assert_eq!(polled, 3);
+        {
+            let mut future = std::pin::pin!(std::future::poll_fn(|cx: &mut Context<'_>| {
+                polled += 1;
+                kept = Some(cx.waker().clone());
+                if polled < 3 {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::<()>::Pending
+            }));
+            assert!(wakes.poll(&mut cx, future.as_mut()).is_pending());
+        }
+        assert_eq!((polled, count.0.load(Ordering::Relaxed)), (3, 0));
         kept.unwrap().wake();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
     }

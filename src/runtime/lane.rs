@@ -191,7 +191,9 @@ impl Line {
         let worker = connection.worker();
         let allowed = |job: &Job| job.access.allows(&job.commands, worker, &self.target);
         let (batch, barred): (VecDeque<Job>, VecDeque<Job>) = batch.into_iter().partition(allowed);
-        barred.into_iter().for_each(|job| job.finish(Err(Miss::Barred)));
+        for job in barred {
+            job.finish(Err(Miss::Barred));
+        }
         if batch.is_empty() {
             seat.connection = Some(connection);
             return;
