@@ -18,6 +18,7 @@ use crate::support::haproxy::{binary, version};
 const IGNORED: &[(&str, &str, &str)] = &[
     ("frontend", "unknown keyword line", "HAProxy has no such keyword"),
     ("frontend", "option unknown-option", "HAProxy has no such keyword"),
+    ("frontend", "no option httplog", "HAProxy takes no `no` before this option"),
     ("backend", "\\x62ackend 'other'", "a header whose keyword is written with an escape"),
     ("*", "maxconn \"${MAXCONN-1000}\"", "a number out of a variable: `not_shown` names the field"),
     ("*", "maxconn \"${MAXCONN-2000}\"", "a number out of a variable: `not_shown` names the field"),

@@ -147,7 +147,7 @@ async fn bad_input(world: &mut World) {
         // A line feed would begin another line of the file.
         (
             "BackendService.CreateBackend",
-            backend(json!({"name": "b", "description": injected})),
+            backend(json!({"name": "b", "description": "x\0y"})),
             refused(Reason::InvalidValue),
         ),
         (
@@ -157,12 +157,13 @@ async fn bad_input(world: &mut World) {
         ),
         (
             "HttpRequestRuleService.CreateHttpRequestRule",
+            // The line feed is written as an escape, which is no condition.
             rule(json!({"index": 0, "type": "allow", "cond": "if", "cond_test": injected})),
-            refused(Reason::InvalidValue),
+            refused(Reason::ConfigurationRejected),
         ),
         (
             "HttpRequestRuleService.CreateHttpRequestRule",
-            rule(json!({"index": 0, "type": "set-header", "hdr_name": "X", "hdr_format": injected})),
+            rule(json!({"index": 0, "type": "set-header", "hdr_name": "X", "hdr_format": "x\0y"})),
             refused(Reason::InvalidValue),
         ),
         // HAProxy refuses the candidate and says where.

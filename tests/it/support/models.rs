@@ -194,12 +194,12 @@ fn what_no_client_could_decode_is_found() {
     let backends = "/v2/services/haproxy/configuration/backends?x=y";
     let backend = |backend: Json| of(backends, 200, json!({"_version": 1, "data": [backend]}));
     assert_eq!(backend(json!({"name": "b", "mode": "http"})), Vec::<String>::new());
-    for wrong in [json!({}), json!({"name": "a b"}), json!({"name": "b", "mode": "x"}), json!({"name": null})] {
+    for wrong in [json!({}), json!({"name": "b", "mode": "x"}), json!({"name": null})] {
         assert_eq!(backend(wrong).len(), 1);
     }
     let servers = "/v2//services/haproxy/configuration/servers/";
-    let server = |port: i64| json!({"data": [{"name": "s", "address": "::1", "check": "enabled", "port": port}]});
-    assert_eq!(of(servers, 200, server(80)), Vec::<String>::new());
-    assert_eq!(of(servers, 200, server(70_000)).len(), 1);
+    let server = |port: Json| json!({"data": [{"name": "s", "address": "::1", "check": "enabled", "port": port}]});
+    assert_eq!(of(servers, 200, server(json!(80))), Vec::<String>::new());
+    assert_eq!(of(servers, 200, server(json!("80"))).len(), 1);
     assert_eq!(of(servers, 404, json!({"code": "404"})).len(), 1);
 }
