@@ -49,6 +49,11 @@ impl Ledger {
         self.doubtful.iter().flatten().any(|(doubtful, _)| doubtful == key)
     }
 
+    /// Whether there is anything of which nobody knows what it is.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        !self.doubtful.is_empty()
+    }
+
     /// Notes an acknowledged change.
     pub(super) fn done(&mut self, change: &Change, how: &str) {
         self.changes += 1;

@@ -46,6 +46,10 @@ const WRITERS: usize = 4;
 /// How long reads, files and the running HAProxy have to agree after a restart.
 const AGREEMENT: Duration = Duration::from_secs(30);
 
+/// How long what is in doubt has to stay the same before it counts: what became of a write at run time that had no answer
+/// is found out beside the reads, and tried again each second while HAProxy cannot be asked.
+const DOUBT: Duration = Duration::from_secs(3);
+
 fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -182,6 +186,8 @@ async fn settle(ground: &Ground, writers: &mut [Writer]) -> Vec<String> {
 /// Returns what never agreed, and what the API shows.
 async fn agreed(ground: &Ground, client: &Client, writers: &[Writer]) -> Result<(Vec<String>, Found), Refusal> {
     let deadline = Instant::now() + AGREEMENT;
+    let in_doubt = writers.iter().any(|writer| writer.ledger.is_in_doubt());
+    let mut steady: Option<(Found, Instant)> = None;
     loop {
         let (mut faults, mut found) = (Vec::new(), Found::new());
         let reloads = client.call("ReloadService.ListReloads", &json!({})).await?.message;
@@ -204,7 +210,12 @@ async fn agreed(ground: &Ground, client: &Client, writers: &[Writer]) -> Result<
         }
         // What was written at run time is brought back soon, but not before reads are answered.
         let complete = writers.iter().all(|writer| writer.ledger.agrees(&writer.share(&found)));
-        if faults.is_empty() && complete || Instant::now() > deadline {
+        let since = match &steady {
+            Some((before, since)) if *before == found => *since,
+            _ => steady.insert((found.clone(), Instant::now())).1,
+        };
+        let certain = !in_doubt || since.elapsed() >= DOUBT;
+        if faults.is_empty() && complete && certain || Instant::now() > deadline {
             return Ok((faults, found));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
