@@ -72,6 +72,17 @@ fn script(bench: &Bench, name: &str, text: &str) {
     bench.script(name, &text.replace("{haproxy}", &binary().into_string().unwrap()));
 }
 
+/// A backstay beside an HAProxy without a master, which a command reloads by starting a new one, after a delay in ms.
+fn without_master(delay: &str) -> (Bench, Daemon, Client) {
+    let mut bench = Bench::new();
+    bench.set("CI_DATAPLANE_RELOAD_DELAY_OVERRIDE", delay);
+    script(&bench, "again", SF);
+    let daemon = Daemon::start(&bench);
+    bench.start(&["-r", "{dir}/bin/again"]);
+    let client = bench.client(Transport::Rest);
+    (bench, daemon, client)
+}
+
 async fn version(client: &Client) -> i64 {
     let answer = client.call("RawConfigurationService.GetVersion", &json!({})).await.unwrap();
     answer.message["version"].as_i64().unwrap()
@@ -198,12 +209,7 @@ async fn forced_reloads_that_a_master_does_not_count_are_errors() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stats_socket_may_move_or_appear_where_there_is_no_master() {
-    let mut bench = Bench::new();
-    bench.set("CI_DATAPLANE_RELOAD_DELAY_OVERRIDE", "20");
-    script(&bench, "again", SF);
-    let _daemon = Daemon::start(&bench);
-    bench.start(&["-r", "{dir}/bin/again"]);
-    let client = bench.client(Transport::Rest);
+    let (bench, _daemon, client) = without_master("20");
     let moved = bench.path("moved.sock").display().to_string();
     let global = json!({"runtime_apis": [{"address": moved, "level": "admin"}]});
     let request = json!({"global": global, "version": version(&client).await});
@@ -223,12 +229,7 @@ async fn a_stats_socket_may_move_or_appear_where_there_is_no_master() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn runtime_calls_stay_with_the_socket_that_answers_until_the_new_one_is_there() {
-    let mut bench = Bench::new();
-    bench.set("CI_DATAPLANE_RELOAD_DELAY_OVERRIDE", "1500");
-    script(&bench, "again", SF);
-    let _daemon = Daemon::start(&bench);
-    bench.start(&["-r", "{dir}/bin/again"]);
-    let client = bench.client(Transport::Rest);
+    let (bench, _daemon, client) = without_master("1500");
     let answers = async || {
         let server = json!({"backend": "be", "name": "s1"});
         client.call("RuntimeServerService.GetRuntimeServer", &server).await.map(drop)

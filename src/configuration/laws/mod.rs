@@ -390,6 +390,30 @@ fn a_section_reads_as_it_was_sent_and_no_other_line_changes() {
     assert!(written * 10 > tried * 8, "only {written} of {tried} sections could be written");
 }
 
+/// The section that `base` has of a kind.
+fn main_key(rules: &Resource) -> Key {
+    if rules.singleton { Key::Singleton } else { Key::Name("main".to_owned()) }
+}
+
+/// That section replaced by a random object that it takes.
+fn replaced_main(
+    dice: &mut Dice,
+    base: &Document,
+    resource: MessageId,
+    rules: &Resource,
+    hostile: bool,
+) -> Option<Edited> {
+    let key = main_key(rules);
+    let attempt = |object: &Object| {
+        let mut object = object.clone();
+        if let [identity] = rules.identity[..] {
+            object.set(identity, Value::Str("main".into()));
+        }
+        engine().replace(base, resource, &Place::default(), &key, &object)
+    };
+    fitted(dice, resource, hostile, &attempt).map(|(_, edited)| edited)
+}
+
 fn check_section(dice: &mut Dice, base: &Document, resource: MessageId, rules: &Resource, hostile: bool) -> bool {
     let nowhere = Place::default();
     let what = name(resource);
@@ -408,16 +432,9 @@ fn check_section(dice: &mut Dice, base: &Document, resource: MessageId, rules: &
         assert_same(&deleted, base, &format!("{what}: created and deleted"));
     }
 
-    let key = if rules.singleton { Key::Singleton } else { Key::Name("main".to_owned()) };
+    let key = main_key(rules);
     let bare = engine().get(base, resource, &nowhere, &key).unwrap();
-    let attempt = |object: &Object| {
-        let mut object = object.clone();
-        if let [identity] = rules.identity[..] {
-            object.set(identity, Value::Str("main".into()));
-        }
-        engine().replace(base, resource, &nowhere, &key, &object)
-    };
-    let Some((_, edited)) = fitted(dice, resource, hostile, &attempt) else { return false };
+    let Some(edited) = replaced_main(dice, base, resource, rules, hostile) else { return false };
     let document = edited.document;
     assert_eq!(foreign(&document, resource), foreign(base, resource), "{what}");
     let read = engine().get(&document, resource, &nowhere, &key).unwrap();

@@ -212,15 +212,8 @@ fn a_section_in_other_spellings_is_the_same_object() {
 
 fn respell_section(dice: &mut Dice, base: &Document, resource: MessageId, rules: &Resource) -> bool {
     let nowhere = Place::default();
-    let key = if rules.singleton { Key::Singleton } else { Key::Name("main".to_owned()) };
-    let attempt = |object: &Object| {
-        let mut object = object.clone();
-        if let [identity] = rules.identity[..] {
-            object.set(identity, Value::Str("main".into()));
-        }
-        engine().replace(base, resource, &nowhere, &key, &object)
-    };
-    let Some((_, edited)) = fitted(dice, resource, false, &attempt) else { return false };
+    let key = main_key(rules);
+    let Some(edited) = replaced_main(dice, base, resource, rules, false) else { return false };
     let plain = edited.document;
     let read = engine().get(&plain, resource, &nowhere, &key).unwrap();
     let at = engine().section_at(&plain, rules, &key).unwrap();
