@@ -2,8 +2,9 @@
 //!
 //! Knows no transport: it takes the bytes of the header. Slow hashes run outside the async threads, a few at a time and one
 //! of each user; a password that was right once is remembered as a salted digest until its user changes, and is never made
-//! to wait. Wrong ones are, see `guesses`. What a user began ends when the user does.
+//! to wait. Wrong ones are, see `guesses`; the same one many times at once is one guess, see `attempts`. What a user began ends when the user does.
 
+mod attempts;
 mod crypt;
 mod guesses;
 mod line;
@@ -21,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::attempts::Attempts;
 use self::guesses::Guesses;
 use self::line::Line;
 pub use self::secret::{Password, Secret};
@@ -126,6 +128,8 @@ struct Users {
     decoys: Vec<Arc<Account>>,
     /// Their line, for all of them.
     unknown: Line<()>,
+    /// What is being tried for them.
+    unknown_attempts: Attempts,
 }
 
 /// A user, and what is known of it.
@@ -133,6 +137,8 @@ struct Account {
     password: Password,
     /// Passwords that were right.
     verified: Mutex<HashSet<Digest>>,
+    /// Passwords that are being tried.
+    attempts: Attempts,
     /// Callers whose passwords take long to check.
     line: Line<()>,
     session: Session,
@@ -190,35 +196,49 @@ impl Authenticator {
         let users = self.users.load_full();
         let account = users.by_name.get(name.as_str());
         let digest = self.digest(&name, given.as_bytes());
-        let known = || account.filter(|account| account.remembers(&digest)).map(|account| account.session.clone());
-        if let Some(session) = known() {
-            return Ok(session);
+        if let Some(account) = account.filter(|account| account.remembers(&digest)) {
+            return Ok(account.session.clone());
         }
-        let user = self.digest(&name, b"");
-        let mut turn = self.guesses.turn(user, address).await?;
-        // Who was in front may have had the same password.
-        if let Some(session) = known() {
-            turn.right();
-            return Ok(session);
-        }
-        turn.wait().await;
-        let right = if let Some(account) = account {
-            self.fits(account, &account.line, &name, given, &digest).await?
-        } else {
-            let decoy = users.decoys.get(usize::from(user[0]) % users.decoys.len().max(1));
-            if let Some(decoy) = decoy {
-                self.fits(decoy, &users.unknown, &name, given, &digest).await?;
-            }
-            false
-        };
+        let attempts = account.map_or(&users.unknown_attempts, |account| &account.attempts);
+        let attempt = self.attempt(&users, account, address, &name, given, &digest);
+        let right = attempts.join(digest, address, attempt).await?;
         match account.filter(|_| right) {
-            Some(account) => {
-                turn.right();
-                account.remember(digest);
-                Ok(account.session.clone())
-            }
+            Some(account) => Ok(account.session.clone()),
             None => Err(self.wrong(account.is_some())),
         }
+    }
+
+    /// Whether a password is right, after those of the same user from the same address; it is remembered then.
+    async fn attempt(
+        &self,
+        users: &Users,
+        account: Option<&Arc<Account>>,
+        address: Option<IpAddr>,
+        name: &str,
+        given: String,
+        digest: &Digest,
+    ) -> Result<bool> {
+        let user = self.digest(name, b"");
+        let mut turn = self.guesses.turn(user, address).await?;
+        // Who was in front may have had the same password.
+        if account.is_some_and(|account| account.remembers(digest)) {
+            turn.right();
+            return Ok(true);
+        }
+        turn.wait().await;
+        let Some(account) = account else {
+            let decoy = users.decoys.get(usize::from(user[0]) % users.decoys.len().max(1));
+            if let Some(decoy) = decoy {
+                self.fits(decoy, &users.unknown, name, given, digest).await?;
+            }
+            return Ok(false);
+        };
+        let right = self.fits(account, &account.line, name, given, digest).await?;
+        if right {
+            turn.right();
+            account.remember(*digest);
+        }
+        Ok(right)
     }
 
     const NOTHING: &str = "unauthenticated for invalid credentials";
@@ -304,7 +324,7 @@ impl Account {
             tracing::warn!(user = name, "nobody can log in as this user: {fault}");
         }
         let session = Session { user: Some(name.into()), ..Session::default() };
-        Account { password, verified: Mutex::default(), line: Line::default(), session }
+        Account { password, session, verified: Mutex::default(), attempts: Attempts::default(), line: Line::default() }
     }
 
     fn remembers(&self, digest: &Digest) -> bool {
@@ -461,6 +481,27 @@ mod tests {
         auth.admit(&visitor, Some(&right)).await.unwrap();
         assert_eq!(elapsed(), before);
         assert_eq!(auth.users.load().by_name["admin"].verified.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_client_may_begin_with_any_number_of_requests_at_once() {
+        let hashed = crypt(&pwhash::sha512_crypt::hash("pw").unwrap());
+        for (password, given, right) in
+            [(hashed.clone(), "pw", true), (plain("pw"), "pw", true), (hashed, "wrong", false)]
+        {
+            let auth = Arc::new(Authenticator::new(vec![user("admin", password)], Wording::Same));
+            let all: Vec<_> = (0..200)
+                .map(|_| {
+                    let (auth, header) = (Arc::clone(&auth), header("admin", given));
+                    let visitor = Visitor::new(Some(IpAddr::from([10, 0, 0, 1])));
+                    tokio::spawn(async move { auth.admit(&visitor, Some(&header)).await })
+                })
+                .collect();
+            for each in all {
+                let reason = each.await.unwrap().err().map(|error| error.reason());
+                assert_eq!(reason, (!right).then_some(Reason::Unauthenticated));
+            }
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
