@@ -45,7 +45,7 @@ fn refused(severity: u8, message: &str, command: &str) -> Error {
         || (lower.starts_with("unknown") && lower.contains("identifier"))
     {
         Reason::ObjectNotFound
-    } else if lower.starts_with("already exists") || lower.contains("already exists") {
+    } else if lower.contains("already exists") || lower.contains("name is already used") {
         Reason::ObjectExists
     } else {
         Reason::RuntimeRejected
@@ -82,6 +82,12 @@ mod tests {
             ("[3]: Unknown map identifier. Please use #<id> or <file>.\n", Reason::ObjectNotFound),
             ("[3]: Unknown ACL identifier. Please use #<id> or <file>.\n", Reason::ObjectNotFound),
             ("[3]: Already exists a server with the same name in backend.\n", Reason::ObjectExists),
+            (
+                "[3]: Error during backend creation : name is already used by other proxy 'backend b'.",
+                Reason::ObjectExists,
+            ),
+            ("[3]: No such backend.", Reason::ObjectNotFound),
+            ("[3]: Cannot find default proxy 'd'.", Reason::RuntimeRejected),
             ("[3]: Unknown data type\n", Reason::RuntimeRejected),
             ("[3]: Permission denied\n", Reason::RuntimeRejected),
             ("[6]: Unknown command, but maybe one of\n  x : y\n", Reason::RuntimeRejected),

@@ -9,6 +9,7 @@ mod address;
 mod answer;
 mod apply;
 mod attempts;
+mod backends;
 mod client;
 mod command;
 mod connection;
@@ -24,6 +25,7 @@ mod worker;
 
 pub use address::{Address, Socket};
 pub use apply::LiveChanges;
+pub use backends::BackendState;
 pub use client::{Limits, Runtime};
 pub use command::Command;
 pub use lines::{Lines, Listing};

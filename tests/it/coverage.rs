@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::announcement::{fields, maps, peers, refusals, resolvers, rules, stick_tables};
 use crate::support::client::{short_name, tables};
 use crate::{
-    aggregation, discovery, lifecycle, overrides, protocols, resources, runtime_objects, sections, stored, transfers,
+    aggregation, discovery, lifecycle, overrides, protocols, resources, runtime_backends, runtime_objects, sections,
+    stored, transfers,
 };
 
 /// What the scenarios claim; each run of one checks its own claim. Every scenario runs over both transports.
@@ -27,6 +28,7 @@ const COVERED: &[&[&str]] = &[
     refusals::haproxy_away::COVERS,
     resolvers::resolvers::COVERS,
     rules::balance_and_cookie::COVERS,
+    runtime_backends::backends::COVERS,
     runtime_objects::acl_files::COVERS,
     runtime_objects::first_defaults::COVERS,
     runtime_objects::live_servers::COVERS,

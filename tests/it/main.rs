@@ -36,6 +36,7 @@ mod readme;
 mod reloads;
 mod resources;
 mod runtime;
+mod runtime_backends;
 mod runtime_objects;
 mod runtime_speed;
 mod runtime_workers;

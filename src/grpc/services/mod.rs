@@ -20,6 +20,7 @@ mod registry;
 mod reloads;
 mod resources;
 mod runtime_actions;
+mod runtime_backends;
 mod runtime_frontends;
 mod runtime_overrides;
 mod runtime_servers;

@@ -10,8 +10,8 @@ use tokio_stream::{Stream, StreamExt as _};
 
 use super::{
     Context, acl_files, aggregations, cluster, discovery, health, info, map_entries, maps, native_stats, peers, raw,
-    reloads, runtime_frontends, runtime_overrides, runtime_servers, spoe_files, spoe_scopes, spoe_transactions,
-    stick_tables, storage_certificates, storage_general, storage_maps, transactions,
+    reloads, runtime_backends, runtime_frontends, runtime_overrides, runtime_servers, spoe_files, spoe_scopes,
+    spoe_transactions, stick_tables, storage_certificates, storage_general, storage_maps, transactions,
 };
 use crate::configuration::ports::Pending;
 use crate::discovery::Kind;
@@ -93,6 +93,11 @@ impl Table {
         self.unary("runtime.v2.AclFileEntryService/CreateAclFileEntry", acl_files::create_entry);
         self.unary("runtime.v2.AclFileEntryService/AddAclFileEntries", acl_files::add_entries);
         self.unary("runtime.v2.AclFileEntryService/DeleteAclFileEntry", acl_files::delete_entry);
+        self.unary("runtime.v2.RuntimeBackendService/ListRuntimeBackends", runtime_backends::list);
+        self.unary("runtime.v2.RuntimeBackendService/AddRuntimeBackend", runtime_backends::add);
+        self.unary("runtime.v2.RuntimeBackendService/PublishRuntimeBackend", runtime_backends::publish);
+        self.unary("runtime.v2.RuntimeBackendService/UnpublishRuntimeBackend", runtime_backends::unpublish);
+        self.unary("runtime.v2.RuntimeBackendService/DeleteRuntimeBackend", runtime_backends::delete);
         self.objects("runtime.v2.RuntimeServerService/ListRuntimeServers", runtime_servers::list);
         self.objects("runtime.v2.RuntimeServerService/GetRuntimeServer", runtime_servers::get);
         self.objects("runtime.v2.RuntimeServerService/AddRuntimeServer", runtime_servers::add);
