@@ -239,8 +239,33 @@ async fn statistics(world: &mut World) {
     for name in ["uptime", "processes", "unstoppable", "ssl_frontend_session_reuse"] {
         assert!(info[name].is_i64() || info[name].is_string(), "{name}: {info}");
     }
+    all_of_haproxy_is_told(world, &stats[0]["stats"], info);
     let date = info["release_date"].as_str().unwrap_or_else(|| panic!("{info}"));
     assert!(date.len() == 10 && date.split('-').all(|part| part.parse::<u32>().is_ok()), "{date}");
+}
+
+/// Over gRPC each column and each value has its field, whatever the version; REST knows those of /v2.
+fn all_of_haproxy_is_told(world: &World, stats: &Json, info: &Json) {
+    let shown = world.backstay.ask("show stat main 1 -1").unwrap();
+    let mut lines = shown.lines().map(|line| line.trim_start_matches("# ").split(','));
+    let (columns, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let told = columns.zip(values).filter(|(column, value)| !value.is_empty() && *column != "-");
+    let missing: Vec<_> = told.map(|(column, _)| column).filter(|column| stats[*column].is_null()).collect();
+    if world.is_rest() {
+        assert!(missing.contains(&"h1_bytes_in") && !missing.contains(&"req_tot"), "{missing:?}");
+        assert!(info["start_time_sec"].is_null() && info["pid"].is_i64(), "{info}");
+        return;
+    }
+    assert_eq!(missing, ["pxname", "svname", "type"]);
+    let fold = |name: &str| name.replace(['_', ' ', '-'], "").to_lowercase();
+    let fields: Vec<String> = info.as_object().unwrap().keys().map(|name| fold(name)).collect();
+    let renamed =
+        ["Name", "Nbproc", "Uptime_sec", "Unstoppable Jobs", "SslFrontendSessionReuse_pct", "TotalSplicdedBytesOut"];
+    let shown = world.backstay.ask("show info").unwrap();
+    let names = shown.lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name);
+    let missing: Vec<_> = names.filter(|name| !renamed.contains(name) && !fields.contains(&fold(name))).collect();
+    assert_eq!(missing, Vec::<&str>::new(), "{info}");
+    assert!(info["total_spliced_bytes_out"].is_i64() || info["total_spliced_bytes_out"].is_string(), "{info}");
 }
 
 over_both!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Context;
 use crate::error::Result;
+use crate::grpc::call::Transport;
 use crate::proto::fields::runtime::{get_process_info_response, process_info};
 use crate::proto::messages;
 use crate::proto::runtime as pb;
@@ -53,7 +54,14 @@ fn line_of(file: &str, name: &str) -> Option<String> {
 
 /// Where values of HAProxy stand in what is told of a process, by their names without what the two spell differently:
 /// `Curr_Conns` of HAProxy is `curr_conns` here. Found once.
-pub(super) struct Places(HashMap<String, (FieldIndex, Kind)>);
+pub(super) struct Places(HashMap<String, Place>);
+
+/// Where one value stands, and whether REST knows it not.
+struct Place {
+    field: FieldIndex,
+    kind: Kind,
+    grpc_only: bool,
+}
 
 impl Places {
     pub(super) fn new(tables: &Tables) -> Self {
@@ -61,17 +69,18 @@ impl Places {
         let places = fields.iter().enumerate().map(|(at, field)| {
             let mut name = String::new();
             fold(&field.name, &mut name);
-            (name, (at, field.kind))
+            (name, Place { field: at, kind: field.kind, grpc_only: field.grpc_only })
         });
         Places(places.collect())
     }
 
-    fn item(&self, info: &Info) -> Object {
+    fn item(&self, info: &Info, transport: Transport) -> Object {
         let (mut object, mut folded) = (Object::new(), String::new());
         for (name, value) in info.fields() {
             let renamed = RENAMED.iter().find(|(theirs, _)| *theirs == name).map_or(name, |(_, ours)| ours);
             fold(renamed, &mut folded);
-            let Some((at, kind)) = self.0.get(&folded) else { continue };
+            let known = self.0.get(&folded).filter(|place| !place.grpc_only || transport == Transport::Grpc);
+            let Some(Place { field: at, kind, .. }) = known else { continue };
             match (kind, value) {
                 (Kind::Int64 | Kind::Int32, InfoValue::Int(number)) => object.set(*at, Value::Int(number)),
                 // HAProxy writes a date as 2026/10/17.
@@ -88,10 +97,12 @@ impl Places {
 }
 
 /// Values that HAProxy calls otherwise: its name, ours.
-const RENAMED: [(&str, &str); 4] = [
+const RENAMED: [(&str, &str); 5] = [
     ("Uptime_sec", "uptime"),
     ("Nbproc", "processes"),
     ("Unstoppable Jobs", "unstoppable"),
+    // HAProxy 2.6.
+    ("TotalSplicdedBytesOut", "total_spliced_bytes_out"),
     ("SslFrontendSessionReuse_pct", "ssl_frontend_session_reuse"),
 ];
 
@@ -105,7 +116,7 @@ pub(super) async fn processes(context: Context, places: Arc<Places>) -> Result<O
     let info = context.runtime.info().await?;
     let socket = context.runtime.addresses().first().map(ToString::to_string).unwrap_or_default();
     let mut process = Object::new();
-    process.set(process_info::INFO, Value::Object(places.item(&info)));
+    process.set(process_info::INFO, Value::Object(places.item(&info, context.transport)));
     process.set(process_info::RUNTIME_API, Value::Str(socket.into()));
     let mut answer = Object::new();
     answer.set(get_process_info_response::PROCESSES, Value::List(vec![Value::Object(process)]));

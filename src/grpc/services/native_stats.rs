@@ -9,7 +9,7 @@ use crate::proto::fields::stats::{self as fields, get_native_stats_request, nati
 use crate::proto::messages::stats as messages;
 use crate::proto::stats as pb;
 use crate::runtime::{StatKind, StatRow};
-use crate::schema::tables::{FieldIndex, Kind, Tables};
+use crate::schema::tables::{Field, FieldIndex, Kind, Tables};
 use crate::schema::value::{Object, Value};
 use crate::schema::wire;
 
@@ -41,7 +41,7 @@ pub(super) async fn get(context: Context, request: Object) -> Result<Answer> {
         (kind, name) => Box::new(found(context.runtime.stats(name, kind).await)?.into_iter().flatten()),
     };
     let address = context.runtime.addresses().first().map(ToString::to_string);
-    let mut parts = Parts { writer: Writer::new(&tables), address, rows };
+    let mut parts = Parts { writer: Writer::new(&tables, context.transport), address, rows };
     let first = parts.next();
     let nothing = first.is_none();
     let first = first.unwrap_or_else(|| parts.collection(Vec::new()));
@@ -123,14 +123,16 @@ impl Iterator for Parts {
 /// Makes objects of rows.
 struct Writer {
     tables: Arc<Tables>,
+    /// REST knows some of the columns only.
+    transport: Transport,
     /// The field of each column and whether it is a number, for the columns in `of`.
     places: Vec<Option<(FieldIndex, bool)>>,
     of: Option<Arc<[String]>>,
 }
 
 impl Writer {
-    fn new(tables: &Arc<Tables>) -> Self {
-        Writer { tables: Arc::clone(tables), places: Vec::new(), of: None }
+    fn new(tables: &Arc<Tables>, transport: Transport) -> Self {
+        Writer { tables: Arc::clone(tables), transport, places: Vec::new(), of: None }
     }
 
     fn place(&mut self, row: &StatRow) {
@@ -138,8 +140,10 @@ impl Writer {
             return;
         }
         let table = &self.tables.messages[messages::NATIVE_STAT_STATS];
+        let rest = self.transport == Transport::Rest;
         let place = |column: &String| {
-            let field = table.fields.iter().position(|field| *field.name == **column)?;
+            let known = |field: &Field| *field.name == **column && !(rest && field.grpc_only);
+            let field = table.fields.iter().position(known)?;
             match table.fields[field].kind {
                 Kind::Int64 => Some((field, true)),
                 Kind::String => Some((field, false)),
