@@ -12,6 +12,7 @@ mod discovery;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod heads;
+mod items;
 pub mod listen;
 mod origin;
 pub mod query;
@@ -293,6 +294,7 @@ impl Gateway {
             route,
             compat::json_rules(&route.rule.path),
             settings.limits,
+            settings.strict,
             &head.headers,
             body,
             &mut room,

@@ -1,5 +1,7 @@
 //! The body of a REST request as request fields.
 
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
@@ -7,11 +9,13 @@ use http_body::Body;
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio_stream::StreamExt as _;
 
+use super::items::Items;
 use super::routes::{BodyField, Route};
 use super::{compat, upload};
 use crate::error::{Error, Reason, Result, Violation};
-use crate::grpc::call::{Upload, collect_within};
+use crate::grpc::call::{Chunks, PIECE, Upload, collect_within};
 use crate::grpc::memory::Lease;
 use crate::schema::json::{self, JsonRules, Reading};
 use crate::schema::tables::{FieldIndex, Kind, Method, Tables, Verb};
@@ -134,11 +138,12 @@ impl Keys {
 /// Reads the body into the request; of an upload, no more than its beginning.
 #[allow(clippy::too_many_arguments, reason = "each is another thing, and it is called once")]
 pub async fn read_body<B>(
-    tables: &Tables,
+    tables: &Arc<Tables>,
     method: &Method,
     route: &Route,
     rules: JsonRules,
     limits: Limits,
+    strict: bool,
     headers: &HeaderMap,
     body: B,
     room: &mut Lease,
@@ -176,8 +181,31 @@ where
         return Ok(Rest { upload: Some(Upload { field: at, chunks }), ..Rest::default() });
     }
     let expected = upload::declared(headers).map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
-    let data = collect_within(upload::plain(headers, body, limits.body)?, expected, room).await?;
+    let mut chunks = upload::plain(headers, body, limits.body)?;
+    if let (BodyField::Field(at), true) = (target, method.upload)
+        && let Field { kind: Kind::Message(item), repeated: true, .. } = tables.messages[method.input].fields[at]
+    {
+        let (is_long, all) = more_than(PIECE, chunks).await?;
+        chunks = all;
+        if is_long {
+            let items = Items { tables: Arc::clone(tables), request: method.input, field: at, item, rules, strict };
+            return Ok(Rest { upload: Some(Upload { field: at, chunks: items.pieces(chunks) }), ..Rest::default() });
+        }
+    }
+    let data = collect_within(chunks, expected, room).await?;
     read_whole(tables, method, target, field, form, rules, data, request)
+}
+
+/// Whether there are more bytes than so many, and all of them.
+async fn more_than(bytes: usize, mut chunks: Chunks) -> Result<(bool, Chunks)> {
+    let (mut first, mut length) = (Vec::new(), 0);
+    while length <= bytes
+        && let Some(chunk) = chunks.next().await.transpose()?
+    {
+        length += chunk.len();
+        first.push(Ok(chunk));
+    }
+    Ok((length > bytes, Box::pin(tokio_stream::iter(first).chain(chunks))))
 }
 
 /// Reads a body that has arrived.
@@ -321,7 +349,7 @@ mod tests {
     use http_body_util::Full;
 
     async fn read(http: &str, path: &str, content_type: &str, body: &'static [u8]) -> Result<String> {
-        let tables = fixture::tables();
+        let tables = Arc::new(fixture::tables());
         let routes = Routes::new(&tables).unwrap();
         let Found::Route(route, _) = routes.find(http, &format!("/v2/services/haproxy{path}")) else {
             panic!("no route")
@@ -336,7 +364,8 @@ mod tests {
         let mut request = Object::new();
         let rules = JsonRules::default();
         let mut room = Memory::default().lease();
-        let rest = read_body(&tables, method, route, rules, limits, &headers, body, &mut room, &mut request).await?;
+        let rest =
+            read_body(&tables, method, route, rules, limits, false, &headers, body, &mut room, &mut request).await?;
         if let Some(upload) = rest.upload {
             request.set(upload.field, Value::Bytes(collect_within(upload.chunks, 0, &mut room).await?));
         }

@@ -321,7 +321,8 @@ fn joined(
         Shape::Data(_) | Shape::Whole | Shape::Nothing => (JSON, Form::Lines(Piece::Message)),
     };
     let body = JsonBody::new(tables.clone(), output, form, Some(first), messages);
-    response(StatusCode::OK, HeaderMap::new(), Some(kind), Body::new(body))
+    let status = StatusCode::from_u16(method.status).unwrap_or(StatusCode::OK);
+    response(status, HeaderMap::new(), Some(kind), Body::new(body))
 }
 
 /// A list of one item, whose last field is a list that comes in parts; at least one.

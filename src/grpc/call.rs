@@ -40,6 +40,9 @@ pub struct Call {
     pub is_json: bool,
 }
 
+/// A list of a request goes on in pieces of so many bytes.
+pub const PIECE: usize = 64 << 10;
+
 /// Bytes that are read while they arrive.
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
@@ -70,11 +73,12 @@ pub async fn collect_within(mut chunks: Chunks, expected: usize, room: &mut Leas
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
-/// A field of bytes that is not in the request yet.
+/// A field that is not in the request yet.
 pub struct Upload {
     /// The field.
     pub field: FieldIndex,
-    /// Its bytes; an error when they end early or are more than the limit.
+    /// Its bytes; of a list of messages, pieces of the request message that hold nothing else, in the form of the wire.
+    /// An error when they end early, are more than the limit, or are wrong.
     pub chunks: Chunks,
 }
 

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::Sleep;
+use tokio_stream::StreamExt as _;
 use tonic::Status;
 
 use super::call::{Chunks, Messages};
@@ -46,14 +47,18 @@ where
             rest.extend_from_slice(&data);
         }
         let prefix = if rest.is_empty() { &first[..] } else { &rest[..] };
-        if prefix.len() >= PREFIX {
-            if length(prefix) > LARGEST {
-                return Err(too_large("request message", length(prefix)));
-            }
-            room.reach(length(prefix)).await?;
-        }
         if prefix.len() > LARGEST + PREFIX {
             return Err(malformed("more than one message in the request"));
+        }
+        if prefix.len() >= PREFIX {
+            let length = length(prefix);
+            if length > LARGEST {
+                return Err(too_large("request message", length));
+            }
+            room.reach(length).await?;
+            if !rest.is_empty() {
+                rest.reserve((length + PREFIX).saturating_sub(rest.len()));
+            }
         }
     }
     let mut message = if rest.is_empty() { first } else { rest.freeze() };
@@ -94,15 +99,28 @@ pub fn append(tables: &Tables, id: MessageId, object: &Object, out: &mut Vec<u8>
     prefixed(out, |out| wire::encode(tables, id, object, out))
 }
 
-/// The same for a message that is in the form of the wire already.
-pub fn append_written(message: &[u8], out: &mut Vec<u8>) -> Result<()> {
-    prefixed(out, |out| out.extend_from_slice(message))
+/// A message with its prefix that comes in pieces, in the form of the wire.
+pub async fn whole(mut message: Chunks) -> Result<Vec<u8>> {
+    let mut out = vec![0; PREFIX];
+    while let Some(piece) = message.next().await.transpose()? {
+        out.extend_from_slice(&piece);
+        if out.len() > LARGEST + PREFIX {
+            break;
+        }
+    }
+    put_length(&mut out, 0)?;
+    Ok(out)
 }
 
 fn prefixed(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);
     write(out);
+    put_length(out, start)
+}
+
+/// Writes the length of a message into the prefix that begins at `start`.
+fn put_length(out: &mut Vec<u8>, start: usize) -> Result<()> {
     let length = out.len() - start - PREFIX;
     if length > LARGEST {
         out.truncate(start);

@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, Response};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-use super::call::{Answer, Api, Call, Messages, Transport, collect};
+use super::call::{Answer, Api, Call, Messages, PIECE, Transport, Upload};
 use super::frame::{self, Single, Source, Streamed};
 use super::memory::Memory;
 use super::status::status;
@@ -16,7 +16,7 @@ use super::stop::until_ended;
 use super::warning;
 use crate::auth::Session;
 use crate::error::{Error, Reason, Result, Violation};
-use crate::schema::tables::{Kind, Method, MethodId, Tables, Verb};
+use crate::schema::tables::{Field, Kind, Method, MethodId, Tables, Verb};
 use crate::schema::value::{Object, Value};
 use crate::schema::{check, wire};
 
@@ -59,8 +59,7 @@ impl Handler {
         let mut room = head.extensions.get::<Memory>().cloned().unwrap_or_default().lease();
         let work = async {
             let message = frame::read_message(body, &mut room).await?;
-            let request = wire::decode(&self.tables, method.input, &message)?;
-            drop(message);
+            let (request, upload) = self.decode(method, message)?;
             let violations = violations(&self.tables, method, &request);
             if !violations.iter().all(|violation| is_doubt(&self.tables, method, violation)) {
                 return Err(Error::invalid(violations));
@@ -68,7 +67,7 @@ impl Handler {
             let caller = session.user().map(Into::into);
             let transport = Transport::Grpc;
             self.api
-                .call(Call { method: id, request, transport, caller, upload: None, doubts: violations, is_json: false })
+                .call(Call { method: id, request, transport, caller, upload, doubts: violations, is_json: false })
                 .await
         };
         let answer = match deadline {
@@ -89,16 +88,35 @@ impl Handler {
                 let messages = Source::Written(until_ended(messages, &self.stop, &session));
                 self.body(id, messages, deadline)
             }
-            Answer::Written(message) => {
-                let mut bytes = Vec::new();
-                frame::append_written(&collect(message).await?, &mut bytes)?;
-                Body::new(Single::new(bytes.into()))
-            }
+            Answer::Written(message) => Body::new(Single::new(frame::whole(message).await?.into())),
             Answer::Stream(_) => {
                 return Err(Error::internal(format!("{path} answered a stream over gRPC")));
             }
         };
         Ok(response(body))
+    }
+
+    /// The request; of a method that takes a list in pieces, a long one apart from it.
+    fn decode(&self, method: &Method, message: Bytes) -> Result<(Object, Option<Upload>)> {
+        let fields = &self.tables.messages[method.input].fields;
+        let handed_on = |field: &Field| method.http.iter().any(|rule| rule.body == field.name);
+        let is_list = |field: &Field| field.repeated && matches!(field.kind, Kind::Message(_)) && handed_on(field);
+        let list = fields.iter().position(is_list);
+        let Some(field) = list.filter(|_| method.upload && message.len() > PIECE) else {
+            return Ok((wire::decode(&self.tables, method.input, &message)?, None));
+        };
+        let (rest, pieces) = wire::split(&message, fields[field].number, PIECE)?;
+        let request = wire::decode(&self.tables, method.input, &rest)?;
+        let (tables, input) = (Arc::clone(&self.tables), method.input);
+        let sound = move |piece: Bytes| {
+            let read = wire::decode(&tables, input, &piece)?;
+            let mut violations = check::check(&tables, input, &read, "body");
+            let name = &tables.messages[input].fields[field].json;
+            violations.retain(|violation| inside(&violation.field, name));
+            if violations.is_empty() { Ok(piece) } else { Err(Error::invalid(violations)) }
+        };
+        let chunks = Box::pin(tokio_stream::iter(pieces.into_iter().map(sound)));
+        Ok((request, Some(Upload { field, chunks })))
     }
 
     fn streamed(

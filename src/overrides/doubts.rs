@@ -56,6 +56,14 @@ impl Doubtful<'_> {
         }
     }
 
+    /// Notes that it is made, and instead of what it leaves behind this.
+    pub(super) fn end_with(mut self, done: Result<Record>) -> Result<()> {
+        let number = self.number;
+        self.overrides.append(vec![done?, Record::Ended { number, made: false }])?;
+        self.ended = true;
+        Ok(())
+    }
+
     fn note(&self, made: bool) -> Result<()> {
         self.overrides.append(vec![Record::Ended { number: self.number, made }])
     }
@@ -79,8 +87,12 @@ impl Overrides {
             by: by.clone(),
             filed: None,
         });
-        let write = Begun { left: left.collect(), ours };
-        let several = write.left.len() > 1;
+        self.begin_write(Begun { left: left.collect(), ours, batch: None })
+    }
+
+    /// The same for a write that is put together already.
+    pub(super) fn begin_write(&self, write: Begun) -> Result<Doubtful<'_>> {
+        let several = write.left.len() != 1;
         let number = self.journal().begin(write).map_err(|error| {
             let message =
                 "the change is not made: it could not be kept over a reload, the state folder cannot be written";
@@ -113,7 +125,9 @@ impl Overrides {
     async fn settle_doubt(&self, number: u64) -> Result<()> {
         let begun = || self.journal().state().begun().get(&number).cloned();
         let Some(write) = begun() else { return Ok(()) };
-        let targets: Vec<Left> = write.left.iter().map(|found| (found.target.clone(), found.value.clone())).collect();
+        let mut targets: Vec<Left> =
+            write.left.iter().map(|found| (found.target.clone(), found.value.clone())).collect();
+        targets.extend(write.batch.iter().map(|batch| (Target::Map { map: batch.map.clone() }, None)));
         // A write that goes on holds this, and notes its end.
         let _alone = self.alone(&targets).await;
         if begun().as_ref() != Some(&write) {
@@ -122,6 +136,9 @@ impl Overrides {
         let runtime = &self.rooms.runtime;
         runtime.look().await?;
         runtime.prepared().await;
+        if let Some(batch) = &write.batch {
+            return self.settle_batch(number, batch).await;
+        }
         let before = runtime.worker();
         let made = self.standing(&write.left).await?;
         let (of, number_made) = (write.left.len(), made.len());

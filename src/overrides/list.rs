@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use super::file_says::without;
-use super::prepare::load_file;
 use super::state::{Override, Record, ServerField, Target};
 use super::write::ensure;
 use super::{DROPPED, Overrides, map_of};
@@ -102,11 +101,11 @@ impl Overrides {
     async fn restore_from_file(&self, map: &str, target: &Target) -> Result<bool> {
         let (runtime, maps): (&Runtime, _) = (&self.rooms.runtime, &self.rooms.maps);
         if let Some(key) = target.key() {
-            let in_file = maps.read(map, Some(&HashSet::from([key.as_bytes().to_vec()]))).await?;
+            let in_file = maps.read(map, &HashSet::from([key.as_bytes().to_vec()])).await?;
             self.set_lines(map, key, in_file).await?;
             maps.unchanged(map, key);
         } else {
-            load_file(runtime, map, maps.read(map, None).await?).await?;
+            maps.load(runtime, map).await?;
             maps.replaced(map);
         }
         Ok(true)

@@ -9,6 +9,7 @@
 //! That holds for ACLs wherever their files lie: /v2 has no call that syncs them, and its clients take the files for what
 //! was uploaded.
 
+mod batch;
 mod doubts;
 mod file_says;
 mod journal;
@@ -18,7 +19,8 @@ mod state;
 mod write;
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -81,6 +83,10 @@ pub struct Overrides {
     appended: Notify,
     /// A write was begun, and what became of it is not known.
     doubted: Notify,
+    /// Where batches lie.
+    folder: PathBuf,
+    /// Batches that were begun.
+    batches: AtomicU64,
 }
 
 impl Overrides {
@@ -94,7 +100,13 @@ impl Overrides {
             locks: (0..LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             appended: Notify::new(),
             doubted: Notify::new(),
+            folder: state_dir.to_owned(),
+            batches: AtomicU64::new(0),
         });
+        batch::sweep(
+            state_dir,
+            &overrides.journal().state().begun().values().filter_map(|begun| begun.batch.as_ref()).collect::<Vec<_>>(),
+        );
         for (map, edits) in overrides.unfiled() {
             overrides.rooms.maps.changed(&map, edits);
         }

@@ -82,7 +82,7 @@ impl Overrides {
         let mut missing: Vec<Override> = entries;
         missing.retain(|found| found.filed.is_none_or(|at| at / 1000 >= worker.started));
         let keys: HashSet<Vec<u8>> = missing.iter().filter(|found| found.filed.is_some()).filter_map(key).collect();
-        let in_file = if keys.is_empty() { Vec::new() } else { self.rooms.maps.read(map, Some(&keys)).await? };
+        let in_file = if keys.is_empty() { Vec::new() } else { self.rooms.maps.read(map, &keys).await? };
         let lines: HashSet<(&str, &str)> = in_file.iter().map(|(key, value)| (&**key, &**value)).collect();
         let mut first: HashMap<&str, &String> = HashMap::new();
         for (key, value) in &in_file {
@@ -92,7 +92,7 @@ impl Overrides {
             missing.into_iter().partition(|found| matches!(found.target, Target::Map { .. }));
         for found in cleared {
             if found.filed.is_some() {
-                self.settle(load_file(runtime, map, self.rooms.maps.read(map, None).await?).await, found)?;
+                self.settle(self.rooms.maps.load(runtime, map).await, found)?;
             } else {
                 self.settle(ensure(runtime, &found.target, None).await, found)?;
             }
@@ -327,13 +327,4 @@ async fn lines_there(
         there.extend(items.into_iter().map(|item| (item.key, item.value)).filter(|line| wanted.contains(line)));
     }
     Ok(there)
-}
-
-/// Gives a map just the entries of its file, in their order, all at once.
-pub(super) async fn load_file(runtime: &Runtime, map: &str, entries: Vec<(String, String)>) -> Result<()> {
-    let mut load = runtime.map_load(&MapRef::new(map)?, crate::runtime::LoadMode::Replace).await?;
-    for (key, value) in &entries {
-        load.push(key, value).await?;
-    }
-    load.commit().await.map(drop)
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::batch::BatchOf;
 use super::file_says::is_as_in_file;
 use crate::configuration::frame;
 use crate::error::{Error, Result};
@@ -66,7 +67,7 @@ pub enum Target {
         /// The field.
         field: ServerField,
     },
-    /// All entries of a map: it was emptied.
+    /// All entries of a map: it was emptied, or, when its file has got it, is as the file says.
     Map {
         /// The file, as HAProxy knows it.
         map: String,
@@ -133,6 +134,9 @@ pub(super) struct Begun {
     /// Its store is a file of ours: what is as in the configuration is an override all the same.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) ours: bool,
+    /// Entries of a map that are added instead, which lie elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) batch: Option<BatchOf>,
 }
 
 /// One record of the journal.
@@ -380,7 +384,7 @@ mod tests {
         let begun = (0_u64..3, proptest::collection::vec(found(), 0..3), any::<bool>());
         prop_oneof![
             4 => found().prop_map(Record::Put),
-            2 => begun.prop_map(|(number, left, ours)| Record::Begun { number, write: Begun { left, ours } }),
+            2 => begun.prop_map(|(number, left, ours)| Record::Begun { number, write: Begun { left, ours, batch: None } }),
             2 => (0_u64..3, any::<bool>()).prop_map(|(number, made)| Record::Ended { number, made }),
             1 => target().prop_map(|target| Record::Drop { target }),
             1 => (proptest::collection::vec(target(), 0..3), 0_i64..9)
@@ -474,7 +478,7 @@ mod tests {
         let target = Target::MapEntry { map: "a".into(), key: "k".into() };
         let begun = |number| Record::Begun {
             number,
-            write: Begun { left: vec![found(target.clone(), Some("v"))], ours: true },
+            write: Begun { left: vec![found(target.clone(), Some("v"))], ours: true, batch: None },
         };
         let state = sum(&[begun(1)]);
         assert_eq!((state.get(&target), state.begun().len()), (None, 1));

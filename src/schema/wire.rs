@@ -1,5 +1,6 @@
 //! Protobuf's wire format to objects and back, by table.
 
+use bytes::Bytes;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
 
 use super::odd;
@@ -37,6 +38,33 @@ pub fn encode(tables: &Tables, message: MessageId, object: &Object, out: &mut Ve
             encode_field(tables, &table.fields[at], value, out);
         }
     }
+}
+
+/// Takes a list of messages apart: what else a message holds, and the items in pieces that are messages of the same kind
+/// with nothing else, of about so many bytes each.
+pub fn split(message: &Bytes, list: u32, piece: usize) -> Result<(Vec<u8>, Vec<Bytes>)> {
+    let (mut input, mut rest, mut pieces) = (&message[..], Vec::new(), Vec::new());
+    let place = |input: &[u8]| message.len() - input.len();
+    let (mut begun, mut ended) = (0, 0);
+    while !input.is_empty() {
+        let start = place(input);
+        let fault = |what| Fault::new(what).into_error();
+        let (number, wire) = decode_key(&mut input).map_err(|_| fault("malformed field key"))?;
+        if number != list {
+            skip_field(wire, number, &mut input, DecodeContext::default()).map_err(|_| fault("malformed field"))?;
+            rest.extend_from_slice(&message[start..place(input)]);
+            continue;
+        }
+        delimited(wire, &mut input).map_err(Fault::into_error)?;
+        if start != ended || ended - begun >= piece {
+            pieces.push(message.slice(begun..ended));
+            begun = start;
+        }
+        ended = place(input);
+    }
+    pieces.push(message.slice(begun..ended));
+    pieces.retain(|piece| !piece.is_empty());
+    Ok((rest, pieces))
 }
 
 /// What is wrong, and in which field; the path grows from the inside out.

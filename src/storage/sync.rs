@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::files::FileStore;
 use super::folder::Writer;
+use super::map_batch::{Beside, MapBatch};
 use super::map_edits::{Made, MapEdit, MapEdits};
 use super::map_merge::Merge;
 use crate::error::{Error, Reason, Result};
-use crate::runtime::{MapRef, Runtime, parse_raw_entry};
+use crate::runtime::{LoadMode, MapRef, Runtime, parse_raw_entry};
 
 /// A look at a map that is not known to have changed may take one part of this many of the time.
 const DUTY: u32 = 20;
@@ -49,6 +50,16 @@ type Worker = (i64, i64);
 
 /// A file beside the worker whose entries it was compared with.
 type Compared = (Option<Seen>, Worker);
+
+/// What the file of a map is to have at once.
+#[derive(Default)]
+struct Own<'a> {
+    edits: MapEdits,
+    /// Entries behind all others.
+    batch: Option<&'a MapBatch>,
+    /// It is to have all that HAProxy runs with.
+    whole: bool,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -125,14 +136,14 @@ impl MapSync {
         drop(self.listener.set(listener));
     }
 
-    /// The entries that the file of a map holds for some keys, or all of them, in their order.
-    pub async fn read(&self, file: &str, keys: Option<&HashSet<Vec<u8>>>) -> Result<Vec<(String, String)>> {
+    /// The entries that the file of a map holds for some keys, in their order.
+    pub async fn read(&self, file: &str, keys: &HashSet<Vec<u8>>) -> Result<Vec<(String, String)>> {
         let name = self.name(file)?;
         let mut merge = Merge::open(self.store.folder(), name, Path::new(file)).await?;
         let mut entries = Vec::new();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         while let Some((key, value)) = merge.next().await? {
-            if keys.is_none_or(|keys| keys.contains(key)) {
+            if keys.contains(key) {
                 entries.push((text(key), text(value)));
             }
             merge.keep().await?;
@@ -214,7 +225,7 @@ impl MapSync {
     pub async fn pause(&self, runtime: &Runtime) -> Paused<'_> {
         let alone = self.writing.lock().await;
         let files = self.waiting();
-        let nothing = MapEdits::default();
+        let nothing = Own::default();
         let written = async {
             for file in &files {
                 // What went wrong is in the log.
@@ -239,19 +250,39 @@ impl MapSync {
     /// `RUNTIME_UNAVAILABLE` when HAProxy is away; the file is then as it was.
     pub async fn sync(&self, runtime: &Runtime, file: &str) -> Result<Synced> {
         let _alone = self.writing.lock().await;
-        self.sync_alone(runtime, file, &MapEdits::default()).await
+        self.sync_alone(runtime, file, &Own::default()).await
     }
 
     /// The same, and whatever HAProxy runs with and whatever the file held before, it holds these changes afterwards.
     pub async fn put(&self, runtime: &Runtime, file: &str, edits: impl IntoIterator<Item = MapEdit>) -> Result<Synced> {
-        let mut own = MapEdits::default();
-        edits.into_iter().for_each(|edit| own.push(edit));
+        let mut own = Own { whole: true, ..Own::default() };
+        edits.into_iter().for_each(|edit| own.edits.push(edit));
         let _alone = self.writing.lock().await;
         self.sync_alone(runtime, file, &own).await
     }
 
+    /// The same for entries that are added behind all others, so many that nothing else holds them for long. With `whole`
+    /// the file gets what others changed as well.
+    pub async fn put_batch(&self, runtime: &Runtime, file: &str, batch: &MapBatch, whole: bool) -> Result<Synced> {
+        let own = Own { batch: Some(batch), whole, ..Own::default() };
+        let _alone = self.writing.lock().await;
+        self.sync_alone(runtime, file, &own).await
+    }
+
+    /// Lets a loaded map have just the entries that its file has, in their order, all at once.
+    pub async fn load(&self, runtime: &Runtime, file: &str) -> Result<()> {
+        let name = self.name(file)?;
+        let mut load = runtime.map_load(&MapRef::new(file)?, LoadMode::Replace).await?;
+        let mut merge = Merge::open(self.store.folder(), name, Path::new(file)).await?;
+        while let Some((key, value)) = merge.next().await? {
+            load.push(&String::from_utf8_lossy(key), &String::from_utf8_lossy(value)).await?;
+            merge.keep().await?;
+        }
+        load.commit().await.map(drop)
+    }
+
     /// Called with `writing` held. Given up in the middle, everything stays to be done.
-    async fn sync_alone(&self, runtime: &Runtime, file: &str, own: &MapEdits) -> Result<Synced> {
+    async fn sync_alone(&self, runtime: &Runtime, file: &str, own: &Own<'_>) -> Result<Synced> {
         let name = self.name(file)?;
         // Before the entries are read: what changes from now on is for the next time.
         let (marks, mut edits) = {
@@ -260,12 +291,12 @@ impl MapSync {
             (state.marks, state.edits.clone())
         };
         let last = edits.last();
-        edits.append(own);
+        edits.append(&own.edits);
         for _ in 0..ATTEMPTS {
-            let done = if self.looking || !own.is_empty() {
-                self.attempt(runtime, file, name, &edits).await
+            let done = if self.looking || own.whole {
+                self.attempt(runtime, file, name, &edits, own.batch).await
             } else {
-                self.attempt_edits(file, name, &edits).await
+                self.attempt_edits(file, name, &edits, own.batch).await
             };
             let done = done.inspect_err(|error| {
                 self.mark(file);
@@ -288,7 +319,14 @@ impl MapSync {
     }
 
     /// Nothing when someone else changed the file meanwhile.
-    async fn attempt(&self, runtime: &Runtime, file: &str, name: &str, edits: &MapEdits) -> Result<Option<Synced>> {
+    async fn attempt(
+        &self,
+        runtime: &Runtime,
+        file: &str,
+        name: &str,
+        edits: &MapEdits,
+        batch: Option<&MapBatch>,
+    ) -> Result<Option<Synced>> {
         let before = seen(file).await?;
         let worker = worker(runtime).await?;
         let (same, newer) = {
@@ -301,9 +339,9 @@ impl MapSync {
         let known_newer = newer == Some((before, worker));
         let hold = !loaded && (known_newer || !self.agree(runtime, file, name).await?);
         let entries = if hold {
-            self.merge_edits(file, name, edits).await?
+            self.merge_edits(file, name, edits, batch).await?
         } else {
-            self.merge_entries(runtime, file, name, edits).await?
+            self.merge_entries(runtime, file, name, edits, batch).await?
         };
         let Some((writer, count)) = entries else {
             self.note(file, (before, worker), hold);
@@ -318,9 +356,15 @@ impl MapSync {
     }
 
     /// Puts known changes into the file and nothing else. Nothing when someone else changed it meanwhile.
-    async fn attempt_edits(&self, file: &str, name: &str, edits: &MapEdits) -> Result<Option<Synced>> {
+    async fn attempt_edits(
+        &self,
+        file: &str,
+        name: &str,
+        edits: &MapEdits,
+        batch: Option<&MapBatch>,
+    ) -> Result<Option<Synced>> {
         let before = seen(file).await?;
-        let Some((writer, count)) = self.merge_edits(file, name, edits).await? else {
+        let Some((writer, count)) = self.merge_edits(file, name, edits, batch).await? else {
             return Ok(Some(Synced::Unchanged));
         };
         if seen(file).await? != before {
@@ -358,12 +402,14 @@ impl MapSync {
         file: &str,
         name: &str,
         edits: &MapEdits,
+        batch: Option<&MapBatch>,
     ) -> Result<Option<(Writer, u64)>> {
         let mut lines = runtime.map_lines(&MapRef::new(file)?).await?;
         let mut merge = Merge::open(self.store.folder(), name, Path::new(file)).await?;
-        let mut found = Found::default();
+        let (mut found, mut beside) = (Found::default(), Beside::new(batch).await?);
         while let Some(block) = lines.next_block().await? {
             for entry in block.split(|&byte| byte == b'\n').filter_map(parse_raw_entry) {
+                beside.meet(entry.key, entry.value).await?;
                 let Some(value) = edits.value(entry.key, entry.value) else { continue };
                 if edits.has(entry.key) {
                     found.add(entry.key, value);
@@ -374,6 +420,9 @@ impl MapSync {
         for made in edits.made().into_iter().filter(|made| !found.has(made)) {
             place(&mut merge, made.key, made.value).await?;
         }
+        while let Some((key, value)) = beside.rest().await? {
+            place(&mut merge, key.as_bytes(), value.as_bytes()).await?;
+        }
         while merge.next().await?.is_some() {
             merge.drop_line().await?;
         }
@@ -381,11 +430,18 @@ impl MapSync {
     }
 
     /// The file as it stands, with the edits.
-    async fn merge_edits(&self, file: &str, name: &str, edits: &MapEdits) -> Result<Option<(Writer, u64)>> {
+    async fn merge_edits(
+        &self,
+        file: &str,
+        name: &str,
+        edits: &MapEdits,
+        batch: Option<&MapBatch>,
+    ) -> Result<Option<(Writer, u64)>> {
         let mut merge = Merge::open(self.store.folder(), name, Path::new(file)).await?;
-        let mut found = Found::default();
+        let (mut found, mut beside) = (Found::default(), Beside::new(batch).await?);
         while let Some((key, value)) = merge.next().await? {
             let (key, value) = (key.to_vec(), value.to_vec());
+            beside.meet(&key, &value).await?;
             let new = edits.value(&key, &value).filter(|_| !edits.is_anew(&key));
             match new {
                 None => merge.drop_line().await?,
@@ -398,6 +454,9 @@ impl MapSync {
         }
         for made in edits.made().into_iter().filter(|made| !found.has(made)) {
             merge.append(made.key, made.value).await?;
+        }
+        while let Some((key, value)) = beside.rest().await? {
+            merge.append(key.as_bytes(), value.as_bytes()).await?;
         }
         merge.finish().await
     }

@@ -21,6 +21,7 @@ mod forms;
 mod kept_writes;
 mod keywords;
 mod kill;
+mod large_writes;
 mod lifecycle;
 mod live_changes;
 mod map_files;

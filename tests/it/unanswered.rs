@@ -226,6 +226,33 @@ async fn a_kill_between_haproxy_and_the_journal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_in_the_middle_of_very_many_entries() {
+    let mut ground = Ground::new();
+    let entries: Vec<Json> = (0..8_000).map(|n| json!({"key": format!("/many/{}", n / 2), "value": "v"})).collect();
+    let request = json!({"name": "paths.map", "entries": entries});
+    ground.between.keep_back(Some("add map"));
+    let client = ground.client.clone();
+    let call = tokio::spawn(async move { drop(client.call("MapService.AddMapEntries", &request).await) });
+    until("haproxy has a part of them", async || ground.held().contains("/many/0 v")).await;
+    let held = ground.held();
+    let count = held.matches("/many/").count();
+    assert!((1..8_000).contains(&count), "{count}");
+    ground.kill();
+    call.await.unwrap();
+    ground.between.keep_back(None);
+    ground.start();
+    let map = held.split_once(", /one").unwrap().0;
+    let file = format!("# who\n{}\n", map.replace(", ", "\n"));
+    until("the file has what haproxy has, and no more", async || ground.file() == file).await;
+    assert_eq!(ground.held(), held);
+    drop(ground.haproxy.reload().wait());
+    until("the next process has them", async || ground.held() == held).await;
+    let state = std::fs::read_dir(ground.haproxy.dir().join("state")).unwrap();
+    let left: Vec<_> = state.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("batch")), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_goes_away() {
     let ground = Ground::new();
     let add = entry("/c", "3");

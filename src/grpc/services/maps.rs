@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
+use prost::Message as _;
 use tokio_stream::StreamExt as _;
 
 use super::runtime_overrides::writer;
 use super::stored::{UNLIMITED, fill, once};
 use super::{Context, Rooms};
 use crate::error::{Error, Reason, Result, Violation};
-use crate::grpc::call::Chunks;
+use crate::grpc::call::{Chunks, PIECE};
 use crate::overrides::Write;
 use crate::proto::runtime as pb;
 use crate::runtime::{MapRef, PatternInfo, Runtime};
-use crate::storage::{StoredFile, print_line};
+use crate::storage::{MapBatch, StoredFile, print_line};
 
 /// What is said of a file that HAProxy has not loaded.
 const NOT_LOADED: &str = "managed but not loaded map file (no runtime ID)";
@@ -82,6 +83,42 @@ pub(super) async fn add_entries(
     let entries = request.entries.iter().map(|entry| (entry.key().to_owned(), entry.value().to_owned())).collect();
     context.overrides.write(Write::MapAppend(map, entries), &writer).await?;
     Ok(pb::AddMapEntriesResponse { entries: request.entries })
+}
+
+/// The same for so many entries that they come in pieces, and are answered so.
+pub(super) async fn add_many(
+    context: Context,
+    request: pb::AddMapEntriesRequest,
+    mut pieces: Chunks,
+) -> Result<Chunks> {
+    let map = looked_up(&context, &request.name).await?;
+    if request.force_sync {
+        context.map_sync.check(&map.to_string())?;
+    }
+    let mut batch = context.overrides.batch().await?;
+    while let Some(piece) = pieces.next().await.transpose()? {
+        for entry in pb::AddMapEntriesRequest::decode(piece).map_err(Error::internal)?.entries {
+            batch.push(entry.key(), entry.value()).await?;
+        }
+    }
+    drop(pieces);
+    let (batch, writer) = (batch.finish().await?, writer(&context, request.persistence(), request.force_sync));
+    added(context.overrides.append_batch(&map, batch, &writer).await?).await
+}
+
+/// The answer for entries that were added, in pieces.
+async fn added(batch: MapBatch) -> Result<Chunks> {
+    let entries = batch.read().await?;
+    Ok(Box::pin(futures_util::stream::try_unfold((batch, entries), |(batch, mut entries)| async move {
+        let (mut answer, mut length) = (pb::AddMapEntriesResponse::default(), 0);
+        while length < PIECE
+            && let Some((key, value)) = entries.next().await?
+        {
+            length += key.len() + value.len();
+            answer.entries.push(pb::MapEntry { id: None, key: Some(key.into()), value: Some(value.into()) });
+        }
+        Ok((!answer.entries.is_empty()).then(|| (answer.encode_to_vec().into(), (batch, entries))))
+    })))
 }
 
 pub(super) async fn clear(context: Context, request: pb::ClearMapRequest) -> Result<pb::ClearMapResponse> {

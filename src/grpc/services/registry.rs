@@ -79,6 +79,7 @@ impl Table {
         self.unary("runtime.v2.MapService/GetMap", maps::get);
         self.upload("runtime.v2.MapService/CreateMap", maps::create);
         self.unary("runtime.v2.MapService/AddMapEntries", maps::add_entries);
+        self.list("runtime.v2.MapService/AddMapEntries", maps::add_many);
         self.named("runtime.v2.MapService/ClearMap", maps::clear);
         self.reply("runtime.v2.MapEntryService/ListMapEntries", map_entries::list);
         self.stream("runtime.v2.MapEntryService/ExportMapEntries", map_entries::export);
@@ -299,6 +300,37 @@ impl Table {
         self.method(path, move |context, request, chunks| async move {
             function(context, request, chunks).await.map(Reply::One)
         });
+    }
+
+    /// How a method of before takes a list that is long: in pieces of its request in the form of the wire, and it answers
+    /// in pieces of its response.
+    fn list<Q, F, R>(&mut self, path: &str, function: F)
+    where
+        Q: Message + Default + 'static,
+        F: Fn(Context, Q, Chunks) -> R + Send + Sync + Copy + 'static,
+        R: Future<Output = Result<Chunks>> + Send + 'static,
+    {
+        let Some(id) = self.schema.tables.method_by_path.get(format!("/backstay.{path}").as_str()).copied() else {
+            return;
+        };
+        let (schema, Some(whole)) = (Arc::clone(&self.schema), self.handlers.remove(&id)) else { return };
+        let handler = move |context: Context, mut call: Call| -> Pending<'static, Result<Answer>> {
+            let Some(upload) = call.upload.take() else {
+                return whole(context, call);
+            };
+            let schema = Arc::clone(&schema);
+            Box::pin(async move {
+                let Method { input, output, .. } = schema.tables.methods[call.method];
+                let request = to_struct::<Q>(&schema, input, &call.request)?;
+                let answer = function(context, request, upload.chunks).await?;
+                if call.transport == Transport::Grpc {
+                    return Ok(Answer::Written(answer));
+                }
+                let objects = answer.map(move |bytes| bytes.and_then(|b| wire::decode(&schema.tables, output, &b)));
+                Ok(Answer::Stream(Box::pin(objects)))
+            })
+        };
+        self.handlers.insert(id, Box::new(handler));
     }
 
     /// A method that answers either way, by what its caller needs.
