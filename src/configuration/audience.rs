@@ -156,20 +156,24 @@ impl Audience {
         for (at, value) in object.iter() {
             let field = &tables.messages[message].fields[at];
             let path = if field.flatten { prefix.to_owned() } else { joined(prefix, &field.json) };
-            let mut refuse = |what: String, (major, minor): (u16, u16)| {
-                let message = format!("{what} haproxy {major}.{minor} or later, this is {}.{}", version.0, version.1);
+            let mut refuse = |what: String| {
+                let message = format!("{what}, this is {}.{}", version.0, version.1);
                 found.push(Violation { field: path.clone(), message, code: 0, location: "body" });
             };
             if let Some(since) = field.since.filter(|since| *since > version)
                 && says_something(value)
             {
-                refuse("the keyword needs".to_owned(), since);
+                refuse(format!("the keyword needs haproxy {}.{} or later", since.0, since.1));
                 continue;
             }
             if let Some(removed) = field.removed.filter(|removed| *removed <= version)
                 && says_something(value)
             {
-                refuse("the keyword is not known to".to_owned(), removed);
+                let last = before(removed);
+                refuse(format!(
+                    "the keyword is gone from haproxy {}.{} on, the last that has it is {}.{}",
+                    removed.0, removed.1, last.0, last.1
+                ));
                 continue;
             }
             match (field.kind, value) {
@@ -177,7 +181,7 @@ impl Audience {
                     if let Some(value) = tables.enums[id].value(*number)
                         && let Some(since) = value.since.filter(|since| *since > version)
                     {
-                        refuse(format!("`{}` needs", value.token), since);
+                        refuse(format!("`{}` needs haproxy {}.{} or later", value.token, since.0, since.1));
                     }
                 }
                 (Kind::Message(inner), Value::Object(part)) => {
@@ -195,6 +199,11 @@ impl Audience {
             }
         }
     }
+}
+
+/// The version of HAProxy before another one: 2.9 came before 3.0.
+fn before((major, minor): (u16, u16)) -> (u16, u16) {
+    if minor == 0 { (major.saturating_sub(1), 9) } else { (major, minor - 1) }
 }
 
 /// Gives `wanted`, which comes from /v2, the zeros of `old` that /v2 does not show: where it is silent, they stay.

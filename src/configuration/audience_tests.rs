@@ -182,7 +182,10 @@ fn what_a_later_haproxy_has_removed_is_refused_and_still_read() {
     let program = object(&new, "Program", r#"{"name":"p","command":"/bin/true"}"#, false);
     let error = new.create(&Document::parse(b""), id(&new, "Program"), &Place::default(), &program).unwrap_err();
     assert_eq!(error.reason(), Reason::InvalidField);
-    assert_eq!(error.message(), "name in body the keyword is not known to haproxy 3.3 or later, this is 3.3");
+    assert_eq!(
+        error.message(),
+        "name in body the keyword is gone from haproxy 3.3 on, the last that has it is 3.2, this is 3.3"
+    );
     let old = engine().for_version((3, 2));
     assert!(old.create(&Document::parse(b""), id(&old, "Program"), &Place::default(), &program).is_ok());
     let file = "program p\n  command /bin/true\n";

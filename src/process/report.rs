@@ -13,6 +13,7 @@ pub(super) const SECTIONS: &[&str] = &[
     "fcgi-app",
     "frontend",
     "global",
+    "healthcheck",
     "http-errors",
     "listen",
     "log-forward",

@@ -210,7 +210,7 @@ pub struct Parent {
 impl Parent {
     /// False for a kind of section that /v2 does not know.
     pub fn is_v2(&self) -> bool {
-        &*self.section != "listen"
+        !matches!(&*self.section, "listen" | "healthcheck")
     }
 }
 

@@ -65,6 +65,8 @@ fn files(dir: &Path) {
     std::fs::write(dir.join("site.ocsp"), OCSP).expect("a file");
     put("m.map", "10.0.0.1 b1\n");
     put("case.map", "content-type Content-Type\n");
+    put("eab.id", "account-1\n");
+    put("eab.key", &format!("{}\n", "A".repeat(86)));
     put("tick.keys", &format!("{}\n", "A".repeat(64)).repeat(3));
     for (name, text) in FILES {
         put(name, text);

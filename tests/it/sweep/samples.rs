@@ -162,9 +162,18 @@ fn sample(engine: &Engine, number: usize, json: &Json, dir: &str) -> Result<Samp
     let mut covers = BTreeSet::new();
     let mut versions = (2, 6)..(u16::MAX, 0);
     cover(tables, id, &object, name, &mut covers, &mut versions);
+    versions.start = versions.start.max(place.section.map_or((0, 0), |section| since(tables, &section)));
     covers.retain(|element| !edited.unused.iter().any(|path| unused(element, name, path)));
     let shown = shown.join(" | ");
     Ok(Sample { text: with_needs(text, dir).trim_end().to_owned() + "\n", shown, covers, versions, batch })
+}
+
+/// The first version that has a kind of section.
+fn since(tables: &Tables, section: &str) -> (u16, u16) {
+    let sections = tables.messages.iter().filter_map(|message| Some((message, message.resource.as_ref()?)));
+    let mut wanted = sections.filter(|(_, rules)| rules.kind == ResourceKind::Section && &*rules.keyword == section);
+    let name = wanted.next().and_then(|(message, rules)| message.fields.get(*rules.identity.first()?));
+    name.and_then(|name| name.since).unwrap_or_default()
 }
 
 /// True when an element is about a value that the line has no place for.
