@@ -222,7 +222,9 @@ fn changed(old: &[u8], new: &[u8]) -> (usize, usize) {
 fn complaints(dir: &Path, bytes: &[u8]) -> BTreeSet<String> {
     let file = dir.join("haproxy.cfg");
     std::fs::write(&file, bytes).expect("a file");
-    let output = Command::new(binary()).args(["-c", "-f"]).arg(&file).output().expect("haproxy must be installed");
+    // Some keywords make files, where they say no folder in the one that HAProxy is started in.
+    let check = Command::new(binary()).args(["-c", "-f"]).arg(&file).current_dir(dir).output();
+    let output = check.expect("haproxy must be installed");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let alerts = text.lines().filter(|line| line.starts_with("[ALERT]"));
     let plain = |line: &str| line.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();

@@ -91,7 +91,7 @@ const FILES: [(&str, &str); 6] = [
     ("spoe.conf", include_str!("../data/sweep/spoe.conf")),
     ("x.lua", include_str!("../data/sweep/x.lua")),
 ];
-const LISTS: [(&str, &str); 10] = [
+const LISTS: [(&str, &str); 12] = [
     ("list.crt", "site.pem\n"),
     ("err.http", "HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"),
     ("list.acl", "10.0.0.1\n"),
@@ -102,6 +102,8 @@ const LISTS: [(&str, &str); 10] = [
     ("edge.map", "a b\n"),
     ("hosts.map", "a b\n"),
     ("server.state", ""),
+    ("eab.id", "account-1\n"),
+    ("eab.key", "bm8gc2VjcmV0IGF0IGFsbCwganVzdCBhIHRleHQgdGhhdCBpcyBsb25nIGVub3VnaA\n"),
 ];
 
 /// The version that the first line of a configuration asks for: `# HAProxy 2.8 and later: ...`.
