@@ -9,6 +9,18 @@ use crate::schema::value::{Object, Value};
 pub struct Audience {
     hidden: Vec<bool>,
     versioned: Vec<bool>,
+    earlier: Vec<bool>,
+}
+
+/// What is set in an object and /v2 does not know.
+#[derive(Debug)]
+pub struct Unseen<'o> {
+    /// JSON path of the field.
+    pub path: String,
+    /// JSON path of the field that has the last of several, of which this one has those before it.
+    pub last: Option<String>,
+    /// Its value.
+    pub value: &'o Value,
 }
 
 impl Audience {
@@ -20,10 +32,16 @@ impl Audience {
         };
         Audience {
             hidden: spread(tables, |field| field.grpc_only || value(field, |value| value.grpc_only)),
+            earlier: spread(tables, |field| field.earlier_of.is_some()),
             versioned: spread(tables, |field| {
                 field.since.is_some() || field.removed.is_some() || value(field, |value| value.since.is_some())
             }),
         }
+    }
+
+    /// True where /v2 may show the last of several parameters and not those before it.
+    pub fn has_earlier(&self, message: MessageId) -> bool {
+        self.earlier[message]
     }
 
     /// False for an object that /v2 cannot show at all: one of its own values is unknown there.
@@ -99,6 +117,7 @@ impl Audience {
             if field.grpc_only {
                 if absent && field.shown_as.is_none() {
                     wanted.set(at, value.clone());
+                    keep_last(field, at, wanted);
                 }
                 continue;
             }
@@ -132,6 +151,46 @@ impl Audience {
     fn unseen(&self, tables: &Tables, message: MessageId, part: &Object) -> Option<Object> {
         let mut seen = part.clone();
         (!self.hide_part(tables, message, &mut seen) && !part.is_empty()).then(|| part.clone())
+    }
+
+    /// What is set in an object and /v2 does not know.
+    pub fn unseen_fields<'o>(&self, tables: &Tables, message: MessageId, object: &'o Object) -> Vec<Unseen<'o>> {
+        let mut found = Vec::new();
+        self.find_unseen(tables, message, object, "", &mut found);
+        found
+    }
+
+    fn find_unseen<'o>(
+        &self,
+        tables: &Tables,
+        message: MessageId,
+        object: &'o Object,
+        prefix: &str,
+        found: &mut Vec<Unseen<'o>>,
+    ) {
+        if !self.hidden[message] {
+            return;
+        }
+        for (at, value) in object.iter() {
+            let field = &tables.messages[message].fields[at];
+            let path = if field.flatten { prefix.to_owned() } else { joined(prefix, &field.json) };
+            match (field.kind, value) {
+                _ if field.grpc_only && field.shown_as.is_some() => {}
+                _ if field.grpc_only || is_hidden_value(tables, field, value) => {
+                    let last = field.earlier_of.map(|at| joined(prefix, &tables.messages[message].fields[at].json));
+                    found.push(Unseen { path, last, value });
+                }
+                (Kind::Message(inner), Value::Object(part)) => self.find_unseen(tables, inner, part, &path, found),
+                (Kind::Message(inner), Value::List(items)) => {
+                    for (number, item) in items.iter().enumerate() {
+                        if let Value::Object(part) = item {
+                            self.find_unseen(tables, inner, part, &format!("{path}.{number}"), found);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     /// What is set in `object` and HAProxy of this version does not know yet, or no longer, as violations.
@@ -204,6 +263,19 @@ impl Audience {
 /// The version of HAProxy before another one: 2.9 came before 3.0.
 fn before((major, minor): (u16, u16)) -> (u16, u16) {
     if minor == 0 { (major.saturating_sub(1), 9) } else { (major, minor - 1) }
+}
+
+/// Of several parameters the last one stands in a field of its own: where that one goes, the one before it is the last.
+fn keep_last(list: &Field, at: usize, wanted: &mut Object) {
+    if let Some(last) = list.earlier_of.filter(|last| wanted.get(*last).is_none())
+        && let Some(Value::List(items)) = wanted.get_mut(at)
+        && let Some(item) = items.pop()
+    {
+        if items.is_empty() {
+            wanted.take(at);
+        }
+        wanted.set(last, item);
+    }
 }
 
 /// Gives `wanted`, which comes from /v2, the zeros of `old` that /v2 does not show: where it is silent, they stay.

@@ -33,7 +33,7 @@ pub struct Engine {
     pub(super) layouts: Arc<Layouts>,
     pub(super) audience: Arc<Audience>,
     /// What callers see and send is that of /v2.
-    only_v2: bool,
+    pub(super) only_v2: bool,
     /// `listen` sections are listed among frontends and backends too.
     listens_as_parts: bool,
     /// Version of the HAProxy that is to load what is written.
@@ -62,6 +62,11 @@ impl Engine {
     #[must_use]
     pub fn for_v2(&self) -> Engine {
         Engine { only_v2: true, ..self.clone() }
+    }
+
+    /// The engine for callers of gRPC, who see everything.
+    pub(super) fn for_grpc(&self) -> Engine {
+        Engine { only_v2: false, ..self.clone() }
     }
 
     /// The engine that shows each `listen` section as a frontend and as a backend of the same name, if `wanted`.

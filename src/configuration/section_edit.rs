@@ -12,7 +12,7 @@ use super::spelling::respelled;
 use crate::document::{Document, Section};
 use crate::error::{Error, Reason, Result};
 use crate::schema::tables::{FieldIndex, Kind, MessageId, Resource};
-use crate::schema::template::{SectionGrammar, SlotId};
+use crate::schema::template::{Earlier, SectionGrammar, SlotId};
 use crate::schema::value::{Object, Value};
 use crate::schema::words::{meaning, plain, split};
 
@@ -40,6 +40,7 @@ impl Engine {
     fn read_lines(&self, resource: MessageId, section: &Section, object: &mut Object) {
         let Some(layout) = self.layouts.get(section.kind()) else { return };
         let Some(grammar) = self.schema.grammar.section(resource) else { return };
+        let mut seen = Earlier::default();
         for line in said(section) {
             match layout.child_of(&line.words) {
                 Some(child) => {
@@ -53,7 +54,7 @@ impl Engine {
                     }
                 }
                 None => {
-                    grammar.read(&line.words, object);
+                    grammar.read_next(&line.words, object, &mut seen);
                 }
             }
         }
@@ -192,14 +193,14 @@ impl Engine {
             let old = old.get(&slot).map_or(&[][..], Vec::as_slice);
             let new = wanted.get(&slot).map_or(&[][..], Vec::as_slice);
             let says = |texts: &mut dyn Iterator<Item = &str>| {
-                let mut object = Object::new();
+                let (mut object, mut seen) = (Object::new(), Earlier::default());
                 for text in texts {
-                    grammar.read(&split(text).words, &mut object);
+                    grammar.read_next(&split(text).words, &mut object, &mut seen);
                 }
                 object.clear_residue();
                 object
             };
-            let apart = if grammar.adds(slot) { shared_out(section, old, new) } else { None };
+            let apart = grammar.adds(slot).and_then(|keyword| shared_out(section, keyword, old, new));
             let new = apart.as_deref().unwrap_or(new);
             let before = says(&mut old.iter().filter_map(|at| section.line(*at)?.text()));
             if before == says(&mut new.iter().map(String::as_str)) {
@@ -208,7 +209,8 @@ impl Engine {
             let same = |old: &str, new: &str| {
                 split(old).words == split(new).words || says(&mut [old].into_iter()) == says(&mut [new].into_iter())
             };
-            edit.slot(old, new, apart.is_some() || self.is_list(resource, &grammar.path(slot)), &same, &|old, new| {
+            let several = apart.is_some() || grammar.has_earlier(slot) || self.is_list(resource, &grammar.path(slot));
+            edit.slot(old, new, several, &same, &|old, new| {
                 let new = self.with_residue(resource, old, new);
                 let said = grammar.print(&says(&mut [old].into_iter())).map(|printed| printed.lines);
                 let printed = said.ok().and_then(|lines| lines.into_iter().next()).map(|(_, text)| text);
@@ -327,22 +329,24 @@ impl Engine {
     }
 }
 
-/// The words of the one line that is wanted, each on the old line that has it; what no old line has, on the last one.
+/// The words behind the keyword of the one line that is wanted, each on the old line that has it; what no old line has, on the last one.
 /// `None` where they stand in another order, so that they need one line.
-fn shared_out(section: &Section, old: &[usize], new: &[String]) -> Option<Vec<String>> {
+fn shared_out(section: &Section, keyword: usize, old: &[usize], new: &[String]) -> Option<Vec<String>> {
     let ([new], true) = (new, old.len() > 1) else { return None };
-    let (keyword, mut rest) = split(new).words.split_first().map(|(first, rest)| (*first, rest.to_vec()))?;
+    let words = split(new).words;
+    let (head, tail) = words.split_at_checked(keyword)?;
+    let mut rest = tail.to_vec();
     let mut lines: Vec<Vec<&str>> = Vec::new();
     for at in old {
         let there = split(section.line(*at)?.text()?).words;
-        let stays: Vec<&str> = there[1..].iter().copied().filter(|word| rest.contains(word)).collect();
+        let stays: Vec<&str> = there.get(keyword..)?.iter().copied().filter(|word| rest.contains(word)).collect();
         rest.retain(|word| !stays.contains(word));
         lines.push(stays);
     }
     lines.last_mut()?.append(&mut rest);
-    let in_order = lines.concat() == split(new).words[1..];
+    let in_order = lines.concat() == tail;
     let said = lines.into_iter().filter(|words| !words.is_empty());
-    in_order.then(|| said.map(|words| format!("{keyword} {}", words.join(" "))).collect())
+    in_order.then(|| said.map(|words| format!("{} {}", head.join(" "), words.join(" "))).collect())
 }
 
 /// Unknown words of a line that a slot reads.

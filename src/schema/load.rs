@@ -192,7 +192,7 @@ impl<'a> Loader<'a> {
                 out.fields.push(field);
             }
         }
-        self.resolve_rest_fields(message, &mut out);
+        self.resolve_fields(message, &mut out);
         if let Some(rules) = &rules {
             out.line = rules.some_text("line");
             out.toggle = rules.some_text("toggle");
@@ -203,17 +203,23 @@ impl<'a> Loader<'a> {
         self.tables.messages.push(out);
     }
 
-    /// Finds the fields under which /v2 shows others, once all fields of the message are known.
-    fn resolve_rest_fields(&mut self, message: &Named<'a, Message>, out: &mut MessageType) {
+    /// Finds the fields that others name, once all fields of the message are known.
+    fn resolve_fields(&mut self, message: &Named<'a, Message>, out: &mut MessageType) {
         for descriptor in &message.item.fields {
-            let rules = self.vocabulary.rules(&descriptor.options, OF_FIELD);
-            let wanted = rules.and_then(|rules| rules.some_text("rest_field"));
-            let (Some(wanted), Some(at)) = (wanted, out.field_named(&descriptor.name)) else { continue };
-            match out.field_named(&wanted).filter(|other| out.fields[*other].kind == out.fields[at].kind) {
-                Some(other) if out.fields[at].grpc_only => out.fields[at].shown_as = Some(other),
-                _ => {
-                    let text = format!("rest_field `{wanted}` should name a field of the same type");
-                    self.fault(message.file(), &format!("{}.{}", message.full_name, descriptor.name), text);
+            let Some(rules) = self.vocabulary.rules(&descriptor.options, OF_FIELD) else { continue };
+            let Some(at) = out.field_named(&descriptor.name) else { continue };
+            for option in ["rest_field", "earlier_of"] {
+                let Some(wanted) = rules.some_text(option) else { continue };
+                let other = out.field_named(&wanted);
+                let same_kind = other.is_some_and(|other| out.fields[other].kind == out.fields[at].kind);
+                let field = &mut out.fields[at];
+                match option {
+                    "rest_field" if field.grpc_only && same_kind => field.shown_as = other,
+                    "earlier_of" if field.grpc_only && field.repeated && other.is_some() => field.earlier_of = other,
+                    _ => {
+                        let text = format!("{option} `{wanted}` should name a field that fits");
+                        self.fault(message.file(), &format!("{}.{}", message.full_name, descriptor.name), text);
+                    }
                 }
             }
         }
@@ -282,6 +288,7 @@ impl<'a> Loader<'a> {
             shown_as: None,
             not_in: names("not_in"),
             adds: is("adds"),
+            earlier_of: None,
         })
     }
 

@@ -121,12 +121,12 @@ fn place(form: &Form) -> Json {
     json!({"parent_type": form.section, "parent_name": "forms", "index": 0})
 }
 
-fn with(mut request: Json, name: &str, value: Json) -> Json {
+pub(crate) fn with(mut request: Json, name: &str, value: Json) -> Json {
     request[name] = value;
     request
 }
 
-fn changed(shown: &Json, change: &Json) -> Json {
+pub(crate) fn changed(shown: &Json, change: &Json) -> Json {
     let mut object = shown.clone();
     object.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
     object
@@ -297,7 +297,7 @@ async fn settings_of_global(world: &mut World) {
 over_both!(settings_of_global, covers["GlobalService.ReplaceGlobal"]);
 
 /// Reads an object, puts it back as it was shown, and sees that no byte has changed.
-async fn put_back(world: &World, noun: &str, field: &str, place: Json) -> Json {
+pub(crate) async fn put_back(world: &World, noun: &str, field: &str, place: Json) -> Json {
     let before = body_of(&world.backstay.text());
     let shown = world.ok(&format!("{noun}Service.Get{noun}"), place.clone()).await[field].clone();
     world.ok(&format!("{noun}Service.Replace{noun}"), with(place, field, shown.clone())).await;
@@ -309,7 +309,7 @@ fn body_of(text: &str) -> String {
     text.lines().filter(|line| !line.starts_with("# _version")).collect::<Vec<_>>().join("\n")
 }
 
-async fn push(world: &World, more: &str) {
+pub(crate) async fn push(world: &World, more: &str) {
     let text = format!("{}\n{more}", body_of(&world.backstay.text()));
     world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": text, "skip_version": true})).await;
 }
@@ -437,19 +437,3 @@ async fn values_that_their_type_cannot_show(world: &mut World) {
 }
 
 over_both!(values_that_their_type_cannot_show, covers["ServerService.GetServer"]);
-
-async fn certificates_beside_the_last(world: &mut World) {
-    let port = crate::support::haproxy::free_port();
-    let pem = world.backstay.folder().join("site.pem");
-    std::fs::write(&pem, include_str!("../data/sweep/site.pem")).unwrap();
-    let pem = pem.display();
-    push(world, &format!("frontend forms\n  bind 127.0.0.1:{port} name tls ssl crt {pem} crt {pem}\n")).await;
-    let place = json!({"parent_type": "frontend", "parent_name": "forms", "name": "tls"});
-    if !world.is_rest() {
-        let bind = world.ok("BindService.GetBind", place.clone()).await;
-        assert_eq!(bind["not_shown"], json!(["ssl_certificate"]), "{bind}");
-    }
-    put_back(world, "Bind", "bind", place).await;
-}
-
-over_both!(certificates_beside_the_last, covers["BindService.GetBind"]);

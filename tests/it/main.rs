@@ -42,6 +42,7 @@ mod runtime_objects;
 mod runtime_speed;
 mod runtime_workers;
 mod sections;
+mod several;
 mod stored;
 mod stored_rights;
 mod support;

@@ -90,6 +90,7 @@ impl Request<'_> {
                 let paths = self.engine().not_shown(&document, self.resource, object);
                 paths.into_iter().map(move |path| format!("{label}.{path}"))
             })
+            .chain(self.engine().earlier(&document, self.resource, &self.place, None))
             .collect();
         let mut response = Object::new();
         if let Some(field) = plan.result.filter(|_| !objects.is_empty()) {
@@ -112,7 +113,8 @@ impl Request<'_> {
         let key = self.plan.key(self.message)?;
         let (document, version) = self.view().await?;
         let object = self.engine().get(&document, self.resource, &self.place, &key)?;
-        let not_shown = self.engine().not_shown(&document, self.resource, &object);
+        let mut not_shown = self.engine().not_shown(&document, self.resource, &object);
+        not_shown.extend(self.engine().earlier(&document, self.resource, &self.place, Some(&key)));
         let mut object = Value::Object(object);
         if self.plan.spoe.is_some() {
             self.number(&mut object);
@@ -177,7 +179,19 @@ impl Request<'_> {
     async fn delete(&self) -> Result<Answer> {
         let key: Key = self.plan.key(self.message)?;
         let engine = self.engine();
-        self.change(|document| engine.delete(document, self.resource, &self.place, &key), None).await
+        let mut unseen = Vec::new();
+        let delete = |document: &Document| {
+            unseen = engine.unseen(document, self.resource, &self.place, &key);
+            engine.delete(document, self.resource, &self.place, &key)
+        };
+        let mut answer = self.change(delete, None).await?;
+        if let (Answer::Message(response), false, Some(field)) =
+            (&mut answer, unseen.is_empty(), self.plan.result_warnings)
+        {
+            let text = format!("deleted too, shown only over gRPC: {}", unseen.join(", "));
+            response.push(field, Value::Str(text.into()));
+        }
+        Ok(answer)
     }
 
     /// Makes a change in whatever the request targets, and says what came of it.

@@ -479,6 +479,15 @@ impl<'t> Compiler<'t> {
                 _ => params.push(self.param(context.message, at, None, context)?),
             }
         }
+        // What stands before the last occurrence is written before it.
+        for last in (0..params.len()).rev() {
+            let (via, list) = (params[last].via, params[last].earlier);
+            let Some(list) = list else { continue };
+            if let Some(at) = params.iter().position(|param| param.via == via && param.target.field == list) {
+                let earlier = params.remove(at);
+                params.insert(if at < last { last - 1 } else { last }, earlier);
+            }
+        }
         Ok(params)
     }
 
@@ -492,10 +501,17 @@ impl<'t> Compiler<'t> {
             via,
             target: Self::target(at, field.repeated, &inner),
             many: field.repeated || repeats(&nodes),
-            print_only: self.print_only(field.print_only),
+            earlier: self.earlier(message, at),
+            print_only: self.print_only(field.print_only || field.earlier_of.is_some()),
             nodes,
             empty,
         })
+    }
+
+    /// The list of the occurrences of a field's parameter before the last one.
+    fn earlier(&self, message: MessageId, at: FieldIndex) -> Option<u16> {
+        let fields = &self.tables.messages[message].fields;
+        fields.iter().position(|field| field.earlier_of == Some(at)).map(|list| list as u16)
     }
 
     /// What the template says when the slot of its own field is left out.

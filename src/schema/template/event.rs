@@ -35,6 +35,15 @@ pub(super) enum Event<'w> {
 }
 
 impl Event<'_> {
+    /// Turns the text or message of a field into an item of a list.
+    pub(super) fn list(&mut self, field: u16, list: u16) {
+        if let Event::Text(target, _) | Event::Open(target) = self
+            && target.field == field
+        {
+            *target = Target { field: list, push: true, own: false };
+        }
+    }
+
     /// The field of a value.
     pub(super) fn field(&self) -> Option<u16> {
         match self {

@@ -303,7 +303,12 @@ fn parameters(star: &mut Star) -> Made {
     }
     let read = |at: usize| star.params[at].print_only.is_none();
     let mut made = index_of(begins.iter().enumerate().filter(|(at, _)| read(*at)));
-    made.print_only = (0..begins.len()).filter(|at| !read(*at)).map(|at| at as u16).collect();
+    // Those that stand before the last of several are told by the one behind them.
+    let is_earlier = |at: usize| {
+        let param = &star.params[at];
+        star.params.iter().any(|last| last.via == param.via && last.earlier == Some(param.target.field))
+    };
+    made.print_only = (0..begins.len()).filter(|at| !read(*at) && !is_earlier(*at)).map(|at| at as u16).collect();
     star.index = made;
     Ok(())
 }

@@ -41,7 +41,7 @@ use names::Names;
 pub use names::Step;
 use node::Node;
 use parse::Parser;
-pub use section::{PrintedSection, SectionGrammar, SlotId};
+pub use section::{Earlier, PrintedSection, SectionGrammar, SlotId};
 
 /// The programs of all messages. Immutable and shared freely between threads.
 #[derive(Debug)]

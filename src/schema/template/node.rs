@@ -204,6 +204,8 @@ pub(super) struct Param {
     pub print_only: Option<PrintOnly>,
     /// Every occurrence adds to the value.
     pub many: bool,
+    /// The list of the same message that has the occurrences before the last one.
+    pub earlier: Option<u16>,
     pub empty: Empty,
 }
 

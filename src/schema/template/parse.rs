@@ -334,9 +334,16 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
             if !param.many
                 && let Some(before) = seen.iter_mut().find(|before| before.param == now.param)
             {
-                // The later one counts; the words of the earlier one stay on the line.
-                self.events[before.events.0..before.events.1].fill(Event::Dead);
-                repeated.push(before.words);
+                let events = &mut self.events[before.events.0..before.events.1];
+                if let Some(list) = param.earlier {
+                    for event in events {
+                        event.list(param.target.field, list);
+                    }
+                } else {
+                    // The later one counts; the words of the earlier one stay on the line.
+                    events.fill(Event::Dead);
+                    repeated.push(before.words);
+                }
                 *before = now;
                 continue;
             }

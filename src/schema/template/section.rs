@@ -1,6 +1,6 @@
 //! The lines of a section: which field reads a line, and all lines of an object.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -60,7 +60,13 @@ struct Slot {
     replaced: Vec<usize>,
     /// Each line adds its words to those of the lines above it.
     adds: bool,
+    /// The slot of the list that has the lines before the last one.
+    earlier: Option<SlotId>,
 }
+
+/// Lines that were read so far, of fields that show the last of several.
+#[derive(Debug, Default)]
+pub struct Earlier<'w>(BTreeMap<SlotId, Vec<&'w str>>);
 
 /// Slots by the first words of a line.
 #[derive(Debug, Default)]
@@ -119,6 +125,7 @@ pub(super) fn compile(
     let skip: BTreeSet<FieldIndex> = header.iter().copied().collect();
     let section = table.resource.as_ref().map_or("", |resource| &*resource.keyword);
     spread(compiler, (message, section), &[], &skip, &mut slots, &mut broken);
+    place_earlier(compiler.tables, &mut slots);
     let read: Vec<usize> = (0..slots.len()).filter(|at| slots[*at].print_only.is_none()).collect();
     if broken.is_empty() {
         let programs: Vec<&[Node]> = read.iter().map(|at| &slots[*at].nodes[..]).collect();
@@ -141,6 +148,24 @@ pub(super) fn compile(
         dispatch.add(&Some(Rc::new(Link::Nodes(&slots[at].nodes, None))), at as u16, 0);
     }
     Ok(SectionGrammar { message, slots, dispatch, mirrors, header, names: names.clone() })
+}
+
+/// Puts each list of the lines before the last one in front of the field that has the last one, which is told of it.
+fn place_earlier(tables: &Tables, slots: &mut Vec<Slot>) {
+    let last_of = |slot: &Slot| tables.messages[slot.message].fields[slot.target.field as usize].earlier_of;
+    let is_field = |slot: &Slot, list: &Slot, field: FieldIndex| {
+        (&slot.path, slot.message, slot.target.field as usize) == (&list.path, list.message, field)
+    };
+    for list in 0..slots.len() {
+        let Some(field) = last_of(&slots[list]) else { continue };
+        let Some(last) = slots.iter().position(|slot| is_field(slot, &slots[list], field)) else { continue };
+        let moved = slots.remove(list);
+        slots.insert(if list < last { last - 1 } else { last }, moved);
+    }
+    for at in 1..slots.len() {
+        let is_list = last_of(&slots[at - 1]).is_some_and(|field| is_field(&slots[at], &slots[at - 1], field));
+        slots[at].earlier = is_list.then_some(at - 1);
+    }
 }
 
 /// True for a field that mirrors lines of a resource, which are that resource's alone.
@@ -211,10 +236,11 @@ fn slot(
         target: Target { field: at as u16, push: field.repeated && !whole, own: true },
         name: field.json.to_string(),
         empty,
-        print_only: compiler.print_only(field.print_only),
+        print_only: compiler.print_only(field.print_only || field.earlier_of.is_some()),
         each: field.repeated && !whole,
         replaced: replaced.into_iter().collect(),
-        adds: field.adds,
+        adds: field.adds || (field.repeated && whole),
+        earlier: None,
         nodes,
     })
 }
@@ -342,6 +368,20 @@ impl SectionGrammar {
         Some(slot)
     }
 
+    /// As `read`, for line after line of a section: of lines that add up and of which a field shows the last one, a list
+    /// has those before it.
+    pub fn read_next<'w>(&self, words: &[&'w str], into: &mut Object, seen: &mut Earlier<'w>) -> Option<SlotId> {
+        let slot = self.read(words, into)?;
+        if let Some(list) = self.slots[slot].earlier
+            && let Some(before) = seen.0.insert(slot, words.to_vec())
+        {
+            let plain = plain_words(&before).unwrap_or_default();
+            let plain: Vec<&str> = plain.iter().map(|word| &**word).collect();
+            self.read_as(list, &before, into).or_else(|| self.read_as(list, &plain, into));
+        }
+        Some(slot)
+    }
+
     /// Reads a line with a given slot, whichever would own it. `None`: the line is not of this form.
     pub fn read_as(&self, slot: SlotId, words: &[&str], into: &mut Object) -> Option<()> {
         let parser = self.try_slot(slot, words)?;
@@ -413,9 +453,16 @@ impl SectionGrammar {
         }
     }
 
-    /// True for a slot of which each line adds its words to those of the lines above it.
-    pub fn adds(&self, slot: SlotId) -> bool {
-        self.slots.get(slot).is_some_and(|slot| slot.adds)
+    /// For a slot of which each line adds its words to those of the lines above it: how many words of its keyword stand
+    /// before them.
+    pub fn adds(&self, slot: SlotId) -> Option<usize> {
+        let slot = self.slots.get(slot).filter(|slot| slot.adds)?;
+        Some(slot.nodes.iter().take_while(|node| matches!(node, Node::Literal(_))).count())
+    }
+
+    /// True for a slot that shows the last of several lines, and a list those before it.
+    pub fn has_earlier(&self, slot: SlotId) -> bool {
+        self.slots.get(slot).is_some_and(|slot| slot.earlier.is_some())
     }
 
     /// Prints all field lines of an object.

@@ -435,7 +435,8 @@ fn message(method: &Method, rule: &HttpRule, answer: &Http) -> Json {
         fields.retain(|_, value| *value != json!([]) && *value != json!({}) && *value != json!(""));
         let warned = answer.headers.get_all("warning").iter().filter_map(|value| value.to_str().ok());
         let warned = warned.filter_map(|value| value.strip_prefix("299 backstay \"")?.strip_suffix('"'));
-        let warned: Vec<&str> = warned.filter(|text| text.starts_with("haproxy warns")).collect();
+        let warned: Vec<&str> =
+            warned.filter(|text| text.starts_with("haproxy warns") || text.starts_with("deleted too")).collect();
         if output.field_named("warnings").is_some() && !warned.is_empty() {
             fields.insert("warnings".to_owned(), json!(warned));
         }
