@@ -196,7 +196,7 @@ impl Search<'_> {
 
     async fn passes(&self, text: &Document) -> bool {
         let (_, bytes) = header::stamped(text, self.current.version, self.shared.settings.header);
-        let checked = self.shared.check.check(&bytes, "candidate").await;
+        let checked = self.shared.check.check(&bytes, "candidate", "").await;
         !matches!(checked, Err(error) if error.reason() == Reason::ConfigurationRejected)
     }
 

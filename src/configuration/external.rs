@@ -45,7 +45,7 @@ pub(super) async fn verdict(check: &dyn Check, text: &[u8]) -> Result<()> {
         // Some would let it pass.
         return Err(Error::new(Reason::ConfigurationRejected, "the configuration file is empty"));
     }
-    check.check(text, "candidate").await.map(drop)
+    check.check(text, "candidate", "").await.map(drop)
 }
 
 /// Whether a text has an end. HAProxy refuses one that has none.

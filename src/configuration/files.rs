@@ -16,7 +16,7 @@ impl Configuration {
     async fn check_with(&self, file: &Path, candidate: &Path) -> Result<()> {
         let (file, candidate) = (file.display().to_string(), candidate.display().to_string());
         let Some(text) = with_path(&self.current().document.to_bytes(), &file, &candidate) else { return Ok(()) };
-        self.shared.check.check(&text, "candidate").await.map(drop).map_err(|error| {
+        self.check(&text, "candidate").await.map(drop).map_err(|error| {
             let (message, detail) =
                 (error.message().replace(&candidate, &file), error.detail_text().map(str::to_owned));
             let error = error.message_replaced(message);

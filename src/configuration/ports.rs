@@ -18,12 +18,12 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Says whether HAProxy would accept a configuration.
 pub trait Check: Send + Sync {
-    /// Checks the whole text of a candidate. `label` names it in messages (a transaction id, or `candidate`). Returns what
-    /// HAProxy warns of when it accepts it.
+    /// Checks the whole text of a candidate. `label` names it in messages (a transaction id, or `candidate`), `user` who
+    /// waits for it: users take turns. Empty for nobody. Returns what HAProxy warns of when it accepts it.
     ///
     /// Fails with `CONFIGURATION_REJECTED`, whose detail is what HAProxy printed and whose metadata names `line` and
     /// `section` where known. Runs outside any lock.
-    fn check<'a>(&'a self, candidate: &'a [u8], label: &'a str) -> Pending<'a, Result<Vec<Warning>>>;
+    fn check<'a>(&'a self, candidate: &'a [u8], label: &'a str, user: &'a str) -> Pending<'a, Result<Vec<Warning>>>;
 }
 
 /// What HAProxy warns of in a configuration that it accepts.

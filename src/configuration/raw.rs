@@ -171,7 +171,7 @@ impl Configuration {
             // A check runs HAProxy on the text, which is more than a server may let be done that only shows things.
             self.shared.settings.writable()?;
             admit_text(text)?;
-            let all = self.shared.check.check(text, "candidate").await?;
+            let all = self.check(text, "candidate").await?;
             let warnings = self.brought(&base, &all).await;
             return Ok(Outcome { version: base.version, warnings, ..Outcome::default() });
         }

@@ -100,7 +100,7 @@ impl Configuration {
             let id = shared.reload.request(version);
             tracing::info!(version, id, "asked again for a reload that the last run did not get to");
         }
-        Ok(Arc::new(Configuration { shared }))
+        Ok(Arc::new(Configuration { shared, user: "".into() }))
     }
 }
 

@@ -31,7 +31,7 @@ impl ReloadListener for Listener {
         Box::pin(async move {
             let shared = self.0.upgrade()?;
             let text = shared.recent().find(version)?.document.to_bytes();
-            match shared.check.check(&text, "candidate").await {
+            match shared.check.check(&text, "candidate", "").await {
                 Err(error) if error.reason() == Reason::ConfigurationRejected => {
                     Some(error.detail_text().unwrap_or(error.message()).to_owned())
                 }

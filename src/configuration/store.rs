@@ -32,6 +32,8 @@ use crate::error::{Error, Reason, Result};
 /// All methods may be called from any task at the same time.
 pub struct Configuration {
     pub(super) shared: Arc<Shared>,
+    /// Who works with it; empty for nobody.
+    pub(super) user: Box<str>,
 }
 
 /// What the methods, and the tasks that outlive a caller, have in common.
@@ -128,6 +130,17 @@ fn unknown_itself(error: Error, id: &str) -> Error {
 }
 
 impl Configuration {
+    /// The same configuration for a user, who takes turns with others where something has to be waited for.
+    #[must_use]
+    pub fn used_by(&self, user: &str) -> Arc<Self> {
+        Arc::new(Configuration { shared: Arc::clone(&self.shared), user: user.into() })
+    }
+
+    /// Lets HAProxy check a text.
+    pub(super) async fn check(&self, text: &[u8], label: &str) -> Result<Vec<Warning>> {
+        self.shared.check.check(text, label, &self.user).await
+    }
+
     /// Sets what changes the running HAProxy. Without it, and before, every change is followed by a reload.
     pub fn apply_with(&self, apply: Arc<dyn Apply>) {
         if self.shared.apply.set(apply).is_err() {
@@ -263,7 +276,7 @@ impl Configuration {
     ) -> Result<Vec<Warning>> {
         let id = uuid::Uuid::new_v4().to_string();
         let (_, bytes) = header::stamped(document, base.version, self.shared.settings.header);
-        match self.shared.check.check(&bytes, &id).await {
+        match self.check(&bytes, &id).await {
             Ok(warnings) => {
                 crash::at(Step::Checked);
                 Ok(warnings)
@@ -358,7 +371,7 @@ impl Configuration {
         };
         let failure = if (base.version, base.hash) == (view.version, view.hash) {
             let (_, bytes) = header::stamped(&view.document, view.version, self.shared.settings.header);
-            match self.shared.check.check(&bytes, id).await {
+            match self.check(&bytes, id).await {
                 Ok(all) => {
                     crash::at(Step::Checked);
                     let warnings = self.brought(&base, &all).await;

@@ -25,7 +25,7 @@ impl Configuration {
         let before = match known {
             Some(known) => known.warnings.clone(),
             // Nobody has looked since the start, or since an edit by hand.
-            None => self.shared.check.check(&text, "candidate").await.unwrap_or_default(),
+            None => self.check(&text, "candidate").await.unwrap_or_default(),
         };
         new_ones(&before, now, &String::from_utf8_lossy(&text))
     }

@@ -83,7 +83,7 @@ impl Checker {
                 Error::new(Reason::InvalidValue, "validate-cmd must be a command with closed quotes".to_owned())
             })?),
         };
-        Ok(Checker { options, validate, turns: Turns::new() })
+        Ok(Checker { options, validate, turns: Turns::default() })
     }
 
     /// Removes what checks of an earlier process left behind. No other process may check in the same folder.
@@ -116,9 +116,9 @@ impl Checker {
         Prepared { command, variables }
     }
 
-    async fn run(&self, candidate: &[u8], label: &str) -> Result<Vec<Warning>> {
+    async fn run(&self, candidate: &[u8], label: &str, user: &str) -> Result<Vec<Warning>> {
         let deadline = Instant::now() + self.options.limit;
-        self.turns.work(deadline, self.check_now(candidate, label, deadline)).await?
+        self.turns.work(user, deadline, self.check_now(candidate, label, deadline)).await?
     }
 
     async fn check_now(&self, candidate: &[u8], label: &str, deadline: Instant) -> Result<Vec<Warning>> {
@@ -184,8 +184,8 @@ fn found(binary: &Path) -> PathBuf {
 }
 
 impl Check for Checker {
-    fn check<'a>(&'a self, candidate: &'a [u8], label: &'a str) -> Pending<'a, Result<Vec<Warning>>> {
-        Box::pin(self.run(candidate, label))
+    fn check<'a>(&'a self, candidate: &'a [u8], label: &'a str, user: &'a str) -> Pending<'a, Result<Vec<Warning>>> {
+        Box::pin(self.run(candidate, label, user))
     }
 }
 
@@ -253,7 +253,7 @@ mod tests {
         let (folder, checker) = checker(|_| ());
         // Without a listener 3.1 and later refuse.
         let text = b"frontend fe\n  mode http\n  timeout client 1s\n  bind 127.0.0.1:1\n";
-        checker.check(text, "candidate").await.unwrap();
+        checker.check(text, "candidate", "").await.unwrap();
         assert_eq!(left(&folder), 0);
     }
 
@@ -261,7 +261,7 @@ mod tests {
     async fn a_refusal_names_line_section_and_what_haproxy_said() {
         let (folder, checker) = checker(|_| ());
         let text = b"global\n  maxconn 10\nfrontend fe\n  mode http\n  foo bar\n  use_backend nope\n";
-        let error = checker.check(text, "tx-1").await.unwrap_err();
+        let error = checker.check(text, "tx-1", "").await.unwrap_err();
         assert_eq!(error.reason(), Reason::ConfigurationRejected);
         assert!(error.message().starts_with("haproxy refuses line 5 in frontend fe: unknown keyword 'foo'"), "{error}");
         assert_eq!((fact(&error, "line"), fact(&error, "section")), (Some("5"), Some("frontend fe")));
@@ -278,8 +278,8 @@ mod tests {
                 r#"sh -c 'grep -q "good one" "$DATAPLANEAPI_TRANSACTION_FILE" || { echo "not good"; exit 7; }'"#.into(),
             );
         });
-        checker.check(b"# good one\n", "a").await.unwrap();
-        let error = checker.check(b"# bad\n", "a").await.unwrap_err();
+        checker.check(b"# good one\n", "a", "").await.unwrap();
+        let error = checker.check(b"# bad\n", "a", "").await.unwrap_err();
         assert_eq!(error.message(), "haproxy refuses the configuration: not good");
         assert_eq!(fact(&error, "status"), Some("exit status 7"));
         assert_eq!(left(&folder), 0);
@@ -292,10 +292,10 @@ mod tests {
             o.limit = Duration::from_millis(300);
         };
         let (folder, checker) = checker(hang);
-        let error = checker.check(b"", "a").await.unwrap_err();
+        let error = checker.check(b"", "a", "").await.unwrap_err();
         assert!(error.message().contains("did not end within 0.3 s"), "{error}");
         assert_eq!(left(&folder), 0);
-        let cut = tokio::time::timeout(Duration::from_millis(50), checker.check(b"", "a")).await;
+        let cut = tokio::time::timeout(Duration::from_millis(50), checker.check(b"", "a", "")).await;
         assert!(cut.is_err());
         assert_eq!(left(&folder), 0);
     }
@@ -303,7 +303,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_binary_is_named() {
         let (_folder, checker) = checker(|o| o.binary = "/nowhere/haproxy".into());
-        let error = checker.check(b"", "a").await.unwrap_err();
+        let error = checker.check(b"", "a", "").await.unwrap_err();
         assert!(error.message().contains("/nowhere/haproxy cannot be run"), "{error}");
         assert!(Checker::new(CheckOptions { validate_cmd: Some("a 'b".into()), ..checker.options }).is_err());
         assert_eq!(found(Path::new("./sh")), Path::new("./sh"));
@@ -316,8 +316,8 @@ mod tests {
         std::fs::write(folder.path().join("a.map"), "a b\n").unwrap();
         let text = "global\n  default-path config\nfrontend fe\n  mode http\n  bind 127.0.0.1:1\n  timeout client 1s\n  \
                     http-request set-header x %[path,map(a.map)]\n";
-        checker.check(text.as_bytes(), "a").await.unwrap();
+        checker.check(text.as_bytes(), "a", "").await.unwrap();
         assert_eq!(left(&folder), 1);
-        assert!(checker.check(text.replace("config", "current").as_bytes(), "a").await.is_err());
+        assert!(checker.check(text.replace("config", "current").as_bytes(), "a", "").await.is_err());
     }
 }

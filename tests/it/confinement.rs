@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::drop_in::Bench;
 use crate::support::backstay::Backstay;
-use crate::support::client::{Client, Http, Transport, request};
+use crate::support::client::{Client, Http, Transport, basic, request};
 use crate::support::haproxy::{Haproxy, binary, eventually, free_port, version};
 use crate::support::world::until;
 
@@ -224,6 +224,35 @@ async fn an_own_command_is_not_confined_and_tells_nothing_either() {
     assert!(answer.text().contains("no: ${OF_BOTH}"), "{}", answer.text());
 }
 
+/// Checks under way.
+fn checks(bench: &Bench) -> usize {
+    listing(&bench.path("tr")).iter().filter(|(name, _)| name.starts_with(".check")).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_does_not_wait_behind_the_checks_of_another_user() {
+    let mut bench = Bench::running();
+    bench.script("check", "grep -q hang \"$DATAPLANEAPI_TRANSACTION_FILE\" || exit 0; exec sleep 28");
+    let text = bench.text().replace("user admin", "user other insecure-password otherpwd\n    user admin");
+    std::fs::write(bench.path("haproxy.cfg"), text).unwrap();
+    bench.start(&["--validate-cmd=check"]);
+    let client = bench.client(Transport::Rest);
+    let other = client.authorized(&basic("other", "otherpwd"));
+    let hang = format!("# hang\n{LISTENER}");
+    let call = |_| {
+        let (client, hang) = (client.clone(), hang.clone());
+        tokio::spawn(async move { validate(&client, &hang).await })
+    };
+    let hanging: Vec<_> = (0..40).map(call).collect();
+    until("some of them hang", async || checks(&bench) >= 2).await;
+    let version = other.send(request("GET", "/v2/services/haproxy/configuration/version", "", "")).await.text();
+    let path = format!("/v2/services/haproxy/configuration/backends?version={}", version.trim());
+    let answer = other.send(request("POST", &path, "application/json", "{\"name\":\"soon\"}")).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    assert!(checks(&bench) <= 12, "some places are for others");
+    assert!(hanging.iter().all(|call| !call.is_finished()), "it waits for none of them");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checks_that_hang_keep_nobody_waiting_and_leave_nothing() {
     let mut bench = Bench::running();
@@ -231,7 +260,7 @@ async fn checks_that_hang_keep_nobody_waiting_and_leave_nothing() {
     bench.start(&["--validate-cmd=check"]);
     let client = bench.client(Transport::Rest);
     let hang = format!("# hang\n{LISTENER}");
-    let left = |bench: &Bench| listing(&bench.path("tr")).iter().filter(|(name, _)| name.starts_with(".check")).count();
+    let left = checks;
     let good = async {
         until("all of them hang", async || left(&bench) >= 2).await;
         validate(&client, LISTENER).await

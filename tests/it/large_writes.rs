@@ -64,6 +64,10 @@ async fn write(world: &World, lines: &[(String, String)], most: usize) {
     let before = memory(world, "VmRSS");
     assert_eq!(send(world, body).await.unwrap(), lines.len());
     let grown = memory(world, "VmHWM").saturating_sub(before) >> 20;
+    #[allow(clippy::print_stderr, reason = "the figure is wanted by hand")]
+    if std::env::var_os("BACKSTAY_FULL").is_some() {
+        eprintln!("{grown} MiB for {} entries", lines.len());
+    }
     assert!(grown <= most, "{grown} MiB for {} entries", lines.len());
     // What is left is given back within a second or so.
     until("the memory is given back", async || memory(world, "VmRSS") <= before + (8 << 20)).await;

@@ -31,7 +31,7 @@ pub(super) struct WordCheck {
 }
 
 impl Check for WordCheck {
-    fn check<'a>(&'a self, candidate: &'a [u8], _label: &'a str) -> Pending<'a, Result<Vec<Warning>>> {
+    fn check<'a>(&'a self, candidate: &'a [u8], _label: &'a str, _user: &'a str) -> Pending<'a, Result<Vec<Warning>>> {
         Box::pin(async move {
             self.checked.fetch_add(1, Ordering::SeqCst);
             if self.away.load(Ordering::SeqCst) {

@@ -125,6 +125,8 @@ pub struct Services {
 #[derive(Clone)]
 pub(super) struct Context {
     rooms: Arc<Rooms>,
+    /// That of the rooms, for the caller.
+    configuration: Arc<Configuration>,
     transport: Transport,
     caller: Option<Box<str>>,
     /// The bytes of the request came as JSON, which cannot carry all of them.
@@ -189,6 +191,7 @@ impl Services {
             Some(handler) => {
                 let context = Context {
                     rooms: Arc::clone(&self.rooms),
+                    configuration: self.rooms.configuration.used_by(call.caller.as_deref().unwrap_or_default()),
                     transport: call.transport,
                     caller: call.caller.clone(),
                     is_json: call.is_json,

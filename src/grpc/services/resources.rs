@@ -23,7 +23,7 @@ pub(super) async fn call(rooms: &Rooms, plan: &Plan, call: Call) -> Result<Answe
     let ours = method.http.iter().any(|rule| rule.path.starts_with("/v2/services/backstay/"));
     let v2 = call.transport == Transport::Rest && !ours;
     // An upload is no part of it.
-    let Call { request, transport, doubts, .. } = call;
+    let Call { request, transport, doubts, caller, .. } = call;
     let request = Request {
         rooms,
         plan,
@@ -35,6 +35,7 @@ pub(super) async fn call(rooms: &Rooms, plan: &Plan, call: Call) -> Result<Answe
         transport,
         v2,
         doubts,
+        caller: caller.as_deref().unwrap_or_default(),
     };
     match method.verb {
         Verb::List => request.list().await,
@@ -61,6 +62,8 @@ struct Request<'a> {
     v2: bool,
     /// Rules that the object of a Replace breaks.
     doubts: Vec<Violation>,
+    /// Name of the user who calls; empty for a client that has shown a certificate instead.
+    caller: &'a str,
 }
 
 impl Request<'_> {
@@ -216,6 +219,7 @@ impl Request<'_> {
         let ((), outcome) = self
             .rooms
             .configuration
+            .used_by(self.caller)
             .change(target, options, |document| {
                 let edited = edit(document)?;
                 if strict && !edited.unused.is_empty() {

@@ -232,7 +232,7 @@ impl Client {
 
     /// A unary gRPC call with encoded messages.
     pub(crate) async fn unary(&self, path: &str, request: Vec<u8>) -> Result<Bytes, tonic::Status> {
-        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        let mut client = tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(16 << 20);
         client.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
         let path = path.parse().expect("a path");
         Ok(client.unary(self.signed(request), path, Raw).await?.into_inner())
