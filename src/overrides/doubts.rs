@@ -14,7 +14,7 @@ use crate::error::{Reason, Result};
 use crate::runtime::MapRef;
 
 /// The pause between two tries, when HAProxy does not answer.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Keys with their values.
 type Held = HashMap<String, HashSet<String>>;

@@ -41,7 +41,7 @@ impl Overrides {
                 let texts = self.rooms.engine.server_texts(document, backend, server, parts_of(*field))?;
                 Some(texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(":"))
             }
-            Target::Map { .. } | Target::MapEntry { .. } | Target::MapLine { .. } | Target::AclEntry { .. } => None,
+            _ => None,
         }
     }
 
@@ -141,7 +141,7 @@ pub(super) fn without(target: &Target, base: Option<&str>) -> Option<String> {
 /// Whether a value is no override at all.
 pub(super) fn is_as_in_file(target: &Target, value: Option<&str>, base: Option<&str>) -> bool {
     match target {
-        Target::Map { .. } | Target::MapLine { .. } => false,
+        Target::Map { .. } | Target::MapLine { .. } | Target::TableEntry { .. } => false,
         Target::MapEntry { .. } | Target::AclEntry { .. } => value == base,
         Target::Server { .. } | Target::FrontendMaxconn { .. } => {
             let without = without(target, base);

@@ -94,7 +94,8 @@ impl Overrides {
                 let limit = runtime.info().await?.int("Maxconn").map(|limit| limit.to_string());
                 ensure(runtime, target, limit.as_deref()).await.map(|()| limit.is_some())
             }
-            (Target::Server { .. }, None) => Ok(false),
+            // An entry of a stick table stays until it expires.
+            (Target::Server { .. } | Target::TableEntry { .. }, None) => Ok(false),
         }
     }
 

@@ -6,6 +6,8 @@
 //! may lack that was loading when the file was written. For all else the journal is the store, and the configuration
 //! wins when its value changes after the write.
 //!
+//! An entry of a stick table stays as long as HAProxy would keep it, and only where no peers teach the new worker.
+//!
 //! That holds for ACLs wherever their files lie: /v2 has no call that syncs them, and its clients take the files for what
 //! was uploaded.
 
@@ -14,8 +16,10 @@ mod doubts;
 mod file_says;
 mod journal;
 mod list;
+mod lives;
 mod prepare;
 mod state;
+mod tables;
 mod write;
 
 use std::collections::VecDeque;
@@ -87,6 +91,8 @@ pub struct Overrides {
     folder: PathBuf,
     /// Batches that were begun.
     batches: AtomicU64,
+    /// A record was appended while entries of stick tables are kept.
+    lived: Notify,
 }
 
 impl Overrides {
@@ -102,6 +108,7 @@ impl Overrides {
             doubted: Notify::new(),
             folder: state_dir.to_owned(),
             batches: AtomicU64::new(0),
+            lived: Notify::new(),
         });
         batch::sweep(
             state_dir,
@@ -135,6 +142,9 @@ impl Overrides {
         if left.is_empty() || !(writer.durable || filed) {
             return write.carry_out(&self.rooms.runtime).await;
         }
+        if let Write::TableSet(table, key, data) = &write {
+            self.check_lasting(table, key, data).await?;
+        }
         let _alone = self.alone(&left).await;
         let bases = if ours { vec![None; left.len()] } else { self.bases(&write, &left).await? };
         let before = self.rooms.runtime.worker();
@@ -145,6 +155,9 @@ impl Overrides {
         };
         begun.end(made)?;
         self.follow(before, &left).await?;
+        if let Some(entry) = left.first().and_then(|(target, _)| target.entry()) {
+            self.note_life(entry).await;
+        }
         if let Some(map) = map.filter(|_| ours) {
             let edits: Vec<MapEdit> = left.iter().filter_map(edit).collect();
             self.rooms.maps.changed(&map, edits.iter().cloned());
@@ -170,19 +183,26 @@ impl Overrides {
     }
 
     async fn alone(&self, left: &[Left]) -> Vec<tokio::sync::MutexGuard<'_, ()>> {
-        let mut guards = Vec::new();
-        if left.len() > 1 || matches!(left, [(Target::Map { .. } | Target::MapLine { .. }, _)]) {
-            for lock in &self.locks {
-                guards.push(lock.lock().await);
-            }
-        } else if let Some((target, _)) = left.first() {
-            use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-            let mut hasher = DefaultHasher::new();
-            target.hash(&mut hasher);
-            let at = usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or_default();
-            if let Some(lock) = self.locks.get(at) {
-                guards.push(lock.lock().await);
-            }
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        let mut hasher = DefaultHasher::new();
+        match left {
+            // All that is written to an entry belongs together.
+            [(Target::TableEntry { table, key, .. }, _), ..] => (table, key).hash(&mut hasher),
+            [(Target::Map { .. } | Target::MapLine { .. }, _)] | [_, _, ..] => return self.all_alone().await,
+            [(target, _)] => target.hash(&mut hasher),
+            [] => return Vec::new(),
+        }
+        let at = usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or_default();
+        match self.locks.get(at) {
+            Some(lock) => vec![lock.lock().await],
+            None => Vec::new(),
+        }
+    }
+
+    async fn all_alone(&self) -> Vec<tokio::sync::MutexGuard<'_, ()>> {
+        let mut guards = Vec::with_capacity(LOCKS);
+        for lock in &self.locks {
+            guards.push(lock.lock().await);
         }
         guards
     }
@@ -223,8 +243,12 @@ impl Overrides {
         if records.is_empty() {
             return Ok(());
         }
-        self.journal().append(records)?;
+        let mut journal = self.journal();
+        journal.append(records)?;
         self.appended.notify_one();
+        if journal.state().lives().next().is_some() {
+            self.lived.notify_one();
+        }
         Ok(())
     }
 
@@ -262,7 +286,11 @@ impl Overrides {
 
     /// Brings records to the disk, and finds out what became of writes that nobody got an answer to, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        tokio::join!(self.keep_up(&stop), stop.run_until_cancelled(self.settle_doubts()));
+        tokio::join!(
+            self.keep_up(&stop),
+            stop.run_until_cancelled(self.settle_doubts()),
+            stop.run_until_cancelled(self.keep_lives())
+        );
     }
 
     async fn keep_up(self: &Arc<Self>, stop: &CancellationToken) {

@@ -11,7 +11,7 @@ use crate::error::{Error, Reason, Result};
 use crate::runtime::{MapRef, Runtime, ServerState, Worker};
 
 /// Commands that are under way at the same time; the client puts them together.
-const TOGETHER: usize = 64;
+pub(super) const TOGETHER: usize = 64;
 
 /// What is to become of an override.
 enum Fate {
@@ -48,9 +48,10 @@ impl Overrides {
 
     async fn bring_all(&self, worker: Worker, runtime: &Runtime, all: Vec<Override>) -> Result<()> {
         let of_map = |found: &Override| map_of(&[(found.target.clone(), None)]).map(str::to_owned);
-        let (mut maps, mut acls, mut servers, mut rest) = (
+        let (mut maps, mut acls, mut servers, mut tables, mut rest) = (
             BTreeMap::<String, Vec<Override>>::new(),
             BTreeMap::<String, Vec<Override>>::new(),
+            Vec::new(),
             Vec::new(),
             Vec::new(),
         );
@@ -59,6 +60,7 @@ impl Overrides {
                 (_, Some(map)) => maps.entry(map).or_default().push(found),
                 (Target::AclEntry { acl, .. }, _) => acls.entry(acl.clone()).or_default().push(found),
                 (Target::Server { .. }, _) => servers.push(found),
+                (Target::TableEntry { .. }, _) => tables.push(found),
                 _ => rest.push(found),
             }
         }
@@ -73,6 +75,7 @@ impl Overrides {
             self.bring_acl(runtime, &acl, entries).await?;
         }
         self.bring_servers(runtime, servers).await?;
+        self.bring_tables(runtime, tables).await?;
         self.ensure_all(runtime, rest.into_iter().map(|found| (found.value.clone(), found)).collect()).await
     }
 
@@ -208,7 +211,7 @@ impl Overrides {
         self.ensure_all(runtime, states).await
     }
 
-    async fn ensure_all(&self, runtime: &Runtime, wanted: Vec<(Option<String>, Override)>) -> Result<()> {
+    pub(super) async fn ensure_all(&self, runtime: &Runtime, wanted: Vec<(Option<String>, Override)>) -> Result<()> {
         let work = stream::iter(wanted)
             .map(|(value, found)| async move { fate(ensure(runtime, &found.target, value.as_deref()).await, found) });
         self.finish(work.buffered(TOGETHER).collect().await)

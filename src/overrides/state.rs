@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::BatchOf;
 use super::file_says::is_as_in_file;
+use super::lives::{Entry, Life};
 use crate::configuration::frame;
 use crate::error::{Error, Result};
 
@@ -95,6 +96,15 @@ pub enum Target {
         /// The pattern.
         value: String,
     },
+    /// What an entry of a stick table holds of one data type.
+    TableEntry {
+        /// The table.
+        table: String,
+        /// The key.
+        key: String,
+        /// The data type, such as `gpc0`.
+        field: String,
+    },
 }
 
 /// A value that was written at run time.
@@ -157,6 +167,18 @@ pub(super) enum Record {
         /// When, in milliseconds since 1970.
         at: i64,
     },
+    /// How long an entry of a stick table stays.
+    Lives {
+        /// Which one.
+        entry: Entry,
+        /// How long.
+        life: Life,
+    },
+    /// An entry of a stick table is no more.
+    Gone {
+        /// Which one.
+        entry: Entry,
+    },
     /// A worker holds everything.
     Held(Holder),
     /// A write begins. Without an end, nobody knows what became of it.
@@ -186,6 +208,8 @@ struct Kept {
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     overrides: BTreeMap<Target, Kept>,
+    /// How long entries of stick tables stay, of all that are among the overrides.
+    lives: BTreeMap<Entry, Life>,
     /// The last place that was given.
     last: u64,
     holder: Option<Holder>,
@@ -195,7 +219,7 @@ pub(super) struct State {
 impl PartialEq for State {
     fn eq(&self, other: &Self) -> bool {
         let rest = |state: &State| (state.holder, state.begun.clone());
-        rest(self) == rest(other) && self.as_written() == other.as_written()
+        rest(self) == rest(other) && self.as_written() == other.as_written() && self.lives == other.lives
     }
 }
 
@@ -204,7 +228,23 @@ impl State {
     pub(super) fn apply(&mut self, record: Record) {
         match record {
             Record::Put(put) => self.put(put),
-            Record::Drop { target } => drop(self.overrides.remove(&target)),
+            Record::Drop { target } => {
+                self.overrides.remove(&target);
+                if let Some(entry) = target.entry().filter(|entry| self.of_entry(entry).is_empty()) {
+                    self.lives.remove(&entry);
+                }
+            }
+            Record::Lives { entry, life } => {
+                if let Some(known) = self.lives.get_mut(&entry) {
+                    *known = life;
+                }
+            }
+            Record::Gone { entry } => {
+                for found in self.of_entry(&entry) {
+                    self.overrides.remove(&found.target);
+                }
+                self.lives.remove(&entry);
+            }
             Record::Filed { targets, at } => {
                 for target in targets {
                     if let Some(kept) = self.overrides.get_mut(&target) {
@@ -233,6 +273,10 @@ impl State {
                 for target in beside {
                     self.overrides.remove(&target);
                 }
+            }
+            Target::TableEntry { table, key, .. } => {
+                // HAProxy begins its `expire` anew.
+                self.lives.insert(Entry { table: table.clone(), key: key.clone() }, Life::default());
             }
             _ => {}
         }
@@ -268,6 +312,35 @@ impl State {
         all.into_iter().map(|kept| &kept.found).collect()
     }
 
+    /// All of an entry of a stick table.
+    pub(super) fn of_entry(&self, entry: &Entry) -> Vec<Override> {
+        let from = |key: String| Target::TableEntry { table: entry.table.clone(), key, field: String::new() };
+        let all = self.overrides.range(from(entry.key.clone())..from(format!("{}\0", entry.key)));
+        all.map(|(_, kept)| kept.found.clone()).collect()
+    }
+
+    /// Entries of stick tables, and how long they stay.
+    pub(super) fn lives(&self) -> impl Iterator<Item = (&Entry, Life)> {
+        self.lives.iter().map(|(entry, life)| (entry, *life))
+    }
+
+    /// How long an entry stays.
+    pub(super) fn life(&self, entry: &Entry) -> Life {
+        self.lives.get(entry).copied().unwrap_or_default()
+    }
+
+    /// The entries of a table.
+    pub(super) fn entries_of(&self, table: &str) -> Vec<Entry> {
+        let from = Entry { table: table.to_owned(), key: String::new() };
+        self.lives.range(from..).map(|(entry, _)| entry.clone()).take_while(|entry| entry.table == table).collect()
+    }
+
+    /// Whether there is any entry of a table.
+    pub(super) fn has_table(&self, table: &str) -> bool {
+        let from = Entry { table: table.to_owned(), key: String::new() };
+        self.lives.range(from..).next().is_some_and(|(entry, _)| entry.table == table)
+    }
+
     /// The worker that holds them.
     pub(super) fn holder(&self) -> Option<Holder> {
         self.holder
@@ -283,6 +356,9 @@ impl State {
         let mut out = Vec::new();
         for found in self.as_written() {
             encode(&Record::Put(found.clone()), &mut out)?;
+        }
+        for (entry, life) in self.lives().filter(|(_, life)| *life != Life::default()) {
+            encode(&Record::Lives { entry: entry.clone(), life }, &mut out)?;
         }
         for (number, write) in &self.begun {
             encode(&Record::Begun { number: *number, write: write.clone() }, &mut out)?;
@@ -313,7 +389,15 @@ impl Target {
         match self {
             Target::MapEntry { key, .. } | Target::MapLine { key, .. } => Some(key),
             Target::AclEntry { value, .. } => Some(value),
-            Target::Map { .. } | Target::Server { .. } | Target::FrontendMaxconn { .. } => None,
+            _ => None,
+        }
+    }
+
+    /// The entry of a stick table.
+    pub(super) fn entry(&self) -> Option<Entry> {
+        match self {
+            Target::TableEntry { table, key, .. } => Some(Entry { table: table.clone(), key: key.clone() }),
+            _ => None,
         }
     }
 
@@ -364,9 +448,14 @@ mod tests {
             (name, name, name).prop_map(|(map, key, value)| Target::MapLine { map, key, value }),
             name.prop_map(|map| Target::Map { map }),
             (name, name).prop_map(|(acl, value)| Target::AclEntry { acl, value }),
+            (name, name, "gpc[01]").prop_map(|(table, key, field)| Target::TableEntry { table, key, field }),
             (name, prop_oneof![Just(ServerField::State), Just(ServerField::Weight)])
                 .prop_map(|(server, field)| Target::Server { backend: "b".into(), server, field }),
         ]
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        ("[a-c]", "[a-c]").prop_map(|(table, key)| Entry { table, key })
     }
 
     fn record() -> impl Strategy<Value = Record> {
@@ -389,6 +478,11 @@ mod tests {
             1 => target().prop_map(|target| Record::Drop { target }),
             1 => (proptest::collection::vec(target(), 0..3), 0_i64..9)
                 .prop_map(|(targets, at)| Record::Filed { targets, at }),
+            1 => (entry(), 0_i64..9, any::<bool>()).prop_map(|(entry, until, endless)| Record::Lives {
+                entry,
+                life: Life { until, endless, brought: None },
+            }),
+            1 => entry().prop_map(|entry| Record::Gone { entry }),
             1 => (1_i64..9, 1_i64..9).prop_map(|(pid, started)| Record::Held(Holder { pid, started })),
         ]
     }

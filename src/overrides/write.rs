@@ -3,7 +3,7 @@
 use super::state::{ServerField, Target};
 use crate::configuration::plan::{Change, ServerChange};
 use crate::error::{Error, Reason, Result};
-use crate::runtime::{AdminState, MapRef, Runtime, ServerState};
+use crate::runtime::{AdminState, DataType, DatumValue, MapRef, Runtime, ServerState};
 
 /// An ACL that is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub enum Write {
     Server(String, String, ServerField, String),
     /// The limit of connections of a frontend.
     FrontendMaxconn(String, u32),
+    /// What an entry of a stick table holds of some data types: table, key, numbers.
+    TableSet(String, String, Vec<(DataType, u64)>),
 }
 
 /// What a write leaves behind: a target and its value, `None` for what is gone.
@@ -77,6 +79,13 @@ impl Write {
             Write::FrontendMaxconn(frontend, maxconn) => {
                 vec![(Target::FrontendMaxconn { frontend: frontend.clone() }, Some(maxconn.to_string()))]
             }
+            Write::TableSet(table, key, data) => {
+                let field = |kind: &DataType| {
+                    let (table, key, field) = (table.clone(), key.clone(), kind.to_string());
+                    Target::TableEntry { table, key, field }
+                };
+                data.iter().map(|(kind, number)| (field(kind), Some(number.to_string()))).collect()
+            }
         }
     }
 
@@ -115,6 +124,10 @@ impl Write {
             Write::FrontendMaxconn(frontend, maxconn) => {
                 let change = Change::FrontendMaxconn { frontend: frontend.clone(), maxconn: *maxconn };
                 runtime.carry_out(&change).await
+            }
+            Write::TableSet(table, key, data) => {
+                let data: Vec<_> = data.iter().map(|(kind, n)| (kind.clone(), DatumValue::Number(*n))).collect();
+                runtime.set_table_entry(table, key, &data).await
             }
         }
     }
@@ -229,7 +242,11 @@ pub(super) async fn ensure(runtime: &Runtime, target: &Target, value: Option<&st
             let maxconn = value.parse().map_err(|_| Error::internal("a limit of connections that is no number"))?;
             runtime.carry_out(&Change::FrontendMaxconn { frontend: frontend.clone(), maxconn }).await
         }
-        (Target::Server { .. } | Target::FrontendMaxconn { .. } | Target::MapLine { .. }, None) => Ok(()),
+        (Target::TableEntry { table, key, field }, Some(value)) => {
+            let number = value.parse().map_err(|_| Error::internal("a datum of a stick table that is no number"))?;
+            runtime.set_table_entry(table, key, &[(DataType::parse(field), DatumValue::Number(number))]).await
+        }
+        (_, None) => Ok(()),
     }
 }
 

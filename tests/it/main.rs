@@ -47,6 +47,7 @@ mod stored;
 mod stored_rights;
 mod support;
 mod sweep;
+mod table_overrides;
 mod table_writes;
 mod tidy;
 mod transfers;

@@ -37,6 +37,7 @@ pub(super) async fn drop_some(
         &request.server,
         &request.map,
         &request.acl,
+        &request.stick_table,
         &request.key,
         &request.field,
     ];
@@ -53,7 +54,16 @@ pub(super) async fn drop_some(
     let mut answer = pb::DropRuntimeOverridesResponse::default();
     for found in context.overrides.list() {
         let shown = message(found.clone());
-        let has = [&shown.frontend, &shown.backend, &shown.server, &shown.map, &shown.acl, &shown.key, &shown.field];
+        let has = [
+            &shown.frontend,
+            &shown.backend,
+            &shown.server,
+            &shown.map,
+            &shown.acl,
+            &shown.stick_table,
+            &shown.key,
+            &shown.field,
+        ];
         if wanted.iter().zip(has).any(|(wanted, has)| !wanted.is_empty() && *wanted != has) {
             continue;
         }
@@ -83,6 +93,7 @@ fn message(found: Override) -> pb::RuntimeOverride {
         Target::Map { map } => pb::RuntimeOverride { map, field: "entries".into(), ..shown },
         Target::MapEntry { map, key } => pb::RuntimeOverride { map, key, field: "value".into(), ..shown },
         Target::MapLine { map, key, .. } => pb::RuntimeOverride { map, key, field: "line".into(), ..shown },
+        Target::TableEntry { table, key, field } => pb::RuntimeOverride { stick_table: table, key, field, ..shown },
         Target::AclEntry { acl, value } => pb::RuntimeOverride { acl, key: value, field: "value".into(), ..shown },
     }
 }

@@ -121,6 +121,11 @@ impl DataType {
         matches!(self, DataType::Gpc(_)) || self.to_string().ends_with("_cnt")
     }
 
+    /// Whether it is a rate.
+    pub fn is_rate(&self) -> bool {
+        self.to_string().ends_with("_rate")
+    }
+
     /// The largest number that HAProxy stores of it. Larger ones are those of JSON and protobuf.
     pub fn largest(&self) -> u64 {
         match self {

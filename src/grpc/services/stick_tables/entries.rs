@@ -11,8 +11,10 @@ use crate::grpc::call::Transport;
 use crate::grpc::services::Context;
 use crate::grpc::services::paging::Page;
 use crate::grpc::services::registry::Reply;
+use crate::grpc::services::runtime_overrides::writer;
+use crate::overrides::Write;
 use crate::proto::runtime as pb;
-use crate::runtime::{self, DataType, DatumValue, TableEntry};
+use crate::runtime::{self, DataType, DatumValue, TableEntry, check_table_data};
 use crate::stick_table::{Cleared, Listing, Query, Scope};
 
 /// What is asked of a list of entries.
@@ -164,7 +166,13 @@ pub(in super::super) async fn set_entry(
     require_process(&context, request.process)?;
     let table = &request.stick_table;
     let data = settable(&Stored::of(&context, table), "data_type", request.data_type.as_ref())?;
-    context.runtime.set_table_entry(table, &request.key, &data).await?;
+    // Unlike other writes it is durable only when that is asked for: see the request.
+    let persistence = match request.persistence() {
+        pb::Persistence::Unspecified => pb::Persistence::Worker,
+        asked => asked,
+    };
+    let write = Write::TableSet(table.clone(), request.key.clone(), check_table_data(&data)?);
+    context.overrides.write(write, &writer(&context, persistence, false)).await?;
     context.hub.changed(table);
     Ok(pb::SetStickTableEntryResponse {})
 }
@@ -264,11 +272,11 @@ pub(in super::super) async fn clear(
     match &request.key {
         Some(_) if !filters.is_empty() => return Err(wrong("filter", "should not be given with a key")),
         Some(key) => {
-            context.runtime.clear_table_entry(table, key).await?;
+            context.overrides.clear_table_entry(table, key).await?;
             context.hub.cleared(table, Cleared::Key(key));
         }
         None => {
-            context.runtime.clear_table(table, &filters).await?;
+            context.overrides.clear_table(table, &filters).await?;
             let what = if filters.is_empty() { Cleared::All } else { Cleared::Where(&filters) };
             context.hub.cleared(table, what);
         }
