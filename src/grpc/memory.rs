@@ -77,6 +77,14 @@ impl Lease {
         reached
     }
 
+    /// Makes it as small.
+    pub fn shrink(&mut self, bytes: usize) {
+        if let Some(more) = self.bytes.checked_sub(bytes) {
+            self.memory.give_back(more);
+            self.bytes = bytes;
+        }
+    }
+
     /// Makes it as large, or fails with `OVERLOADED` after 5 s. Small parts overtake large ones.
     pub async fn reach(&mut self, bytes: usize) -> Result<()> {
         if self.try_reach(bytes) {
@@ -133,5 +141,9 @@ mod tests {
         let mut all = memory.lease();
         all.reach(1000).await.unwrap();
         assert_eq!(all.bytes(), 100, "what never fits gets all there is");
+        all.shrink(200);
+        assert_eq!(all.bytes(), 100);
+        all.shrink(30);
+        assert!(memory.lease().try_reach(70) && !memory.lease().try_reach(71));
     }
 }

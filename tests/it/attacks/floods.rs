@@ -14,7 +14,7 @@ use tokio_stream::StreamExt as _;
 
 use super::{exchange, head, status};
 use crate::support::backstay::Backstay;
-use crate::support::client::{Transport, basic};
+use crate::support::client::{Transport, basic, request};
 use crate::support::world::World;
 
 const INFO: &str = "GET /v2/info";
@@ -203,6 +203,42 @@ async fn messages_of_grpc_share_the_memory() {
         }
     }
     // Small ones overtake.
+    is_served(api, &authorization).await;
+    connection.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_over_grpc_web_that_nobody_reads_share_the_memory() {
+    let world = World::start(Transport::Rest, &[]);
+    let (api, authorization) = (world.backstay.api, world.client.authorization().to_owned());
+    let text = world.backstay.text() + &format!("# {}\n", "x".repeat(2000)).repeat(1000);
+    let path = "/v2/services/haproxy/configuration/raw?skip_version=true&skip_reload=true";
+    let stored = world.client.send(request("POST", path, "text/plain", text)).await;
+    assert!(stored.status < 300, "{}", stored.text());
+    let before = memory(&world.backstay);
+    let stream = TcpStream::connect(api).await.unwrap();
+    // The answers get no window.
+    let mut handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    handshake.initial_stream_window_size(0);
+    let (send, connection) = handshake.handshake(TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let path = "http://localhost/backstay.configuration.v2.RawConfigurationService/GetRawConfiguration";
+    let call = |_| {
+        let request = http::Request::post(path)
+            .header("content-type", "application/grpc-web-text+proto")
+            .header("authorization", &authorization)
+            .body(http_body_util::Full::new(Bytes::from_static(b"AAAAAAA=")))
+            .unwrap();
+        let mut send = send.clone();
+        tokio::spawn(async move { send.send_request(request).await })
+    };
+    let calls: Vec<_> = (0..150).map(call).collect();
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.push(call.await.unwrap());
+    }
+    let grown = memory(&world.backstay).saturating_sub(before) / MIB;
+    assert!(grown < 260, "{grown} MiB for {} answers of 2 MB", answers.len());
     is_served(api, &authorization).await;
     connection.abort();
 }
