@@ -277,15 +277,17 @@ fn added(backend: &str, server: &str, object: &Object, words: Vec<String>) -> Ch
 
 /// What a server is without a word about it, when it inherits nothing. HAProxy refuses these words for a server that is
 /// added at run time, `enabled` since 3.0, the others always.
-const USUAL: [(FieldIndex, i32); 11] = [
+const USUAL: [(FieldIndex, i32); 13] = [
     (server_params::AGENT_CHECK, DISABLED),
     (server_params::CHECK, DISABLED),
     (server_params::CHECK_SEND_PROXY, DISABLED),
+    (server_params::CHECK_SNI_AUTO, ENABLED),
     (server_params::CHECK_SSL, DISABLED),
     (server_params::MAINTENANCE, DISABLED),
     (server_params::NO_VERIFYHOST, ENABLED),
     (server_params::SEND_PROXY_V2_SSL, DISABLED),
     (server_params::SEND_PROXY_V2_SSL_CN, DISABLED),
+    (server_params::SNI_AUTO, ENABLED),
     (server_params::SSL, DISABLED),
     (server_params::SSL_REUSE, ENABLED),
     (server_params::STICK, ENABLED),

@@ -134,6 +134,8 @@ fn an_added_server_is_told_what_it_is_not_anyway() {
     let server = engine.schema().tables.message_by_name["backstay.configuration.v2.Server"];
     for (line, expected) in [
         ("enabled no-check no-ssl no-send-proxy-v2-ssl stick ssl-reuse", (vec![], false, true)),
+        ("sni-auto check-sni-auto", (vec![], false, true)),
+        ("no-sni-auto", (vec!["no-sni-auto"], false, true)),
         ("disabled no-tls-tickets", (vec!["disabled", "no-tls-tickets"], false, false)),
         ("check cookie \"a\"", (vec!["a", "check", "cookie"], true, true)),
     ] {
