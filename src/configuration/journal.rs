@@ -105,6 +105,9 @@ pub(super) enum Record {
     Behind {
         /// The version.
         version: i64,
+        /// The worker.
+        #[serde(default)]
+        worker: Option<Worker>,
     },
     /// HAProxy runs all but what this version, which stays in the file, brought.
     Left {
@@ -231,7 +234,8 @@ impl State {
             }
             Record::TrialsOver => self.on_trial.clear(),
             Record::Live { worker } => self.written.live = Some(worker.clone()),
-            Record::Behind { version } => {
+            Record::Behind { version, worker } => {
+                self.written.asked.clone_from(worker);
                 if !self.unproven.contains(version) {
                     self.note_unproven(*version);
                 }
@@ -264,7 +268,7 @@ impl State {
             self.note_unproven(intent.new_version);
             if intent.reload {
                 self.reload_wanted = Some(intent.new_version);
-                *self.written = Written { at: (at > 0).then_some(at), live: None };
+                *self.written = Written { at: (at > 0).then_some(at), live: None, asked: None };
             }
         }
         self.committed.extend(intent.transaction);

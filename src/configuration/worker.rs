@@ -22,6 +22,9 @@ pub(super) struct Written {
     /// The worker that was given it at run time.
     #[serde(default)]
     pub(super) live: Option<Worker>,
+    /// The worker in whose place another one was asked for. A command that reloads nothing would be asked for ever.
+    #[serde(default)]
+    pub(super) asked: Option<Worker>,
 }
 
 impl Written {
@@ -34,9 +37,10 @@ impl Written {
 }
 
 impl State {
-    /// Whether a worker lacks a change although no reload is to come.
+    /// Whether a worker lacks a change although no reload is to come, nor has one been asked for because of it.
     pub(super) fn is_behind(&self, worker: &Worker, now: u64) -> bool {
-        self.reload_wanted.is_none() && !self.written.is_run_by(worker, now)
+        let asked = self.written.asked.as_ref() == Some(worker);
+        self.reload_wanted.is_none() && !asked && !self.written.is_run_by(worker, now)
     }
 }
 
@@ -66,7 +70,7 @@ impl Configuration {
             if shared.settings.read_only || !state.is_behind(&worker, (shared.settings.clock)()) {
                 return Ok(None);
             }
-            writer.journal.append(&Record::Behind { version }, true)?;
+            writer.journal.append(&Record::Behind { version, worker: Some(worker) }, true)?;
             Ok(Some(shared.reload.request(version)))
         })
         .await
@@ -81,7 +85,7 @@ mod tests {
     fn a_worker_runs_what_was_there_when_it_began_and_what_it_was_given() {
         let worker = |pid, began| Worker { pid, began };
         let (old, new) = (worker(7, Some(90)), worker(8, Some(100)));
-        let mut written = Written { at: Some(100), live: None };
+        let mut written = Written { at: Some(100), ..Written::default() };
         assert!(!written.is_run_by(&old, 200) && written.is_run_by(&new, 200));
         assert!(written.is_run_by(&worker(7, None), 200), "clocks of other machines tell nothing");
         assert!(written.is_run_by(&old, 99), "the clock was set back");

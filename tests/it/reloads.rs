@@ -407,6 +407,34 @@ async fn a_worker_that_lacks_what_the_one_before_was_given_at_run_time_is_follow
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_reloads_nothing_is_run_once_more_and_not_at_each_start() {
+    let mut bench = Bench::running();
+    bench.set("CI_DATAPLANE_RELOAD_DELAY_OVERRIDE", "20");
+    // When HAProxy began is told in whole seconds by some versions.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    bench.script("nothing", "echo >> {dir}/asked");
+    let reload = ["-r", "{dir}/bin/nothing"];
+    bench.start(&reload);
+    let asked = |bench: &Bench| std::fs::read(bench.path("asked")).map_or(0, |lines| lines.len());
+    add(&bench.client(Transport::Rest), "one", false).await.unwrap();
+    eventually("the change is to be loaded", || asked(&bench) == 1);
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        let client = bench.client(Transport::Rest);
+        let done = async || reloads(&client).await.iter().all(|reload| reload["status"] == "succeeded");
+        until("it is done", done).await;
+        bench.end(Signal::TERM);
+        bench.start(&reload);
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        counts.push(asked(&bench));
+    }
+    assert!(counts[0] <= 2 && counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+    // Another change is asked for as ever.
+    add(&bench.client(Transport::Rest), "two", false).await.unwrap();
+    eventually("the other change is to be loaded", || asked(&bench) == counts[0] + 1);
+}
+
 /// A socket that cannot be bound, which HAProxy only learns when it loads.
 fn nowhere(path: &str) -> Json {
     json!({"frontend": "fe", "bind": {"name": "nowhere", "address": format!("unix@{path}")}})
