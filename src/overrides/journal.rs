@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 
 use super::state::{self, Begun, Record, State};
 use crate::configuration::replace_durably;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 
 /// Bytes that a journal may have beyond twice its shortest form.
 const SLACK: u64 = if cfg!(test) { 4 * 1024 } else { 256 * 1024 };
+
+/// Values of writes whose outcome is not known yet. While HAProxy is away, each call that fails may leave some.
+const IN_DOUBT: usize = if cfg!(test) { 4 } else { 200_000 };
 
 /// The journal and what it adds up to.
 #[derive(Debug)]
@@ -70,8 +73,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Appends that a write begins. Returns its number.
+    /// Appends that a write begins. Returns its number. `OVERLOADED` when the outcome of very many is not known yet.
     pub(super) fn begin(&mut self, write: Begun) -> Result<u64> {
+        let in_doubt: usize = self.state.begun().values().map(|begun| begun.left.len().max(1)).sum();
+        if in_doubt >= IN_DOUBT {
+            let message = "too many changes wait for haproxy to say whether it made them; call again when it answers";
+            return Err(Error::new(Reason::Overloaded, message).with("waiting", in_doubt));
+        }
         let number = self.state.begun().last_key_value().map_or(1, |(last, _)| last + 1);
         self.append(vec![Record::Begun { number, write }])?;
         Ok(number)
@@ -138,6 +146,22 @@ mod tests {
         assert_eq!((journal.state(), std::fs::metadata(&path).unwrap().len()), (&state, whole));
         journal.append(vec![put("d", "4")]).unwrap();
         assert_eq!(Journal::open(&path).unwrap().state(), journal.state());
+    }
+
+    #[test]
+    fn no_more_is_in_doubt_than_there_is_room_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("overrides");
+        let mut journal = Journal::open(&path).unwrap();
+        let Record::Put(found) = put("a", "1") else { panic!("a value") };
+        let three = || Begun { left: vec![found.clone(); 3], ours: false, batch: None };
+        let first = journal.begin(three()).unwrap();
+        journal.begin(three()).unwrap();
+        let length = std::fs::metadata(&path).unwrap().len();
+        assert_eq!(journal.begin(three()).unwrap_err().reason(), Reason::Overloaded);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), length, "nothing is written for it");
+        journal.append(vec![Record::Ended { number: first, made: false }]).unwrap();
+        journal.begin(three()).unwrap();
     }
 
     #[test]

@@ -157,7 +157,7 @@ async fn an_entry_that_is_brought_ends_in_its_time() {
     for key in ["10.0.0.1", "10.0.0.2"] {
         world.ok(SET, set("short", key, json!({"gpc0": 1}), "durable")).await;
     }
-    tokio::time::sleep(Duration::from_millis(EXPIRE / 2)).await;
+    tokio::time::sleep(Duration::from_millis(EXPIRE / 4)).await;
     reload(&world, "more").await;
     until("it is brought", async || held(&world, "short", "10.0.0.2").is_some()).await;
     // Somebody touches one of them.
