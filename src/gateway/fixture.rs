@@ -30,6 +30,7 @@ fn field(name: &str, number: u32, kind: Kind) -> Field {
         shown_as: None,
         not_in: Vec::new(),
         adds: false,
+        word: false,
         earlier_of: None,
     }
 }

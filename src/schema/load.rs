@@ -288,6 +288,7 @@ impl<'a> Loader<'a> {
             shown_as: None,
             not_in: names("not_in"),
             adds: is("adds"),
+            word: is("word"),
             earlier_of: None,
         })
     }

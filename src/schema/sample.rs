@@ -125,6 +125,7 @@ impl Builder<'_> {
             shown_as: None,
             not_in: Vec::new(),
             adds: false,
+            word: false,
             earlier_of: None,
         }
     }

@@ -93,6 +93,8 @@ pub struct Field {
     pub not_in: Vec<Box<str>>,
     /// Each line adds its words to those of the lines above it.
     pub adds: bool,
+    /// The text is a word, or a list of words: quotes that it does not need are no part of it.
+    pub word: bool,
     /// The field of the same message that has the last of several parameters, of which this list has those before it.
     pub earlier_of: Option<FieldIndex>,
 }

@@ -112,6 +112,7 @@ fn table_field(messages: &[String], field: &FieldDescriptor) -> Field {
         shown_as: None,
         not_in: Vec::new(),
         adds: false,
+        word: false,
         earlier_of: None,
     }
 }

@@ -6,6 +6,7 @@ use backstay::document::Document;
 use backstay::error::Reason;
 use backstay::schema::tables::{Field, Kind, Method, ResourceKind, Verb};
 
+use crate::forms;
 use crate::support::client::{Transport, basic, request, short_name, tables};
 use crate::support::world::{World, done, holds, over_both, refused, refused_saying};
 
@@ -36,9 +37,9 @@ fn methods(verb: Verb) -> impl Iterator<Item = &'static Method> {
         .filter(move |method| method.verb == verb && method.path.starts_with("/backstay.configuration."))
 }
 
-/// Puts back whatever objects `section` has, as they are shown. Returns how many there were.
-async fn put_back(world: &World, kind: &str, name: &str) -> usize {
-    let mut count = 0;
+/// Puts back whatever objects `section` has, as they are shown, and returns them.
+async fn put_back(world: &World, kind: &str, name: &str) -> Vec<Json> {
+    let mut objects = Vec::new();
     for list in methods(Verb::List) {
         let resource = list.resource.unwrap();
         let message = &tables().messages[resource];
@@ -70,10 +71,10 @@ async fn put_back(world: &World, kind: &str, name: &str) -> usize {
             }
             request[&*field.json] = item.clone();
             world.ok(&replace, request).await;
-            count += 1;
+            objects.push(item);
         }
     }
-    count
+    objects
 }
 
 over_both!(what_is_shown_is_taken, covers["RawConfigurationService.PushRawConfiguration"]);
@@ -94,10 +95,43 @@ async fn what_is_shown_is_taken(world: &mut World) {
         .collect();
     let mut count = 0;
     for (kind, name) in sections.into_iter().filter(|(_, name)| !name.is_empty()) {
-        count += put_back(world, &kind, &name).await;
+        count += put_back(world, &kind, &name).await.len();
     }
     assert!(count > 25, "{count}");
     assert_eq!(body(&world.backstay.text()), body(&before));
+}
+
+over_both!(quotes_that_are_not_needed, covers["BackendService.ReplaceBackend", "FrontendService.ReplaceFrontend"]);
+
+/// Names, numbers, addresses, times, sizes and lists of words are shown as HAProxy reads them, and stay as they are written.
+async fn quotes_that_are_not_needed(world: &mut World) {
+    let base = world.backstay.text();
+    let quoted = include_str!("../data/configs/quoted_words.cfg").to_owned();
+    let mut shown = Vec::new();
+    for text in [quoted.replace(['"', '\''], ""), quoted] {
+        let data = format!("{base}\n{text}");
+        world.ok("RawConfigurationService.PushRawConfiguration", json!({"data": data, "force_reload": true})).await;
+        let mut objects = put_back(world, "frontend", "quoted_words").await;
+        objects.extend(put_back(world, "backend", "quoted_pool").await);
+        objects.push(forms::put_back(world, "Frontend", "frontend", json!({"name": "quoted_words"})).await);
+        objects.push(forms::put_back(world, "Backend", "backend", json!({"name": "quoted_pool"})).await);
+        assert!(objects.len() > 15, "{objects:#?}");
+        assert_eq!(body(&world.backstay.text()), body(&data));
+        shown.push(objects);
+    }
+    for (plain, quoted) in shown[0].iter().zip(&shown[1]) {
+        assert_eq!(quoted, plain);
+    }
+    // A change of one word leaves the others in their quotes.
+    let mut server = shown[1].iter().find(|object| object["name"] == "s1").unwrap().clone();
+    server["weight"] = json!(7);
+    let request = json!({"parent_type": "backend", "parent_name": "quoted_pool", "name": "s1", "server": server});
+    world.ok("ServerService.ReplaceServer", request).await;
+    let text = world.backstay.text();
+    assert!(
+        text.contains("addr \"127.0.0.2\" source \"127.0.0.1\" weight 7 init-addr \"last,libc\" proto \"h1\""),
+        "{text}"
+    );
 }
 
 over_both!(words_with_blanks, covers["ServerService.ReplaceServer"]);

@@ -283,6 +283,7 @@ impl<'t> Compiler<'t> {
             return Ok(Node::Rest(Rest {
                 target,
                 item: field.repeated.then_some(leaf),
+                strict: field.word,
                 stop: Arc::new(Stop::default()),
             }));
         }
@@ -295,7 +296,7 @@ impl<'t> Compiler<'t> {
             }
             return Ok(Node::Slot(Slot {
                 target: Self::target(at, false, context),
-                leaf: Leaf::Joined,
+                leaf: Leaf::Joined { strict: field.word },
                 implicit: false,
             }));
         }
@@ -311,7 +312,8 @@ impl<'t> Compiler<'t> {
             (Kind::String, None) => {
                 // A pattern of letters may let quotes through that a variable needs.
                 let of_letters = field.check.pattern.as_ref().is_some_and(|pattern| !pattern.is_match("\"a/\""));
-                Ok(Leaf::Text { strict: of_letters || is_name(self.tables, field) })
+                let strict = field.word || of_letters || is_name(self.tables, field);
+                Ok(Leaf::Text { strict, bare: field.word })
             }
             (Kind::String, Some(unit @ (Unit::Address | Unit::Listen))) => {
                 Ok(Leaf::Address { listen: unit == Unit::Listen })
@@ -539,7 +541,7 @@ fn any(items: Vec<AnyItem>) -> Made<Node> {
 fn repeats(nodes: &[Node]) -> bool {
     nodes.iter().any(|node| match node {
         Node::List(_) | Node::Gather(_) => true,
-        Node::Slot(slot) => slot.target.push || matches!(slot.leaf, Leaf::Joined),
+        Node::Slot(slot) => slot.target.push || matches!(slot.leaf, Leaf::Joined { .. }),
         Node::Values(values) => values.target.push,
         Node::Message(message) => message.target.push,
         Node::Rest(rest) => rest.item.is_some(),

@@ -65,7 +65,7 @@ impl First {
                 let read = tokens.by_word.iter().filter(|(_, (_, print_only))| print_only.is_none());
                 self.words.extend(read.map(|(word, _)| word.clone()));
             }
-            Leaf::Text { .. } | Leaf::Address { .. } | Leaf::Joined => self.free = true,
+            Leaf::Text { .. } | Leaf::Address { .. } | Leaf::Joined { .. } => self.free = true,
         }
     }
 }
@@ -124,7 +124,7 @@ pub(super) fn first(node: &Node) -> First {
         }
         Node::Slot(slot) => set.leaf(&slot.leaf),
         Node::List(_) => set.free = true,
-        Node::Rest(rest) => set.leaf(rest.item.as_ref().unwrap_or(&Leaf::Text { strict: false })),
+        Node::Rest(rest) => set.leaf(rest.item.as_ref().unwrap_or(&Leaf::Text { strict: false, bare: false })),
         Node::Choice(choice) => {
             choice.yes.first().iter().for_each(|word| set.word(word));
             choice.no.iter().filter_map(|no| no.first()).for_each(|word| set.word(word));

@@ -61,12 +61,13 @@ pub(super) struct Slot {
 /// How the text of one value is read.
 #[derive(Debug)]
 pub(super) enum Leaf {
-    /// Any word. A `strict` one is a name or the like, which quotes are no part of: one that needs none is not read.
-    Text { strict: bool },
+    /// Any word. Of a `strict` one, a name or the like, quotes are no part: one that needs none is not read. A `bare` one
+    /// may be given in such quotes all the same.
+    Text { strict: bool, bare: bool },
     /// An address.
     Address { listen: bool },
     /// A word that is joined with a comma when it occurs again.
-    Joined,
+    Joined { strict: bool },
     /// A number.
     Number(Number),
     /// The token of an enum.
@@ -108,6 +109,8 @@ pub(super) struct Rest {
     pub target: Target,
     /// Reads each word when the field is a list.
     pub item: Option<Leaf>,
+    /// The words of a text are strict.
+    pub strict: bool,
     /// Words that may follow.
     pub stop: Arc<Stop>,
 }

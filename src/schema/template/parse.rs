@@ -157,6 +157,9 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
                     if at == start {
                         return false;
                     }
+                    if more.strict && self.words[start..at].iter().any(|word| is_quoted(word)) {
+                        return false;
+                    }
                     if more.item.is_none() {
                         self.events.push(Event::Words(more.target, start as u32, at as u32));
                     }
@@ -405,9 +408,12 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
                     if end < word.len() && !stops.contains(&bytes[end]) {
                         continue;
                     }
-                    let Some(event) = self.leaf(&slot.leaf, slot.target, &word[at..end], end == word.len()) else {
+                    // Quotes around the whole word are no part of what stands in it.
+                    let text = &word[at..end];
+                    if matches!(slot.leaf, Leaf::Text { .. }) && words::is_marked(text) && !words::is_one_word(text) {
                         continue;
-                    };
+                    }
+                    let Some(event) = self.leaf(&slot.leaf, slot.target, text, end == word.len()) else { continue };
                     self.events.push(event);
                     if self.parts(rest, word, end, tail) {
                         return true;
@@ -422,9 +428,13 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
     /// Reads one value.
     fn leaf(&self, leaf: &'p Leaf, target: Target, text: &'w str, whole: bool) -> Option<Event<'w>> {
         match leaf {
-            Leaf::Text { strict: true } | Leaf::Address { .. } if is_quoted(text) => None,
+            Leaf::Text { strict: true, .. } | Leaf::Joined { strict: true } | Leaf::Address { .. }
+                if is_quoted(text) =>
+            {
+                None
+            }
             Leaf::Text { .. } => Some(Event::Text(target, Cow::Borrowed(text))),
-            Leaf::Joined => Some(Event::Join(target, text)),
+            Leaf::Joined { .. } => Some(Event::Join(target, text)),
             Leaf::Address { listen } => units::address(text, whole, *listen).map(|text| Event::Text(target, text)),
             Leaf::Number(number) => {
                 let value = units::read(text, number.unit)?;
@@ -450,6 +460,9 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
     }
 
     fn list(&mut self, slot: &'p Slot, word: &'w str) -> bool {
+        if matches!(slot.leaf, Leaf::Text { strict: true, .. }) && is_quoted(word) {
+            return false;
+        }
         let target = Target { push: true, ..slot.target };
         for item in word.split(',') {
             if item.is_empty() {

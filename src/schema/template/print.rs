@@ -168,7 +168,7 @@ impl<'o> Printer<'o> {
                 let read = units::address(&text, true, *listen).map(Cow::into_owned);
                 Event::Text(slot.target, read.map_or(Cow::Borrowed(&**value), Cow::Owned))
             }
-            _ => said(slot.target, value, &text),
+            _ => said(&slot.leaf, slot.target, value, &text),
         });
         Ok(text)
     }
@@ -185,7 +185,7 @@ impl<'o> Printer<'o> {
                 text.push(',');
             }
             text.push_str(&word);
-            self.events.push(said(Target { push: true, ..slot.target }, value, &word));
+            self.events.push(said(&slot.leaf, Target { push: true, ..slot.target }, value, &word));
         }
         if text.is_empty() {
             return Err(self.fault(slot.target, here, "is needed by what else is set"));
@@ -215,13 +215,13 @@ impl<'o> Printer<'o> {
             return Err(self.fault(rest.target, here, "is needed by what else is set"));
         };
         match (&rest.item, value) {
-            (None, Value::Str(_)) => self.text(rest.target, here),
+            (None, Value::Str(_)) => self.text(rest.target, rest.strict, here),
             (Some(leaf), Value::List(items)) => {
                 for (at, value) in items.iter().enumerate() {
                     let (word, print_only) = self.item(leaf, rest.target, at, value)?;
                     self.enabled.extend(print_only);
                     self.word(&word);
-                    self.events.push(said(Target { push: true, ..rest.target }, value, &word));
+                    self.events.push(said(leaf, Target { push: true, ..rest.target }, value, &word));
                 }
                 Ok(())
             }
@@ -243,11 +243,11 @@ impl<'o> Printer<'o> {
             };
             at = end;
         }
-        self.text(gather.target, here)
+        self.text(gather.target, false, here)
     }
 
-    /// A text of one or more words.
-    fn text(&mut self, target: Target, here: Here<'o>) -> Done {
+    /// A text of one or more words, of which quotes are no part when they are strict.
+    fn text(&mut self, target: Target, strict: bool, here: Here<'o>) -> Done {
         let Some(Value::Str(text)) = here.get(target) else {
             return Err(self.fault(target, here, "is needed by what else is set"));
         };
@@ -261,7 +261,11 @@ impl<'o> Printer<'o> {
         let joined = (!bare || text.contains(['\t', '\u{b}', '\u{c}'])).then(|| split.join(" "));
         let text = joined.map_or(text, Cow::Owned);
         self.word(&text);
-        self.events.push(Event::Text(target, text));
+        let plain = (strict && words::is_marked(&*text)).then(|| {
+            let words: Vec<Cow<'_, str>> = words::split(&text).words.iter().map(|word| words::plain(word)).collect();
+            words.join(" ")
+        });
+        self.events.push(Event::Text(target, plain.map_or(text, Cow::Owned)));
         Ok(())
     }
 
@@ -430,9 +434,15 @@ pub(super) fn lists_itself(nodes: &[Node]) -> bool {
     })
 }
 
-/// What a line says of a value that stands in it as `word`: of a text, the word.
-fn said<'o>(target: Target, value: &'o Value, word: &Cow<'o, str>) -> Event<'o> {
-    if let Value::Str(_) = value { Event::Text(target, word.clone()) } else { event(target, value) }
+/// What a line says of a value that stands in it as `word`: of a text, the word, without quotes where they are no part.
+fn said<'o>(leaf: &Leaf, target: Target, value: &'o Value, word: &Cow<'o, str>) -> Event<'o> {
+    let Value::Str(_) = value else { return event(target, value) };
+    match (leaf, words::plain(word)) {
+        (Leaf::Text { bare: true, .. } | Leaf::Joined { strict: true }, Cow::Owned(plain)) => {
+            Event::Text(target, Cow::Owned(plain))
+        }
+        _ => Event::Text(target, word.clone()),
+    }
 }
 
 fn event(target: Target, value: &Value) -> Event<'_> {

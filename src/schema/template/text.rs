@@ -10,11 +10,13 @@ use crate::schema::words;
 /// The word of one value, and the number of a print-only token.
 pub(super) fn of<'v>(leaf: &Leaf, value: &'v Value) -> Result<(Cow<'v, str>, Option<PrintOnly>), String> {
     match (leaf, value) {
-        (Leaf::Text { strict: false }, Value::Str(text)) => {
+        (Leaf::Text { strict: false, .. }, Value::Str(text)) => {
             let text = words::escaped(text, true);
             one_word(&text).map(|()| (text, None))
         }
-        (Leaf::Text { .. } | Leaf::Joined, Value::Str(text)) => one_word(text).map(|()| (Cow::Borrowed(&**text), None)),
+        (Leaf::Text { .. } | Leaf::Joined { .. }, Value::Str(text)) => {
+            one_word(text).map(|()| (Cow::Borrowed(&**text), None))
+        }
         (Leaf::Address { .. }, Value::Str(text)) => one_word(text).map(|()| (units::address_text(text), None)),
         (Leaf::Number(number), Value::Int(value)) => {
             if !number.listed.is_empty() && !number.listed.contains(value) {

@@ -108,7 +108,10 @@ fn says(tables: &Tables, message: MessageId, object: &Object, read: &Object) -> 
                     })
             }
             (Value::Str(one), Some(Value::Str(two)), _) => {
-                one == two || canonical(one) == **two || words::escaped(one, true) == **two
+                let bare =
+                    || words::split(one).words.iter().map(|word| words::plain(word)).collect::<Vec<_>>().join(" ");
+                let word = field.word && bare() == **two;
+                one == two || canonical(one) == **two || words::escaped(one, true) == **two || word
             }
             (one, Some(two), _) => one == two,
             // A flag may have no text for this value.

@@ -62,6 +62,7 @@ pub(super) fn field(json: &str, kind: Kind) -> Field {
         shown_as: None,
         not_in: Vec::new(),
         adds: false,
+        word: false,
         earlier_of: None,
     }
 }
