@@ -13,7 +13,7 @@ use crate::support::world::World;
 
 /// Waits until something holds. Long enough for a browser on a busy machine.
 async fn until(what: &str, told: &Told, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(3);
     while !holds().await {
         assert!(Instant::now() < deadline, "{what}: {told:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
