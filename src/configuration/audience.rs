@@ -17,7 +17,8 @@ pub struct Audience {
 pub struct Unseen<'o> {
     /// JSON path of the field.
     pub path: String,
-    /// JSON path of the field that has the last of several, of which this one has those before it.
+    /// JSON path of the field that has the last of several, of which this one has those before it, or that cannot hold
+    /// this value.
     pub last: Option<String>,
     /// Its value.
     pub value: &'o Value,
@@ -32,14 +33,14 @@ impl Audience {
         };
         Audience {
             hidden: spread(tables, |field| field.grpc_only || value(field, |value| value.grpc_only)),
-            earlier: spread(tables, |field| field.earlier_of.is_some()),
+            earlier: spread(tables, |field| field.earlier_of.is_some() || field.instead_of.is_some()),
             versioned: spread(tables, |field| {
                 field.since.is_some() || field.removed.is_some() || value(field, |value| value.since.is_some())
             }),
         }
     }
 
-    /// True where /v2 may show the last of several parameters and not those before it.
+    /// True where /v2 may show the last of several parameters and not those before it, or nothing of a value.
     pub fn has_earlier(&self, message: MessageId) -> bool {
         self.earlier[message]
     }
@@ -115,7 +116,8 @@ impl Audience {
             let field = &tables.messages[message].fields[at];
             let absent = wanted.get(at).is_none();
             if field.grpc_only {
-                if absent && field.shown_as.is_none() {
+                let replaced = field.instead_of.is_some_and(|other| wanted.get(other).is_some());
+                if absent && field.shown_as.is_none() && !replaced {
                     wanted.set(at, value.clone());
                     keep_last(field, at, wanted);
                 }
@@ -177,7 +179,10 @@ impl Audience {
             match (field.kind, value) {
                 _ if field.grpc_only && field.shown_as.is_some() => {}
                 _ if field.grpc_only || is_hidden_value(tables, field, value) => {
-                    let last = field.earlier_of.map(|at| joined(prefix, &tables.messages[message].fields[at].json));
+                    let last = field
+                        .earlier_of
+                        .or(field.instead_of)
+                        .map(|at| joined(prefix, &tables.messages[message].fields[at].json));
                     found.push(Unseen { path, last, value });
                 }
                 (Kind::Message(inner), Value::Object(part)) => self.find_unseen(tables, inner, part, &path, found),

@@ -445,7 +445,13 @@ impl Engine {
         if violations.is_empty() { Ok(()) } else { Err(Error::invalid(violations)) }
     }
 
-    fn find(&self, document: &Document, resource: MessageId, at: usize, key: &Key) -> Option<(usize, Object)> {
+    pub(super) fn find(
+        &self,
+        document: &Document,
+        resource: MessageId,
+        at: usize,
+        key: &Key,
+    ) -> Option<(usize, Object)> {
         match key {
             Key::Index(index) => self.lines(document, resource, at).nth(usize::try_from(*index).ok()?),
             Key::Name(name) => {

@@ -4,10 +4,14 @@
 //! What is not shown stays in the file; a value that no type can hold, until its field is set.
 
 use super::address::{Key, Place};
-use super::engine::Engine;
+use super::engine::{Edited, Engine};
 use super::layout::said;
-use crate::document::Document;
+use super::refusals::refused;
+use crate::document::{Document, Section};
+use crate::error::Result;
+use crate::schema::mask::{resolve, value_at};
 use crate::schema::tables::{MessageId, ResourceKind};
+use crate::schema::template::{SectionGrammar, SlotId};
 use crate::schema::value::{Object, Value};
 
 impl Engine {
@@ -18,18 +22,36 @@ impl Engine {
             return self.schema.grammar.not_read(resource, object.residue());
         }
         let key = self.identity(resource, object).map_or(Key::Singleton, |name| Key::Name(name.to_owned()));
-        let sections = if rules.singleton {
-            document.find_all(&rules.keyword, "")
-        } else {
-            self.section_at(document, rules, &key).into_iter().collect()
-        };
         let Some(grammar) = self.schema.grammar.section(resource) else { return Vec::new() };
-        let lines = sections.iter().filter_map(|at| document.section(*at)).flat_map(|section| said(section));
-        let own =
-            |words: &[&str]| self.layouts.get(&rules.keyword).is_some_and(|layout| layout.child_of(words).is_none());
-        let unread = lines.filter(|line| own(&line.words) && grammar.owner(&line.words).is_none());
-        let meant = unread.filter_map(|line| grammar.meant(&line.words).filter(|(_, dead)| !dead));
-        meant.map(|(slot, _)| self.slot_path(resource, slot)).collect()
+        let sections = self.sections_of(document, resource, &key);
+        let sections = sections.iter().filter_map(|at| document.section(*at));
+        let slots = sections.flat_map(|section| self.unread(section, &rules.keyword, grammar));
+        slots.map(|(slot, _)| self.slot_path(resource, slot)).collect()
+    }
+
+    /// Positions of the sections that are an object.
+    fn sections_of(&self, document: &Document, resource: MessageId, key: &Key) -> Vec<usize> {
+        let Ok(rules) = self.rules(resource) else { return Vec::new() };
+        if rules.singleton {
+            return document.find_all(&rules.keyword, "");
+        }
+        self.section_at(document, rules, key).into_iter().collect()
+    }
+
+    /// Lines of a section that were meant for a field and mean something, but nothing that it can show.
+    fn unread<'a>(
+        &'a self,
+        section: &'a Section,
+        keyword: &'a str,
+        grammar: &'a SectionGrammar,
+    ) -> impl Iterator<Item = (SlotId, usize)> + 'a {
+        let own = |words: &[&str]| self.layouts.get(keyword).is_some_and(|layout| layout.child_of(words).is_none());
+        said(section).filter_map(move |line| {
+            if !own(&line.words) || grammar.owner(&line.words).is_some() {
+                return None;
+            }
+            grammar.meant(&line.words).filter(|(_, dead)| !dead).map(|(slot, _)| (slot, line.at))
+        })
     }
 
     /// Of parameters that may stand several times and of which /v2 shows the last one: its JSON path, and the others.
@@ -49,18 +71,15 @@ impl Engine {
         for object in objects.unwrap_or_default() {
             let label = if key.is_some() { String::new() } else { format!("{}.", self.label(resource, &object)) };
             for unseen in self.audience.unseen_fields(&self.schema.tables, resource, &object) {
-                if let (Some(last), Value::List(items)) = (unseen.last, unseen.value) {
-                    let texts = items.iter().filter_map(|item| match item {
-                        Value::Str(text) => Some(&**text),
-                        _ => None,
-                    });
-                    let texts = texts.collect::<Vec<_>>().join(", ");
-                    found.push(if texts.is_empty() {
-                        label.clone() + &last
-                    } else {
-                        format!("{label}{last} ({texts})")
-                    });
-                }
+                let Some(last) = unseen.last else { continue };
+                let items = match unseen.value {
+                    Value::List(items) => &items[..],
+                    item => std::slice::from_ref(item),
+                };
+                let texts =
+                    items.iter().filter_map(|item| if let Value::Str(text) = item { Some(&**text) } else { None });
+                let texts = texts.collect::<Vec<_>>().join(", ");
+                found.push(if texts.is_empty() { label.clone() + &last } else { format!("{label}{last} ({texts})") });
             }
         }
         found
@@ -74,6 +93,71 @@ impl Engine {
         let Ok(object) = self.for_grpc().get(document, resource, place, key) else { return Vec::new() };
         let fields = self.audience.unseen_fields(&self.schema.tables, resource, &object);
         fields.into_iter().map(|unseen| unseen.path).collect()
+    }
+
+    /// Replaces an object by one in which the fields of an update mask have changed: what was not shown of those that are
+    /// empty now goes too.
+    pub fn update(
+        &self,
+        document: &Document,
+        resource: MessageId,
+        place: &Place,
+        key: &Key,
+        object: &Object,
+        mask: &[String],
+    ) -> Result<Edited> {
+        let tables = &self.schema.tables;
+        let named = mask.iter().filter_map(|path| resolve(tables, resource, path)).map(|(steps, _)| steps);
+        let paths: Vec<String> = named.map(|steps| tables.json_path(resource, &steps)).collect();
+        let emptied: Vec<String> =
+            paths.into_iter().filter(|path| value_at(tables, resource, object, path).is_none()).collect();
+        let cleared = self.without_unread(document, resource, place, key, &emptied)?;
+        self.replace(cleared.as_ref().unwrap_or(document), resource, place, key, object)
+    }
+
+    /// A document without the words that the fields of some JSON paths of an object cannot show. `None`: there are none.
+    fn without_unread(
+        &self,
+        document: &Document,
+        resource: MessageId,
+        place: &Place,
+        key: &Key,
+        paths: &[String],
+    ) -> Result<Option<Document>> {
+        let rules = self.rules(resource)?;
+        let mut cleared = None;
+        if paths.is_empty() {
+            return Ok(None);
+        }
+        if let (ResourceKind::Section, Some(grammar)) = (rules.kind, self.schema.grammar.section(resource)) {
+            for at in self.sections_of(document, resource, key) {
+                let mut section = Section::clone(&document.sections()[at]);
+                let unread = self.unread(&document.sections()[at], &rules.keyword, grammar);
+                let gone: Vec<usize> = unread
+                    .filter(|(slot, _)| paths.contains(&self.slot_path(resource, *slot)))
+                    .map(|(_, line)| line)
+                    .collect();
+                for line in gone.iter().rev() {
+                    section.remove_line(*line)?;
+                }
+                if !gone.is_empty() {
+                    cleared = Some(cleared.as_ref().unwrap_or(document).with_section(at, section));
+                }
+            }
+        } else if matches!(rules.kind, ResourceKind::NamedLine | ResourceKind::IndexedLine)
+            && let Some(at) = self.parent(document, place)
+            && let Some((line, mut object)) = self.find(document, resource, at, key)
+        {
+            let residue = self.schema.grammar.without(resource, object.residue(), paths);
+            if residue.len() < object.residue().len() {
+                object.clear_residue();
+                let (text, _) = self.printed(resource, &object, &residue).map_err(refused)?;
+                let mut section = Section::clone(&document.sections()[at]);
+                section.replace_line(line, &text)?;
+                cleared = Some(document.with_section(at, section));
+            }
+        }
+        Ok(cleared)
     }
 
     /// What tells an object from others of its list: its name or its index.

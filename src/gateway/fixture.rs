@@ -32,6 +32,7 @@ fn field(name: &str, number: u32, kind: Kind) -> Field {
         adds: false,
         word: false,
         earlier_of: None,
+        instead_of: None,
     }
 }
 

@@ -162,6 +162,11 @@ impl Checker<'_> {
             if field.not_in.iter().any(|section| **section == *self.section) {
                 self.fault(&field.json, 0, format!("haproxy does not take it in {} sections", self.section));
             }
+            if let Some(other) = field.instead_of.map(|at| &table.fields[at].json)
+                && set(other)
+            {
+                self.fault(&field.json, 0, format!("cannot be set beside {}", key(other)));
+            }
             for name in field.check.needs.iter().filter(|name| !set(name)) {
                 self.fault(&field.json, 0, format!("needs {} to be set too", key(name)));
             }

@@ -208,7 +208,7 @@ impl<'a> Loader<'a> {
         for descriptor in &message.item.fields {
             let Some(rules) = self.vocabulary.rules(&descriptor.options, OF_FIELD) else { continue };
             let Some(at) = out.field_named(&descriptor.name) else { continue };
-            for option in ["rest_field", "earlier_of"] {
+            for option in ["rest_field", "earlier_of", "instead_of"] {
                 let Some(wanted) = rules.some_text(option) else { continue };
                 let other = out.field_named(&wanted);
                 let same_kind = other.is_some_and(|other| out.fields[other].kind == out.fields[at].kind);
@@ -216,6 +216,7 @@ impl<'a> Loader<'a> {
                 match option {
                     "rest_field" if field.grpc_only && same_kind => field.shown_as = other,
                     "earlier_of" if field.grpc_only && field.repeated && other.is_some() => field.earlier_of = other,
+                    "instead_of" if field.grpc_only && other.is_some() => field.instead_of = other,
                     _ => {
                         let text = format!("{option} `{wanted}` should name a field that fits");
                         self.fault(message.file(), &format!("{}.{}", message.full_name, descriptor.name), text);
@@ -290,6 +291,7 @@ impl<'a> Loader<'a> {
             adds: is("adds"),
             word: is("word"),
             earlier_of: None,
+            instead_of: None,
         })
     }
 

@@ -81,7 +81,10 @@ pub fn apply_mask(
     let mut violations = Vec::new();
     for path in paths {
         match resolve(tables, message, path) {
-            Some((steps, _)) => copy(target, source, &steps),
+            Some((steps, _)) => {
+                copy(target, source, &steps);
+                forget(tables, message, target, &steps, paths);
+            }
             None => violations.push(Violation {
                 field: format!("update_mask.{path}"),
                 message: "names no field".into(),
@@ -91,6 +94,23 @@ pub fn apply_mask(
         }
     }
     if violations.is_empty() { Ok(()) } else { Err(Error::invalid(violations)) }
+}
+
+/// Removes what is there in the place of a field that is named, unless it is named itself.
+fn forget(tables: &Tables, message: MessageId, target: &mut Object, steps: &[FieldIndex], paths: &[String]) {
+    let Some((first, rest)) = steps.split_first() else { return };
+    let fields = &tables.messages[message].fields;
+    if let (false, Kind::Message(inner)) = (rest.is_empty(), fields[*first].kind) {
+        if target.object(*first).is_some() {
+            forget(tables, inner, target.object_mut(*first), rest, paths);
+        }
+        return;
+    }
+    for (at, field) in fields.iter().enumerate().filter(|(_, field)| field.instead_of == Some(*first)) {
+        if !paths.iter().any(|path| path.ends_with(&*field.name)) {
+            target.take(at);
+        }
+    }
 }
 
 fn copy(target: &mut Object, source: &Object, steps: &[FieldIndex]) {

@@ -127,6 +127,7 @@ impl Builder<'_> {
             adds: false,
             word: false,
             earlier_of: None,
+            instead_of: None,
         }
     }
 

@@ -97,6 +97,8 @@ pub struct Field {
     pub word: bool,
     /// The field of the same message that has the last of several parameters, of which this list has those before it.
     pub earlier_of: Option<FieldIndex>,
+    /// The field of the same message in the place of which this one holds what that one cannot.
+    pub instead_of: Option<FieldIndex>,
 }
 
 /// Type of a field.

@@ -114,6 +114,7 @@ fn table_field(messages: &[String], field: &FieldDescriptor) -> Field {
         adds: false,
         word: false,
         earlier_of: None,
+        instead_of: None,
     }
 }
 

@@ -133,6 +133,21 @@ pub fn meaning<'w>(
     (quote == 0).then_some(Cow::Owned(out))
 }
 
+/// The quote that is open behind the first `at` bytes of a raw word.
+pub fn quote_at(word: &str, at: usize) -> Option<char> {
+    let mut open = None;
+    let mut bytes = word.bytes().take(at);
+    while let Some(byte) = bytes.next() {
+        match (open, byte) {
+            (None | Some('"'), b'\\') => drop(bytes.next()),
+            (None, b'"' | b'\'') => open = Some(char::from(byte)),
+            (Some(quote), byte) if quote == char::from(byte) => open = None,
+            _ => {}
+        }
+    }
+    open
+}
+
 /// True for a raw word with quotes or escapes.
 pub fn is_marked(word: impl AsRef<[u8]>) -> bool {
     memchr::memchr3(b'"', b'\'', b'\\', word.as_ref()).is_some()

@@ -431,9 +431,21 @@ async fn values_that_their_type_cannot_show(world: &mut World) {
     assert!(now.contains("  maxconn 9\n") && !now.contains("MOST") && now.contains(lines[1]), "{now}");
     let shown = put_back(world, "Server", "server", place.clone()).await;
     assert_eq!((&shown["weight"], &shown["check"]), (&Json::Null, &json!("enabled")));
-    world.ok("ServerService.ReplaceServer", with(place, "server", changed(&shown, &json!({"weight": 7})))).await;
+    world
+        .ok("ServerService.ReplaceServer", with(place.clone(), "server", changed(&shown, &json!({"weight": 7}))))
+        .await;
     let now = world.backstay.text();
     assert!(now.contains("weight 7") && !now.contains("WEIGHT") && now.contains("inter 1500us"), "{now}");
+    // What an update mask names is removed, also where it was not shown.
+    if !world.is_rest() {
+        let request = with(with(place, "server", json!({})), "update_mask", json!({"paths": ["inter"]}));
+        world.ok("ServerService.UpdateServer", request).await;
+        let request = json!({"name": "forms", "frontend": {"backlog": 44}, "update_mask": {"paths": ["client_timeout", "backlog"]}});
+        world.ok("FrontendService.UpdateFrontend", request).await;
+        let now = world.backstay.text();
+        assert!(!now.contains("1500us") && !now.contains("SLOW"), "{now}");
+        assert!(now.contains("weight 7") && now.contains("  backlog 44\n"), "{now}");
+    }
 }
 
 over_both!(values_that_their_type_cannot_show, covers["ServerService.GetServer"]);

@@ -43,6 +43,7 @@ mod runtime_speed;
 mod runtime_workers;
 mod sections;
 mod several;
+mod spellings;
 mod stored;
 mod stored_rights;
 mod support;

@@ -23,7 +23,6 @@ const IGNORED: &[(&str, &str, &str)] = &[
     ("*", "maxconn \"${MAXCONN-1000}\"", "a number out of a variable: `not_shown` names the field"),
     ("*", "maxconn \"${MAXCONN-2000}\"", "a number out of a variable: `not_shown` names the field"),
     ("*", "timeout queue \"${QUEUE-5s}\"", "a time out of a variable: `not_shown` names the field"),
-    ("*", "bind \"127.0.0.1:${PORT}\"", "a port out of a variable inside of quotes"),
 ];
 
 /// A line that nobody reads.

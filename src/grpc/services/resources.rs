@@ -175,8 +175,8 @@ impl Request<'_> {
             return Err(Error::invalid(violations));
         }
         let wanted = object.clone();
-        self.change(move |document| engine.replace(document, self.resource, &self.place, &key, &wanted), Some(object))
-            .await
+        let edit = |document: &Document| engine.update(document, self.resource, &self.place, &key, &wanted, &paths);
+        self.change(edit, Some(object)).await
     }
 
     async fn delete(&self) -> Result<Answer> {

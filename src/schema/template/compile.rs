@@ -315,6 +315,7 @@ impl<'t> Compiler<'t> {
                 let strict = field.word || of_letters || is_name(self.tables, field);
                 Ok(Leaf::Text { strict, bare: field.word })
             }
+            (Kind::String, Some(Unit::Variable)) => Ok(Leaf::Variable),
             (Kind::String, Some(unit @ (Unit::Address | Unit::Listen))) => {
                 Ok(Leaf::Address { listen: unit == Unit::Listen })
             }

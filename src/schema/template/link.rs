@@ -65,7 +65,7 @@ impl First {
                 let read = tokens.by_word.iter().filter(|(_, (_, print_only))| print_only.is_none());
                 self.words.extend(read.map(|(word, _)| word.clone()));
             }
-            Leaf::Text { .. } | Leaf::Address { .. } | Leaf::Joined { .. } => self.free = true,
+            Leaf::Text { .. } | Leaf::Address { .. } | Leaf::Joined { .. } | Leaf::Variable => self.free = true,
         }
     }
 }

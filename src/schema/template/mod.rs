@@ -195,13 +195,29 @@ impl Grammar {
     /// JSON paths of the parameters among words that stayed on a line because their fields cannot hold the values, or hold
     /// later ones.
     pub fn not_read(&self, message: MessageId, residue: &[Box<str>]) -> Vec<String> {
+        residue.iter().filter_map(|word| self.parameter(message, word)).collect()
+    }
+
+    /// Words that stayed on a line without the parameters of some JSON paths, each with all words up to the next one.
+    pub fn without(&self, message: MessageId, residue: &[Box<str>], paths: &[String]) -> Vec<Box<str>> {
+        let (mut kept, mut gone) = (residue.to_vec(), false);
+        kept.retain(|word| {
+            if let Some(path) = self.parameter(message, word) {
+                gone = paths.contains(&path);
+            }
+            !gone
+        });
+        kept
+    }
+
+    /// JSON path of the parameter that begins with a word.
+    fn parameter(&self, message: MessageId, word: &str) -> Option<String> {
         let nodes = self.lines.get(message).and_then(Option::as_ref).map_or(&[][..], |line| &line.nodes);
-        let Some(Node::Star(star)) = nodes.last() else { return Vec::new() };
-        let words: Vec<&str> = residue.iter().map(|word| &**word).collect();
-        let params = words.iter().filter_map(|word| Some(&star.params[star.index.find(word).next()?]));
+        let Some(Node::Star(star)) = nodes.last() else { return None };
+        let param = &star.params[star.index.find(word).next()?];
         let step = |field: u16| Step { field: usize::from(field), item: None };
-        let steps = params.map(|param| param.via.into_iter().chain([param.target.field]).map(step).collect::<Vec<_>>());
-        steps.map(|steps| self.names.path(message, &steps)).collect()
+        let steps: Vec<Step> = param.via.into_iter().chain([param.target.field]).map(step).collect();
+        Some(self.names.path(message, &steps))
     }
 
     /// The field lines of a section.

@@ -68,6 +68,8 @@ pub(super) enum Leaf {
     Address { listen: bool },
     /// A word that is joined with a comma when it occurs again.
     Joined { strict: bool },
+    /// A word with a variable in it.
+    Variable,
     /// A number.
     Number(Number),
     /// The token of an enum.

@@ -82,6 +82,8 @@ pub(super) enum Unit {
     Address,
     /// An address that something listens on: the same behind a family too, as in `mptcp@[::1]`.
     Listen,
+    /// A word with a variable in it, which stands for a number.
+    Variable,
     /// Items joined by commas.
     Csv,
 }
@@ -95,6 +97,7 @@ impl Unit {
             "size" => Unit::Size,
             "addr" => Unit::Address,
             "listen" => Unit::Listen,
+            "var" => Unit::Variable,
             "csv" => Unit::Csv,
             _ => return None,
         })

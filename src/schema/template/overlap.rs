@@ -71,7 +71,9 @@ fn leaf_steps<'n>(leaf: &'n Leaf, after: &Tail<'n>, out: &mut Vec<(Token<'n>, Ta
             let read = tokens.by_word.iter().filter(|(_, (_, print_only))| print_only.is_none());
             out.extend(read.map(|(word, _)| (Token::Exact(word), after.clone())));
         }
-        Leaf::Text { .. } | Leaf::Address { .. } | Leaf::Joined { .. } => out.push((Token::Free, after.clone())),
+        Leaf::Text { .. } | Leaf::Address { .. } | Leaf::Joined { .. } | Leaf::Variable => {
+            out.push((Token::Free, after.clone()));
+        }
     }
 }
 

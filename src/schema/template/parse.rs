@@ -384,10 +384,12 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
     fn parts(&mut self, parts: &'p [Part], word: &'w str, at: usize, tail: &Tail<'p, '_>) -> bool {
         match parts.split_first() {
             None => match tail {
-                Tail::End => at == word.len(),
+                Tail::End => at == word.len() || is_closing(word, at),
                 Tail::Parts(parts, next) => self.parts(parts, word, at, next),
             },
             Some((Part::Text(text), rest)) => {
+                // A quote that opens or closes in front of a keyword is none of it.
+                let at = at + usize::from(!word[at..].starts_with(&**text) && is_quote(word, at));
                 word[at..].starts_with(&**text) && self.parts(rest, word, at + text.len(), tail)
             }
             Some((Part::Optional(inner), rest)) => {
@@ -402,18 +404,12 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
                 self.parts(rest, word, at, tail)
             }
             Some((Part::Slot { slot, stops }, rest)) => {
-                let bytes = word.as_bytes();
                 let mark = self.events.len();
                 for end in at + 1..=word.len() {
-                    if end < word.len() && !stops.contains(&bytes[end]) {
+                    if word.as_bytes().get(end).is_some_and(|byte| !stops.contains(byte)) {
                         continue;
                     }
-                    // Quotes around the whole word are no part of what stands in it.
-                    let text = &word[at..end];
-                    if matches!(slot.leaf, Leaf::Text { .. }) && words::is_marked(text) && !words::is_one_word(text) {
-                        continue;
-                    }
-                    let Some(event) = self.leaf(&slot.leaf, slot.target, text, end == word.len()) else { continue };
+                    let Some(event) = self.cut(slot, word, at, end) else { continue };
                     self.events.push(event);
                     if self.parts(rest, word, end, tail) {
                         return true;
@@ -425,8 +421,29 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
         }
     }
 
+    /// Reads the bytes `at..end` of a word. Quotes that go on beyond them are closed and opened again.
+    fn cut(&self, slot: &'p Slot, word: &'w str, at: usize, end: usize) -> Option<Event<'w>> {
+        let (text, whole) = (&word[at..end], end == word.len());
+        let (open, close) =
+            if words::is_marked(word) { (words::quote_at(word, at), words::quote_at(word, end)) } else { (None, None) };
+        if open.is_none() && close.is_none() {
+            return self.leaf(&slot.leaf, slot.target, text, whole);
+        }
+        if text.len() == 1 && open != close {
+            // Nothing but a quote.
+            return None;
+        }
+        let text: String = open.into_iter().chain(text.chars()).chain(close).collect();
+        match self.leaf(&slot.leaf, slot.target, &words::plain(&text), whole)? {
+            Event::Text(target, text) => Some(Event::Text(target, Cow::Owned(text.into_owned()))),
+            Event::Int(target, number) => Some(Event::Int(target, number)),
+            Event::Enum(target, number) => Some(Event::Enum(target, number)),
+            _ => None,
+        }
+    }
+
     /// Reads one value.
-    fn leaf(&self, leaf: &'p Leaf, target: Target, text: &'w str, whole: bool) -> Option<Event<'w>> {
+    fn leaf<'t>(&self, leaf: &'p Leaf, target: Target, text: &'t str, whole: bool) -> Option<Event<'t>> {
         match leaf {
             Leaf::Text { strict: true, .. } | Leaf::Joined { strict: true } | Leaf::Address { .. }
                 if is_quoted(text) =>
@@ -434,6 +451,7 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
                 None
             }
             Leaf::Text { .. } => Some(Event::Text(target, Cow::Borrowed(text))),
+            Leaf::Variable => text.contains('$').then_some(Event::Text(target, Cow::Borrowed(text))),
             Leaf::Joined { .. } => Some(Event::Join(target, text)),
             Leaf::Address { listen } => units::address(text, whole, *listen).map(|text| Event::Text(target, text)),
             Leaf::Number(number) => {
@@ -490,4 +508,14 @@ fn begins(nodes: &[Node], word: &str) -> bool {
 /// True for a word that is written with quotes or escapes and needs none.
 fn is_quoted(word: &str) -> bool {
     matches!(words::plain(word), Cow::Owned(_))
+}
+
+/// True for a quote at `at` that opens or closes.
+fn is_quote(word: &str, at: usize) -> bool {
+    at < word.len() && words::quote_at(word, at) != words::quote_at(word, at + 1)
+}
+
+/// True when nothing but the quote that is open stands at the end of a word.
+fn is_closing(word: &str, at: usize) -> bool {
+    at + 1 == word.len() && words::quote_at(word, at).is_some() && words::quote_at(word, at + 1).is_none()
 }

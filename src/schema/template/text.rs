@@ -14,7 +14,7 @@ pub(super) fn of<'v>(leaf: &Leaf, value: &'v Value) -> Result<(Cow<'v, str>, Opt
             let text = words::escaped(text, true);
             one_word(&text).map(|()| (text, None))
         }
-        (Leaf::Text { .. } | Leaf::Joined { .. }, Value::Str(text)) => {
+        (Leaf::Text { .. } | Leaf::Joined { .. } | Leaf::Variable, Value::Str(text)) => {
             one_word(text).map(|()| (Cow::Borrowed(&**text), None))
         }
         (Leaf::Address { .. }, Value::Str(text)) => one_word(text).map(|()| (units::address_text(text), None)),

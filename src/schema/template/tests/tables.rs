@@ -64,6 +64,7 @@ pub(super) fn field(json: &str, kind: Kind) -> Field {
         adds: false,
         word: false,
         earlier_of: None,
+        instead_of: None,
     }
 }
 
