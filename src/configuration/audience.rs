@@ -119,7 +119,7 @@ impl Audience {
                 let replaced = field.instead_of.is_some_and(|other| wanted.get(other).is_some());
                 if absent && field.shown_as.is_none() && !replaced {
                     wanted.set(at, value.clone());
-                    keep_last(field, at, wanted);
+                    keep_last(tables, message, at, wanted);
                 }
                 continue;
             }
@@ -270,16 +270,29 @@ fn before((major, minor): (u16, u16)) -> (u16, u16) {
     if minor == 0 { (major.saturating_sub(1), 9) } else { (major, minor - 1) }
 }
 
-/// Of several parameters the last one stands in a field of its own: where that one goes, the one before it is the last.
-fn keep_last(list: &Field, at: usize, wanted: &mut Object) {
-    if let Some(last) = list.earlier_of.filter(|last| wanted.get(*last).is_none())
-        && let Some(Value::List(items)) = wanted.get_mut(at)
-        && let Some(item) = items.pop()
-    {
-        if items.is_empty() {
-            wanted.take(at);
+/// Of several parameters the last one stands in a field of its own: where that one goes, the one before it is the last,
+/// if the field can hold it; else they all go.
+fn keep_last(tables: &Tables, message: MessageId, at: usize, wanted: &mut Object) {
+    let fields = &tables.messages[message].fields;
+    let says_nothing = |value: Option<&Value>| matches!(value, None | Some(Value::Bool(false)));
+    let Some(last) = fields[at].earlier_of.filter(|last| says_nothing(wanted.get(*last))) else { return };
+    let Some(Value::List(mut items)) = wanted.take(at) else { return };
+    let item = match (items.pop(), fields[at].kind) {
+        (item, kind) if kind == fields[last].kind => item,
+        // A message that holds nothing but the value.
+        (Some(Value::Object(mut item)), Kind::Message(inner))
+            if tables.messages[inner].fields.len() == 1
+                && tables.messages[inner].fields[0].kind == fields[last].kind =>
+        {
+            item.take(0)
         }
+        _ => return,
+    };
+    if let Some(item) = item {
         wanted.set(last, item);
+        if !items.is_empty() {
+            wanted.set(at, Value::List(items));
+        }
     }
 }
 

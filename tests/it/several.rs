@@ -127,6 +127,21 @@ async fn lines_of_which_each_counts(world: &mut World) {
     ];
     let now = world.backstay.text();
     assert!(now.contains(&format!("  mode http\n  {}\n", after.join("\n  "))), "{now}");
+    // A list of what stands before the last one is nothing without the last one.
+    if world.is_rest() {
+        let mut frontend = shown.clone();
+        frontend["stats_options"] = json!({"stats_enable": true});
+        frontend.as_object_mut().unwrap().remove("monitor_fail");
+        world.ok("FrontendService.ReplaceFrontend", json!({"name": "forms", "frontend": frontend})).await;
+        let now = world.backstay.text();
+        assert!(now.contains(lines[0]) && !now.contains("lt 4") && !now.contains("stats admin"), "{now}");
+    } else {
+        let mut frontend = world.ok("FrontendService.GetFrontend", json!({"name": "forms"})).await["frontend"].clone();
+        frontend["stats_options"] = json!({"additional_stats_admins": [{}], "stats_admin": false});
+        let words = refused_saying(Reason::InvalidValue, "additional_stats_admins");
+        let request = json!({"name": "forms", "frontend": frontend});
+        world.refused("FrontendService.ReplaceFrontend", request, words).await;
+    }
     let place = json!({"backend": "pool", "prefix": "s"});
     let shown = put_back(world, "ServerTemplate", "server_template", place).await;
     let networks = (&shown["resolve_opts"], &shown["resolve-net"]);

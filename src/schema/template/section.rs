@@ -494,6 +494,7 @@ impl SectionGrammar {
                 lines.push((id, text));
             }
         }
+        self.confirm_last(&lines)?;
         let unused = self.names.unused(self.message, object, &consumed, &self.header);
         Ok(PrintedSection { lines, unused })
     }
@@ -513,6 +514,19 @@ impl SectionGrammar {
         };
         let steps = vec![Step { field: slot.target.field as usize, item: item.map(|(at, _)| at) }];
         Err(self.outer(slot, PrintFault { path: String::new(), steps, message }))
+    }
+
+    /// A list of the lines before the last one needs the last one: else its own last line would be read as that.
+    fn confirm_last(&self, lines: &[(SlotId, String)]) -> Result<(), PrintFault> {
+        let printed = |id: SlotId| lines.iter().any(|(slot, _)| *slot == id);
+        for (id, last) in self.slots.iter().enumerate() {
+            let Some(list) = last.earlier.filter(|list| printed(*list) && !printed(id)) else { continue };
+            let list = &self.slots[list];
+            let message = format!("needs a line of `{}`, which is the last one", last.name);
+            let steps = vec![Step { field: list.target.field as usize, item: None }];
+            return Err(self.outer(list, PrintFault { path: String::new(), steps, message }));
+        }
+        Ok(())
     }
 
     fn outer(&self, slot: &Slot, fault: PrintFault) -> PrintFault {
