@@ -2,7 +2,8 @@
 //!
 //! Knows no transport: it takes the bytes of the header. Slow hashes run outside the async threads, a few at a time and one
 //! of each user; a password that was right once is remembered as a salted digest until its user changes, and is never made
-//! to wait. Wrong ones are, see `guesses`; the same one many times at once is one guess, see `attempts`. What a user began ends when the user does.
+//! to wait. Wrong ones are, see `guesses`; the same one many times at once is one guess, see `attempts`. What a user began
+//! ends when the user does.
 
 mod attempts;
 mod crypt;

@@ -64,11 +64,6 @@ impl Engine {
         Engine { only_v2: true, ..self.clone() }
     }
 
-    /// The engine for callers of gRPC, who see everything.
-    pub(super) fn for_grpc(&self) -> Engine {
-        Engine { only_v2: false, ..self.clone() }
-    }
-
     /// The engine that shows each `listen` section as a frontend and as a backend of the same name, if `wanted`.
     #[must_use]
     pub fn showing_listens(self, wanted: bool) -> Engine {
@@ -88,52 +83,58 @@ impl Engine {
 
     /// All objects of a resource at a place, in the order of the file.
     pub fn list(&self, document: &Document, resource: MessageId, place: &Place) -> Result<Vec<Object>> {
+        let whole = self.whole_list(document, resource, place)?;
+        Ok(whole.into_iter().map(|object| self.shown(resource, object)).collect())
+    }
+
+    /// The same with what callers may not see of them.
+    pub(super) fn whole_list(&self, document: &Document, resource: MessageId, place: &Place) -> Result<Vec<Object>> {
         let rules = self.rules(resource)?;
         if let Some(joined) = Self::joined(document, rules, place)? {
-            return self.list(joined.document(), resource, place);
+            return self.whole_list(joined.document(), resource, place);
         }
         match rules.kind {
             ResourceKind::Tree => return self.list_trees(document, resource),
             ResourceKind::AnyLine => return self.list_any(document, place),
-            ResourceKind::Site => {
-                let sites = self.list_sites(document)?;
-                return Ok(sites.into_iter().map(|site| self.shown(resource, site)).collect());
-            }
+            ResourceKind::Site => return self.list_sites(document),
             _ => {}
         }
         if rules.kind == ResourceKind::Section {
-            return Ok(self
-                .sections(document, rules)
-                .map(|(at, name)| self.shown(resource, self.read(document, resource, at, &name)))
-                .collect());
+            let sections = self.sections(document, rules);
+            return Ok(sections.map(|(at, name)| self.read(document, resource, at, &name)).collect());
         }
         let at = self.known_parent(document, place)?;
-        Ok(self.lines(document, resource, at).map(|(_, object)| self.shown(resource, object)).collect())
+        Ok(self.lines(document, resource, at).map(|(_, object)| object).collect())
     }
 
     /// One object.
     pub fn get(&self, document: &Document, resource: MessageId, place: &Place, key: &Key) -> Result<Object> {
+        self.whole(document, resource, place, key).map(|object| self.shown(resource, object))
+    }
+
+    /// The same with what callers may not see of it.
+    pub(super) fn whole(&self, document: &Document, resource: MessageId, place: &Place, key: &Key) -> Result<Object> {
         let rules = self.rules(resource)?;
         if let Some(joined) = Self::joined(document, rules, place)? {
-            return self.get(joined.document(), resource, place, key);
+            return self.whole(joined.document(), resource, place, key);
         }
         match rules.kind {
             ResourceKind::Tree => return self.get_tree(document, resource, key),
             ResourceKind::AnyLine => return self.get_any(document, resource, place, key),
-            ResourceKind::Site => return Ok(self.shown(resource, self.get_site(document, key)?)),
+            ResourceKind::Site => return self.get_site(document, key),
             _ => {}
         }
         if rules.kind == ResourceKind::Section {
             let name = key.name();
             return match self.section_at(document, rules, key) {
-                Some(at) => Ok(self.shown(resource, self.read(document, resource, at, name))),
+                Some(at) => Ok(self.read(document, resource, at, name)),
                 None if matches!(key, Key::Singleton) => Ok(Object::new()),
                 None => Err(self.not_found(resource, place, key)),
             };
         }
         let at = self.known_parent(document, place)?;
         self.find(document, resource, at, key)
-            .map(|(_, object)| self.shown(resource, object))
+            .map(|(_, object)| object)
             .ok_or_else(|| self.not_found(resource, place, key))
     }
 
@@ -422,9 +423,10 @@ impl Engine {
         (!self.only_v2 || self.audience.is_shown(&self.schema.tables, resource, &object)).then_some(object)
     }
 
-    /// What callers may see of an object.
-    fn shown(&self, resource: MessageId, mut object: Object) -> Object {
-        if self.only_v2 {
+    /// What callers may see of an object. /v2 has no trees and no lines without a reader: of them nothing is hidden.
+    pub(super) fn shown(&self, resource: MessageId, mut object: Object) -> Object {
+        let kind = self.rules(resource).map(|rules| rules.kind);
+        if self.only_v2 && !matches!(kind, Ok(ResourceKind::Tree | ResourceKind::AnyLine)) {
             self.audience.hide(&self.schema.tables, resource, &mut object);
         }
         object

@@ -54,33 +54,50 @@ impl Engine {
         })
     }
 
+    /// All objects of a place, as `list`, and the parameters before the last one that /v2 does not show of them, each with the
+    /// label of its object. Of lists of sections none are told.
+    pub fn list_with_earlier(
+        &self,
+        document: &Document,
+        resource: MessageId,
+        place: &Place,
+    ) -> Result<(Vec<Object>, Vec<String>)> {
+        let whole = self.whole_list(document, resource, place)?;
+        let told = self.rules(resource)?.kind != ResourceKind::Section;
+        let label = |object| format!("{}.", self.label(resource, object));
+        let earlier = whole.iter().filter(|_| told).flat_map(|object| self.earlier(resource, object, || label(object)));
+        let earlier = earlier.collect();
+        Ok((whole.into_iter().map(|object| self.shown(resource, object)).collect(), earlier))
+    }
+
+    /// One object, as `get`, and the parameters before the last one that /v2 does not show of it.
+    pub fn get_with_earlier(
+        &self,
+        document: &Document,
+        resource: MessageId,
+        place: &Place,
+        key: &Key,
+    ) -> Result<(Object, Vec<String>)> {
+        let whole = self.whole(document, resource, place, key)?;
+        let earlier = self.earlier(resource, &whole, String::new);
+        Ok((self.shown(resource, whole), earlier))
+    }
+
     /// Of parameters that may stand several times and of which /v2 shows the last one: its JSON path, and the others.
-    /// Those of one object, or of a list with the label of each.
-    pub fn earlier(&self, document: &Document, resource: MessageId, place: &Place, key: Option<&Key>) -> Vec<String> {
-        // Lists of sections are not read twice.
-        let whole_list = key.is_none() && self.rules(resource).is_ok_and(|rules| rules.kind == ResourceKind::Section);
-        if !self.only_v2 || whole_list || !self.audience.has_earlier(resource) {
+    fn earlier(&self, resource: MessageId, object: &Object, label: impl Fn() -> String) -> Vec<String> {
+        if !self.only_v2 || !self.audience.has_earlier(resource) {
             return Vec::new();
         }
-        let whole = self.for_grpc();
-        let objects = match key {
-            Some(key) => whole.get(document, resource, place, key).map(|object| vec![object]),
-            None => whole.list(document, resource, place),
-        };
         let mut found = Vec::new();
-        for object in objects.unwrap_or_default() {
-            let label = if key.is_some() { String::new() } else { format!("{}.", self.label(resource, &object)) };
-            for unseen in self.audience.unseen_fields(&self.schema.tables, resource, &object) {
-                let Some(last) = unseen.last else { continue };
-                let items = match unseen.value {
-                    Value::List(items) => &items[..],
-                    item => std::slice::from_ref(item),
-                };
-                let texts =
-                    items.iter().filter_map(|item| if let Value::Str(text) = item { Some(&**text) } else { None });
-                let texts = texts.collect::<Vec<_>>().join(", ");
-                found.push(if texts.is_empty() { label.clone() + &last } else { format!("{label}{last} ({texts})") });
-            }
+        for unseen in self.audience.unseen_fields(&self.schema.tables, resource, object) {
+            let Some(last) = unseen.last else { continue };
+            let items = match unseen.value {
+                Value::List(items) => &items[..],
+                item => std::slice::from_ref(item),
+            };
+            let texts = items.iter().filter_map(|item| if let Value::Str(text) = item { Some(&**text) } else { None });
+            let texts = texts.collect::<Vec<_>>().join(", ");
+            found.push(if texts.is_empty() { label() + &last } else { format!("{}{last} ({texts})", label()) });
         }
         found
     }
@@ -90,7 +107,7 @@ impl Engine {
         if !self.only_v2 {
             return Vec::new();
         }
-        let Ok(object) = self.for_grpc().get(document, resource, place, key) else { return Vec::new() };
+        let Ok(object) = self.whole(document, resource, place, key) else { return Vec::new() };
         let fields = self.audience.unseen_fields(&self.schema.tables, resource, &object);
         fields.into_iter().map(|unseen| unseen.path).collect()
     }

@@ -31,7 +31,8 @@ pub(super) struct Items {
 }
 
 impl Items {
-    /// Pieces of the request message in the form of the wire, with nothing but items. Keys that no field has are not told of, unless they are refused.
+    /// Pieces of the request message in the form of the wire, with nothing but items. Keys that no field has are not told
+    /// of, unless they are refused.
     pub(super) fn pieces(self, body: Chunks) -> Chunks {
         let cutter = Cutter::default();
         let state = (self, body, cutter, 0_usize, false);

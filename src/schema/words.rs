@@ -166,6 +166,11 @@ pub fn plain(word: &str) -> Cow<'_, str> {
     }
 }
 
+/// The words of a text, each plain where it can be, with one blank between them.
+pub fn plain_text(text: &str) -> String {
+    split(text).words.iter().map(|word| plain(word)).collect::<Vec<_>>().join(" ")
+}
+
 /// What HAProxy reads a raw word as, to compare names by. A word that a variable may have a part in, or that HAProxy
 /// refuses, stays as it is.
 pub fn name_bytes(word: &str) -> Cow<'_, [u8]> {

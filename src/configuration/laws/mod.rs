@@ -18,7 +18,7 @@ use crate::schema::Schema;
 use crate::schema::check::check;
 use crate::schema::tables::{Kind, MessageId, Resource, ResourceKind, Tables};
 use crate::schema::value::{Object, Value};
-use crate::schema::words::{escaped, plain, split};
+use crate::schema::words::{escaped, plain_text, split};
 
 /// The engine of all tests: making one takes a while.
 fn engine() -> &'static Engine {
@@ -168,12 +168,15 @@ fn differences(message: MessageId, object: &Object, read: &Object) -> Vec<String
                 one.len() == two.len()
             }
             (Some(Value::Str(one)), Some(Value::Str(two)), _) => {
-                one == two || canonical(one) == **two || escaped(one, true) == **two || field.word && bare(one) == **two
+                one == two
+                    || canonical(one) == **two
+                    || escaped(one, true) == **two
+                    || field.word && plain_text(one) == **two
             }
             (Some(Value::List(one)), Some(Value::List(two)), _) if field.word => {
                 one.len() == two.len()
                     && one.iter().zip(two).all(|pair| match pair {
-                        (Value::Str(one), Value::Str(two)) => bare(one) == **two,
+                        (Value::Str(one), Value::Str(two)) => plain_text(one) == **two,
                         _ => false,
                     })
             }
@@ -210,11 +213,6 @@ fn in_the_words_of(message: MessageId, object: &Object, read: &Object) -> Object
 fn canonical(text: &str) -> String {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     split(&escaped(bare, false)).words.join(" ")
-}
-
-/// Words without quotes that they do not need.
-fn bare(text: &str) -> String {
-    split(text).words.iter().map(|word| plain(word)).collect::<Vec<_>>().join(" ")
 }
 
 fn lines(document: &Document) -> Vec<Vec<u8>> {

@@ -74,7 +74,7 @@ impl Request<'_> {
     async fn list(&self) -> Result<Answer> {
         let (plan, request) = (self.plan, self.message);
         let (document, version) = self.view().await?;
-        let mut objects = self.engine().list(&document, self.resource, &self.place)?;
+        let (mut objects, earlier) = self.engine().list_with_earlier(&document, self.resource, &self.place)?;
         let acl_name = Plan::text(plan.acl_name, request);
         if !acl_name.is_empty() {
             let field = self.rooms.schema.tables.messages[self.resource].field_named("acl_name");
@@ -93,7 +93,7 @@ impl Request<'_> {
                 let paths = self.engine().not_shown(&document, self.resource, object);
                 paths.into_iter().map(move |path| format!("{label}.{path}"))
             })
-            .chain(self.engine().earlier(&document, self.resource, &self.place, None))
+            .chain(earlier)
             .collect();
         let mut response = Object::new();
         if let Some(field) = plan.result.filter(|_| !objects.is_empty()) {
@@ -115,9 +115,9 @@ impl Request<'_> {
     async fn get(&self) -> Result<Answer> {
         let key = self.plan.key(self.message)?;
         let (document, version) = self.view().await?;
-        let object = self.engine().get(&document, self.resource, &self.place, &key)?;
+        let (object, earlier) = self.engine().get_with_earlier(&document, self.resource, &self.place, &key)?;
         let mut not_shown = self.engine().not_shown(&document, self.resource, &object);
-        not_shown.extend(self.engine().earlier(&document, self.resource, &self.place, Some(&key)));
+        not_shown.extend(earlier);
         let mut object = Value::Object(object);
         if self.plan.spoe.is_some() {
             self.number(&mut object);

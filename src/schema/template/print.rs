@@ -261,10 +261,7 @@ impl<'o> Printer<'o> {
         let joined = (!bare || text.contains(['\t', '\u{b}', '\u{c}'])).then(|| split.join(" "));
         let text = joined.map_or(text, Cow::Owned);
         self.word(&text);
-        let plain = (strict && words::is_marked(&*text)).then(|| {
-            let words: Vec<Cow<'_, str>> = words::split(&text).words.iter().map(|word| words::plain(word)).collect();
-            words.join(" ")
-        });
+        let plain = (strict && words::is_marked(&*text)).then(|| words::plain_text(&text));
         self.events.push(Event::Text(target, plain.map_or(text, Cow::Owned)));
         Ok(())
     }

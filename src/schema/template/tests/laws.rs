@@ -108,9 +108,7 @@ fn says(tables: &Tables, message: MessageId, object: &Object, read: &Object) -> 
                     })
             }
             (Value::Str(one), Some(Value::Str(two)), _) => {
-                let bare =
-                    || words::split(one).words.iter().map(|word| words::plain(word)).collect::<Vec<_>>().join(" ");
-                let word = field.word && bare() == **two;
+                let word = field.word && words::plain_text(one) == **two;
                 one == two || canonical(one) == **two || words::escaped(one, true) == **two || word
             }
             (one, Some(two), _) => one == two,
