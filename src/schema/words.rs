@@ -135,17 +135,32 @@ pub fn meaning<'w>(
 
 /// The quote that is open behind the first `at` bytes of a raw word.
 pub fn quote_at(word: &str, at: usize) -> Option<char> {
-    let mut open = None;
-    let mut bytes = word.bytes().take(at);
-    while let Some(byte) = bytes.next() {
-        match (open, byte) {
-            (None | Some('"'), b'\\') => drop(bytes.next()),
-            (None, b'"' | b'\'') => open = Some(char::from(byte)),
-            (Some(quote), byte) if quote == char::from(byte) => open = None,
-            _ => {}
+    let mut quote = Quote::default();
+    quote.pass(&word.as_bytes()[..at.min(word.len())]);
+    quote.open
+}
+
+/// Where quotes open and close in a raw word, byte after byte.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quote {
+    /// The one that is open.
+    pub open: Option<char>,
+    escaped: bool,
+}
+
+impl Quote {
+    /// Goes on behind some more bytes.
+    pub fn pass(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match (self.open, byte) {
+                _ if self.escaped => self.escaped = false,
+                (None | Some('"'), b'\\') => self.escaped = true,
+                (None, b'"' | b'\'') => self.open = Some(char::from(*byte)),
+                (Some(quote), byte) if quote == char::from(*byte) => self.open = None,
+                _ => {}
+            }
         }
     }
-    open
 }
 
 /// True for a raw word with quotes or escapes.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::event::Event;
 use super::node::{Any, Choice, Empty, Group, Leaf, Message, Node, Part, PrintOnly, Slot, Star, Target, Values};
 use super::units;
-use crate::schema::words;
+use crate::schema::words::{self, Quote};
 
 /// Nested optional places, items in any order and repetitions that are followed before a line counts as foreign.
 /// HAProxy itself takes 64 words a line; the bound keeps the stack small whatever the file holds.
@@ -404,12 +404,22 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
                 self.parts(rest, word, at, tail)
             }
             Some((Part::Slot { slot, stops }, rest)) => {
-                let mark = self.events.len();
-                for end in at + 1..=word.len() {
-                    if word.as_bytes().get(end).is_some_and(|byte| !stops.contains(byte)) {
-                        continue;
+                let (mark, bytes) = (self.events.len(), word.as_bytes());
+                // Where nothing may follow, all of the word is looked at once.
+                let from = if stops.is_empty() { word.len() } else { at + 1 };
+                let ends = (from..word.len()).filter(|end| stops.contains(&bytes[*end]));
+                let ends = ends.chain((at < word.len()).then_some(word.len()));
+                let (marked, mut quote, mut passed) = (words::is_marked(word), Quote::default(), 0);
+                let mut quote_at = |at: usize| {
+                    if marked {
+                        quote.pass(&bytes[passed..at]);
+                        passed = at;
                     }
-                    let Some(event) = self.cut(slot, word, at, end) else { continue };
+                    quote.open
+                };
+                let open = quote_at(at);
+                for end in ends {
+                    let Some(event) = self.cut(slot, word, (at, open), (end, quote_at(end))) else { continue };
                     self.events.push(event);
                     if self.parts(rest, word, end, tail) {
                         return true;
@@ -421,11 +431,15 @@ impl<'p, 'a, 'w> Parser<'p, 'a, 'w> {
         }
     }
 
-    /// Reads the bytes `at..end` of a word. Quotes that go on beyond them are closed and opened again.
-    fn cut(&self, slot: &'p Slot, word: &'w str, at: usize, end: usize) -> Option<Event<'w>> {
+    /// Reads the bytes of a word between two places, each with the quote that is open there: it is closed and opened again.
+    fn cut(
+        &self,
+        slot: &'p Slot,
+        word: &'w str,
+        (at, open): (usize, Option<char>),
+        (end, close): (usize, Option<char>),
+    ) -> Option<Event<'w>> {
         let (text, whole) = (&word[at..end], end == word.len());
-        let (open, close) =
-            if words::is_marked(word) { (words::quote_at(word, at), words::quote_at(word, end)) } else { (None, None) };
         if open.is_none() && close.is_none() {
             return self.leaf(&slot.leaf, slot.target, text, whole);
         }
